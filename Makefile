@@ -1,0 +1,34 @@
+# Each target is one line a person could type; CI calls the same ones.
+PYTHON ?= python
+JOBS ?= 2
+BUILD ?= build/dev
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
+
+dev:  ## fast in-place build: build/dev, then otcuda/_C*.so
+	cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$$($(PYTHON) -c 'import sys; print(sys.executable)') -Dpybind11_DIR=$$($(PYTHON) -m pybind11 --cmakedir) $(CMAKE_ARGS) && cmake --build $(BUILD) -j $(JOBS) && cmake --install $(BUILD) --component python --prefix .
+
+test:  ## the tests of a working day, about 2 minutes
+	$(PYTHON) -m pytest
+
+test-all:  ## every test, the slow ones too
+	$(PYTHON) -m pytest -m "slow or not slow"
+
+lint:  ## ruff, clang-format, import-linter
+	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs clang-format --dry-run -Werror && lint-imports
+
+format:  ## rewrite Python and C++ in house style
+	$(PYTHON) -m ruff check --fix . ; $(PYTHON) -m ruff format . && git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs clang-format -i
+
+bench:  ## benchmarks into benchmarks/results
+	for each in benchmarks/*.py; do test $$each = benchmarks/harness.py || $(PYTHON) $$each || exit 1; done
+
+cuda:  ## compile the CUDA half, warnings as errors; needs nvcc, no card
+	$(MAKE) dev BUILD=build/cuda CMAKE_ARGS="-DOTCUDA_CUDA=ON -DOTCUDA_WERROR=ON"
+
+golden:  ## rewrite the golden files and print the difference
+	$(PYTHON) tools/make_golden.py && git diff --stat -- python_tests/golden
+
+.PHONY: help dev test test-all lint format bench cuda golden
+.DEFAULT_GOAL := help

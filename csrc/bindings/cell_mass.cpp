@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/cell_mass.h"
+
+#include <pybind11/pybind11.h>
+
+#include "bindings/tensor_caster.h"
+#include "common/check.h"
+
+namespace otcuda {
+
+void bind_cell_mass(pybind11::module_& m) {
+  m.def(
+      "cell_mass",
+      [](const TensorView& index, const TensorView& mass) {
+        check_tensor("index", index, DType::i64, {any});
+        check_output("mass", mass, DType::i64, {any});
+        OTCUDA_CHECK(mass.shape[0] >= 1, "N is 0, expected at least one cell");
+        check_same_device("mass", mass, "index", index);
+        check_on_cpu("cell_mass", "index", index);
+        const pybind11::gil_scoped_release unlocked;
+        cpu::cell_mass_counts(index, mass);
+      },
+      pybind11::arg("index"), pybind11::arg("mass"),
+      "index [B] int64 -> mass [N] int64. Contract: csrc/common/cell_mass.h.");
+  m.def(
+      "cell_mass",
+      [](const TensorView& index, const TensorView& weights, const TensorView& mass) {
+        OTCUDA_CHECK(weights.dtype == DType::f32 || weights.dtype == DType::f64,
+                     std::string("weights is ") + dtype_name(weights.dtype) +
+                         ", expected float32 or float64");
+        check_tensor("index", index, DType::i64, {any});
+        check_tensor("weights", weights, weights.dtype, {index.shape[0]});
+        check_output("mass", mass, weights.dtype, {any});
+        OTCUDA_CHECK(mass.shape[0] >= 1, "N is 0, expected at least one cell");
+        check_same_device("weights", weights, "index", index);
+        check_same_device("mass", mass, "index", index);
+        check_on_cpu("cell_mass", "index", index);
+        const pybind11::gil_scoped_release unlocked;
+        cpu::cell_mass_sums(index, weights, mass);
+      },
+      pybind11::arg("index"), pybind11::arg("weights"), pybind11::arg("mass"),
+      "index [B] int64, weights [B] -> mass [N]. Contract: csrc/common/cell_mass.h.");
+}
+
+}  // namespace otcuda

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// The instruction set level that kernels run at: the best the CPU has, or the one forced by
+// OTCUDA_SIMD or set_simd_level. Forcing a level that is not there is an error, never a silent
+// fallback.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace otcuda {
+
+enum class SimdLevel : int { portable, avx2, avx512 };
+
+const char* simd_level_name(SimdLevel level);
+std::vector<SimdLevel> simd_levels();          // those this build and this CPU have, portable first
+SimdLevel simd_level();                        // the one in force
+void set_simd_level(const std::string& name);  // "auto" goes back to OTCUDA_SIMD or the best one
+
+}  // namespace otcuda

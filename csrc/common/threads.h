@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// A team of threads for one call, joined before it returns: nothing stays behind, so fork is safe
+// and idle cores stay idle.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "common/poll.h"
+
+namespace otcuda {
+
+int num_threads();  // set_num_threads, else OTCUDA_NUM_THREADS, else the cores of this process
+void set_num_threads(int n);  // 0: back to the default
+
+// Calls body(begin, end) over disjoint blocks of at most `grain` that cover [0, n), on up to
+// `threads` threads (0: num_threads()). Blocks are handed out in order, whoever is free takes the
+// next. Every thread runs with default floating point: round to nearest, subnormals kept. The first
+// exception stops the rest and is rethrown. The calling thread takes part and polls between its
+// blocks, so a block should stay under 10 ms.
+void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body,
+                  Poll* poll = nullptr, int threads = 0);
+
+// As many threads as a call of this many CPU nanoseconds deserves: one below 50 us each.
+int threads_for(double nanoseconds);
+
+// Default floating point for the calling thread while this lives; puts the caller's mode back.
+class DefaultFloatMode {
+ public:
+  DefaultFloatMode();
+  ~DefaultFloatMode();
+  DefaultFloatMode(const DefaultFloatMode&) = delete;
+  DefaultFloatMode& operator=(const DefaultFloatMode&) = delete;
+
+ private:
+  unsigned saved_ = 0;
+};
+
+}  // namespace otcuda

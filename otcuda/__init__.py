@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exact semi-discrete optimal transport kernels, and the image codec built on them.
+
+Names are loaded when first used: `import otcuda` imports neither torch nor the native core.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# name -> module that defines it
+_HOME = {
+    "cell_mass": "otcuda._ops",
+    "set_memory_limit": "otcuda._ops",
+    "set_num_threads": "otcuda._ops",
+    "set_simd_level": "otcuda._ops",
+    "Error": "otcuda.errors",
+    "ArgumentError": "otcuda.errors",
+    "BackendError": "otcuda.errors",
+    "BudgetError": "otcuda.errors",
+    "CorruptDataError": "otcuda.errors",
+    "DeviceError": "otcuda.errors",
+    "Interrupted": "otcuda.errors",
+    "LimitError": "otcuda.errors",
+    "ModelMismatchError": "otcuda.errors",
+    "ShapeError": "otcuda.errors",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'otcuda' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

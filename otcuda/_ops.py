@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schema, fake, gradient and public function of each op. Alone in importing the native core `_C`.
+
+An op takes torch tensors, NumPy arrays or anything with `__dlpack__`, and gives the same kind back
+on the same device. torch is never imported here: it is used when the caller has imported it. A call
+goes straight to C++, or through `torch.ops.otcuda` where a gradient or a compiler is watching.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from otcuda import _C as native  # noqa: N811 - the one place that imports it
+from otcuda.errors import ArgumentError, DeviceError, check_shapes
+
+# --- switches -------------------------------------------------------------------------------------
+
+
+def set_num_threads(n: int) -> None:
+    """Threads that an op may use; 0: back to OTCUDA_NUM_THREADS or the cores of this process."""
+    native.set_num_threads(n)
+
+
+def set_simd_level(level: str) -> None:
+    """Force "portable", "avx2" or "avx512"; "auto": back to OTCUDA_SIMD or the best of this CPU.
+
+    Raises:
+        BackendError: this CPU or build does not have the level.
+    """
+    native.set_simd_level(level)
+
+
+def set_memory_limit(bytes: int) -> None:
+    """Limit in bytes on what the native core holds at once, else LimitError; 0 is no limit."""
+    native.set_memory_limit(bytes)
+
+
+# --- arrays of either kind ------------------------------------------------------------------------
+
+
+class _NumpyArrays:
+    """What an op needs of NumPy: inputs made contiguous, outputs made, both sent as buffers."""
+
+    @staticmethod
+    def contiguous(array: Any, dtype: str | None = None) -> np.ndarray:
+        return np.ascontiguousarray(array, dtype=dtype).reshape(np.shape(array))
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], dtype: str, like: Any) -> np.ndarray:
+        return np.empty(shape, dtype)
+
+    @staticmethod
+    def dtype(array: np.ndarray) -> str:
+        return array.dtype.name
+
+    @staticmethod
+    def native(array: np.ndarray) -> np.ndarray:
+        return array
+
+
+class _TorchArrays:
+    """The same of torch; tensors go as DLPack capsules (20 times cheaper than `__dlpack__()`)."""
+
+    @staticmethod
+    def contiguous(tensor: Any, dtype: str | None = None) -> Any:
+        torch = sys.modules["torch"]
+        tensor = tensor.detach().resolve_conj().resolve_neg()
+        return tensor.to(getattr(torch, dtype) if dtype else tensor.dtype).contiguous()
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+        torch = sys.modules["torch"]
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
+
+    @staticmethod
+    def dtype(tensor: Any) -> str:
+        return str(tensor.dtype).removeprefix("torch.")
+
+    @staticmethod
+    def native(tensor: Any) -> Any:
+        return sys.modules["torch"].utils.dlpack.to_dlpack(tensor)
+
+
+def _is_torch(array: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor)
+
+
+def _needs_dispatcher(*tensors: Any) -> bool:
+    """Whether a gradient, compiler, subclass or mode is watching: torch.ops must see the call."""
+    torch = sys.modules["torch"]
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    grad = torch.is_grad_enabled()
+    return any(type(t) is not torch.Tensor or (grad and t.requires_grad) for t in tensors)
+
+
+def _as_numpy(op: str, **arrays: Any) -> list[np.ndarray | None]:
+    """The arguments as NumPy arrays, without a copy where they speak DLPack or buffers."""
+    converted = []
+    for name, array in arrays.items():
+        if array is None or isinstance(array, np.ndarray):
+            converted.append(array)
+        elif _is_torch(array):
+            raise ArgumentError(
+                f"{op}: {name} is a torch tensor, the first argument is not; pass one kind"
+            )
+        elif hasattr(array, "__dlpack__"):
+            converted.append(np.from_dlpack(array))
+        else:
+            converted.append(np.asarray(array))
+    return converted
+
+
+def _like_first(first: Any, *results: np.ndarray) -> Any:
+    """Results as the kind that came in; arrays of the array API by their own from_dlpack."""
+    if not isinstance(first, np.ndarray) and hasattr(first, "__array_namespace__"):
+        namespace = first.__array_namespace__()
+        results = tuple(namespace.from_dlpack(result) for result in results)
+    return results[0] if len(results) == 1 else results
+
+
+def _check_torch(op: str, **tensors: Any) -> None:
+    """All are torch tensors of one device."""
+    first_name, first = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if not _is_torch(tensor):
+            kind = type(tensor).__name__
+            raise ArgumentError(f"{op}: {name} is {kind}, {first_name} is a torch tensor")
+        if tensor.device != first.device:
+            raise DeviceError(
+                f"{op}: {name} lies on {tensor.device}, {first_name} on {first.device}; move one"
+            )
+
+
+# --- registration with torch ----------------------------------------------------------------------
+
+_registrations: list[Callable[[Any, Any], None]] = []
+
+
+def _registers(function: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """Decorates function(torch, library): it gives torch an op's schema, kernel, fake, gradient."""
+    _registrations.append(function)
+    return function
+
+
+@functools.cache
+def _torch_ops() -> Any:
+    """torch.ops.otcuda, registered at the first use."""
+    torch = sys.modules["torch"]
+    library = torch.library.Library("otcuda", "FRAGMENT")
+    for register in _registrations:
+        register(torch, library)
+    _torch_ops.library = library  # torch forgets the ops when the library dies
+    return torch.ops.otcuda
+
+
+def _registered() -> bool:
+    """Registers the ops while Dynamo is tracing: it runs what is marked and keeps the result."""
+    _torch_ops()
+    return True
+
+
+_registered._dynamo_marked_constant = True
+
+
+# --- cell_mass ------------------------------------------------------------------------------------
+
+
+def cell_mass(index: Any, N: int, weights: Any = None) -> Any:
+    """How much of the samples lies in each cell: `#{b : index_b = i}`, or the sum of their weights.
+
+    Deterministic on any number of threads: weights are added in fixed point, with an absolute error
+    of at most `B^2 max|weights| 2^-62` before the one rounding to the dtype of `weights`.
+
+    Args:
+        index: cells, [B], int64, in [0, N); -1 (power_argmax's mark for a row of NaN) is left out.
+        N: number of cells, at least 1.
+        weights: weights of the samples, [B], float32 or float64, finite; None counts.
+
+    Returns:
+        mass, [N]: int64 counts, or sums in the dtype of `weights`; differentiable in `weights`.
+
+    Raises:
+        ShapeError: index and weights do not fit together.
+        ArgumentError: an index outside [-1, N), weights that are not finite, a wrong dtype, N < 1.
+        DeviceError: the tensors lie on different devices.
+
+    >>> import numpy as np
+    >>> cell_mass(np.array([2, 0, 2]), 4)
+    array([1, 0, 2, 0])
+    """
+    if not _is_torch(index):
+        i, w = _as_numpy("cell_mass", index=index, weights=weights)
+        return _like_first(index, _cell_mass(i, N, w, _NumpyArrays))
+    _check_torch("cell_mass", index=index, weights=weights)
+    if _needs_dispatcher(index, *(() if weights is None else (weights,))) and _registered():
+        return sys.modules["torch"].ops.otcuda.cell_mass.default(index, N, weights)
+    return _cell_mass(index, N, weights, _TorchArrays)
+
+
+def _check_cell_mass(index: Any, N: int, weights: Any, arrays: Any) -> None:
+    check_shapes("cell_mass", index=(index, "B"), weights=(weights, "B"))
+    if arrays.dtype(index) != "int64":
+        raise ArgumentError(f"cell_mass: index is {arrays.dtype(index)}, expected int64")
+    if N < 1:
+        raise ArgumentError(f"cell_mass: N is {N}, expected at least 1")
+    if weights is not None and arrays.dtype(weights) not in ("float32", "float64"):
+        raise ArgumentError(
+            f"cell_mass: weights is {arrays.dtype(weights)}, expected float32 or float64"
+        )
+
+
+def _cell_mass(index: Any, N: int, weights: Any, arrays: Any) -> Any:
+    _check_cell_mass(index, N, weights, arrays)
+    index = arrays.contiguous(index)
+    if weights is None:
+        mass = arrays.empty((N,), "int64", index)
+        native.cell_mass(arrays.native(index), arrays.native(mass))
+        return mass
+    weights = arrays.contiguous(weights)
+    mass = arrays.empty((N,), arrays.dtype(weights), index)
+    native.cell_mass(arrays.native(index), arrays.native(weights), arrays.native(mass))
+    return mass
+
+
+@_registers
+def _register_cell_mass(torch: Any, library: Any) -> None:
+    library.define("cell_mass(Tensor index, SymInt N, Tensor? weights=None) -> Tensor")
+
+    def kernel(index, N, weights=None):
+        return _cell_mass(index, N, weights, _TorchArrays)
+
+    def fake(index, N, weights=None):
+        _check_cell_mass(index, N, weights, _TorchArrays)
+        like = index if weights is None else weights
+        return like.new_empty((N,))
+
+    def setup(ctx, inputs, output):
+        ctx.save_for_backward(inputs[0])
+
+    def backward(ctx, grad):  # mass is linear in the weights: each sample hears from its own cell
+        (index,) = ctx.saved_tensors
+        return None, None, torch.where(index >= 0, grad[index.clamp(min=0)], 0)
+
+    library.impl("cell_mass", kernel, "CPU")
+    library.impl("cell_mass", kernel, "CUDA")
+    torch.library.register_fake("otcuda::cell_mass", fake, lib=library)
+    torch.library.register_autograd("otcuda::cell_mass", backward, setup_context=setup, lib=library)

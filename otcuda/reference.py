@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every op in plain torch: what it means. Slow on purpose; the tests hold the kernels to it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def cell_mass(index: Tensor, N: int, weights: Tensor | None = None) -> Tensor:
+    """Number of samples in each cell, or the sum of their weights, [N]; index -1 is left out."""
+    kept = index >= 0
+    if weights is None:
+        return torch.bincount(index[kept], minlength=N)
+    sums = torch.zeros(N, dtype=torch.float64, device=index.device)
+    return sums.index_add(0, index[kept], weights[kept].double()).to(weights.dtype)

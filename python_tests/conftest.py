@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of every test: seeded random numbers, devices, levels of this CPU, threads."""
+
+from __future__ import annotations
+
+import pytest
+
+LEVELS = ["portable", "avx2", "avx512"]
+
+
+@pytest.fixture
+def rng():
+    torch = pytest.importorskip("torch")
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(
+    params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)],
+)
+def device(request):
+    """Each device in turn; cuda is skipped where there is none."""
+    if request.param == "cuda":
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+    return request.param
+
+
+@pytest.fixture(params=LEVELS)
+def simd_level(request):
+    """Each level in turn, forced; skipped where the CPU or the build lacks it."""
+    from otcuda._ops import native
+
+    if request.param not in native.simd_levels():
+        pytest.skip(f"this CPU or build has no {request.param}")
+    native.set_simd_level(request.param)
+    yield request.param
+    native.set_simd_level("auto")
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    """Each number of threads in turn, forced."""
+    from otcuda._ops import native
+
+    native.set_num_threads(request.param)
+    yield request.param
+    native.set_num_threads(0)

@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks of the codec in torch: analysis, context model, synthesis.
+
+Everything lives in orthonormal units: the colour transform and the Karhunen-Loeve transform (KLT)
+that starts the auto-encoder are orthonormal, so that a squared error of latents is a squared error
+of pixels, and one Lagrange multiplier `lambda = c D^2` serves every quantiser step D.
+
+    y = KLT16(x) + s f(x)          analysis: picture [B, 3, H, W] -> latents [B, M, H/16, W/16]
+    symbol = round(y / D - mu)     mu and the scale of each symbol come from the context model
+    x = KLT16'(y) + s g(y, D)      synthesis
+
+f and g start at zero: an untrained network *is* the linear transform coder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (the field's own abbreviation)
+from torch import Tensor, nn
+
+# Luma (1, 1, 1), R - B and R - 2 G + B, orthonormal: errors of the planes are errors of RGB.
+COLOUR = torch.tensor(
+    [
+        [3**-0.5, 3**-0.5, 3**-0.5],
+        [2**-0.5, 0.0, -(2**-0.5)],
+        [6**-0.5, -2 * 6**-0.5, 6**-0.5],
+    ]
+)
+STRIDE = 16  # pixels a latent position
+ALIGN = 64  # pixels to which pictures are padded: one period of the coding phases
+NET_SCALE = 64.0  # unit in which the networks see pixels and latents
+PHASES = 5
+FEATURE_LIMIT = 127 / 16  # symbols enter the context model as int8 in units of 1/16
+STEP_CENTRE = 8.0  # log2 of the step whose plane is zero
+SLOPE = 1 / 8  # leaky ReLU of the context model: a shift in integers
+SCALE_LOW, SCALE_HIGH = -5.0, 5.5  # log2 of the Laplace scale, in units of the step
+
+Quantiser = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """Sizes of the networks; stored with the weights.
+
+    Attributes:
+        latents: channels M of the latents.
+        width8: channels at 1/8 of the resolution.
+        width16: channels at 1/16 of the resolution.
+        analysis_blocks: residual blocks of the analysis at 1/8 and 1/16.
+        synthesis_blocks: residual blocks of the synthesis at 1/16 and 1/8.
+        context_width: channels of the context model.
+        groups: channel at which the second and the third group of the context model begin.
+    """
+
+    latents: int = 64
+    width8: int = 96
+    width16: int = 192
+    analysis_blocks: tuple[int, int] = (1, 1)
+    synthesis_blocks: tuple[int, int] = (3, 2)
+    context_width: int = 96
+    groups: tuple[int, int] = (6, 24)
+
+
+def to_planes(rgb: Tensor) -> Tensor:
+    """RGB in [0, 255], [B, 3, H, W], to orthonormal luma and chroma around zero."""
+    return torch.einsum("ij,bjhw->bihw", COLOUR.to(rgb), rgb - 128.0)
+
+
+def to_rgb(planes: Tensor) -> Tensor:
+    """Inverse of `to_planes`, not clipped."""
+    return torch.einsum("ji,bjhw->bihw", COLOUR.to(planes), planes) + 128.0
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    """Convolution that keeps the size at stride 1."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
+
+
+def zero(layer: nn.Conv2d) -> nn.Conv2d:
+    """The layer with zero weights: the branch it ends starts as nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(leaky(conv(x))), the second convolution zero at the start."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = conv(width, width)
+        self.second = zero(conv(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, width, H, W] to the same shape."""
+        return x + self.second(F.leaky_relu(self.first(x), 0.1))
+
+
+class Analysis(nn.Module):
+    """Planes [B, 3, H, W] to latents [B, M, H/16, W/16]; H and W are multiples of 16."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        wide8, wide16 = config.width8, config.width16
+        at8, at16 = config.analysis_blocks
+        self.klt = nn.Conv2d(3 * STRIDE * STRIDE, config.latents, 1, bias=False)
+        self.net = nn.Sequential(
+            nn.PixelUnshuffle(8),
+            conv(192, wide8),
+            *[ResidualBlock(wide8) for _ in range(at8)],
+            nn.LeakyReLU(0.1),
+            conv(wide8, wide16, 3, 2),
+            *[ResidualBlock(wide16) for _ in range(at16)],
+            nn.LeakyReLU(0.1),
+            zero(conv(wide16, config.latents)),
+        )
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """Latents in orthonormal units."""
+        linear = self.klt(F.pixel_unshuffle(planes, STRIDE)).float()
+        return linear + NET_SCALE * self.net(planes / NET_SCALE).float()
+
+
+class Synthesis(nn.Module):
+    """Latents [B, M, H/16, W/16] and log2 of the step [B] to planes [B, 3, H, W]."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        wide8, wide16 = config.width8, config.width16
+        at16, at8 = config.synthesis_blocks
+        self.klt = nn.Conv2d(config.latents, 3 * STRIDE * STRIDE, 1, bias=False)
+        self.coarse = nn.Sequential(
+            conv(config.latents + 1, wide16),
+            *[ResidualBlock(wide16) for _ in range(at16)],
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(wide16, 4 * wide8, 1),
+            nn.PixelShuffle(2),
+        )
+        self.fine = nn.Sequential(
+            *[ResidualBlock(wide8) for _ in range(at8)],
+            nn.LeakyReLU(0.1),
+            zero(conv(wide8, 192)),
+            nn.PixelShuffle(8),
+        )
+
+    def features(self, latents: Tensor, log2_step: Tensor) -> Tensor:
+        """What the network knows at 1/8 of the resolution, [B, width8, H/8, W/8]."""
+        plane = step_plane(latents, log2_step)
+        return self.coarse(torch.cat([latents / NET_SCALE, plane], 1))
+
+    def forward(self, latents: Tensor, log2_step: Tensor) -> Tensor:
+        """Planes in orthonormal units."""
+        linear = F.pixel_shuffle(self.klt(latents), STRIDE).float()
+        return linear + NET_SCALE * self.fine(self.features(latents, log2_step)).float()
+
+
+def step_plane(like: Tensor, log2_step: Tensor) -> Tensor:
+    """A constant plane [B, 1, H, W] that says how coarse the quantiser is."""
+    plane = (2.0 * (log2_step - STEP_CENTRE))[:, None, None, None]
+    return plane.expand(-1, 1, like.shape[2], like.shape[3])
+
+
+def phase_masks(height: int, width: int, device: torch.device | str = "cpu") -> list[Tensor]:
+    """Masks [1, 1, H, W] of the coding phases: 1/16, 1/16, 1/8, 1/4, 1/2 of the positions."""
+    i, j = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    a, b = i % 4, j % 4
+    phases = [
+        (a == 0) & (b == 0),
+        (a == 2) & (b == 2),
+        ((a == 0) & (b == 2)) | ((a == 2) & (b == 0)),
+        (a % 2 == 1) & (b % 2 == 1),
+        (i + j) % 2 == 1,
+    ]
+    return [phase[None, None] for phase in phases]
+
+
+def laplace_bits(symbol: Tensor, scale: Tensor) -> Tensor:
+    """-log2 of the mass of [symbol - 1/2, symbol + 1/2] under a centred Laplace law."""
+    magnitude = symbol.abs()
+    low, high = magnitude - 0.5, magnitude + 0.5
+    # Two forms, each where it does not cancel: the tail as a product, the middle as a difference.
+    tail = -low / scale + torch.log(-torch.expm1(-1 / scale)) - math.log(2)
+    below = 0.5 * torch.exp(torch.clamp(low, max=0) / scale)
+    above = 0.5 * torch.exp(-high / scale)
+    middle = torch.log((1 - above - below).clamp_min(1e-9))
+    return -torch.where(magnitude >= 0.5, tail, middle) / math.log(2)
+
+
+def fitted_log2_scale(latents: Tensor, log2_step: float) -> Tensor:
+    """log2 of the Laplace scale of each channel whose rounded values have the magnitudes seen.
+
+    A Laplace law of scale b (in steps), rounded, has mean magnitude exp(-1/2b) / (1 - exp(-1/b)).
+
+    Args:
+        latents: [n, M], orthonormal units.
+        log2_step: step at which they are rounded.
+
+    Returns:
+        [M], orthonormal units.
+    """
+    magnitude = torch.round(latents / 2**log2_step).abs().mean(0)
+    grid = torch.linspace(SCALE_LOW + 2, SCALE_HIGH, 512, dtype=torch.float64)
+    mean = torch.exp(-0.5 / 2**grid) / -torch.expm1(-1 / 2**grid)
+    at = torch.searchsorted(mean, magnitude.double()).clamp_max(len(grid) - 1)
+    return (grid[at] + log2_step).float()
+
+
+class ContextModel(nn.Module):
+    """Mean and scale of every symbol from earlier positions and channels.
+
+    Built so that integers can follow it exactly (`csrc/common/context_net.h`): inputs are clipped
+    int8 in units of 1/16, the leaky slope is a shift, the scale lies on a grid of sixths of an
+    octave.
+    """
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        M, H = config.latents, config.context_width
+        self.edges = (0, *config.groups, M)
+        first = config.groups[0]
+        inputs = M + first + 2  # symbols, the first group again at a quarter, "known", step
+        self.near = conv(inputs, H)
+        self.far = nn.Conv2d(inputs, H, 3, padding=4, dilation=4, bias=False)
+        self.deep = conv(H, H)
+        spans = list(zip(self.edges[:-1], self.edges[1:], strict=True))
+        self.mix = nn.ModuleList(nn.Conv2d(H + a, H, 1) for a, _ in spans)
+        self.out = nn.ModuleList(zero(nn.Conv2d(H, 2 * (b - a), 1)) for a, b in spans)
+        self.phase_scale = nn.Parameter(torch.zeros(PHASES, M))
+        self.channel_scale = nn.Parameter(torch.zeros(M))  # log2, in orthonormal units
+
+    def inputs(self, known: Tensor, seen: Tensor, log2_step: Tensor) -> Tensor:
+        """Feature planes of the first layer from the values known so far, in units of the step."""
+        first = self.edges[1]
+        return torch.cat(
+            [clip(known), clip(known[:, :first] / 4), seen, step_plane(known, log2_step)], 1
+        ).contiguous(memory_format=torch.channels_last)
+
+    def trunk(self, planes: Tensor) -> Tensor:
+        """Features of every position, [B, width, H, W]."""
+        t = F.leaky_relu(self.near(planes) + self.far(planes), SLOPE)
+        return F.leaky_relu(self.deep(t), SLOPE)
+
+    def forward(
+        self, latents: Tensor, log2_step: Tensor, quantise: Quantiser
+    ) -> tuple[Tensor, Tensor]:
+        """Quantise phase by phase.
+
+        Args:
+            latents: [B, M, h, w], orthonormal units.
+            log2_step: [B].
+            quantise: residual (in steps) -> (value for the decoder, value for the rate).
+
+        Returns:
+            Decoded latents [B, M, h, w] and bits a picture [B].
+        """
+        step = torch.exp2(log2_step)[:, None, None, None]
+        y = latents / step
+        known, residual = torch.zeros_like(y), torch.zeros_like(y)
+        scale = torch.ones_like(y)
+        seen = torch.zeros_like(y[:, :1])
+        for p, mask in enumerate(phase_masks(*y.shape[2:], device=y.device)):
+            features = self.trunk(self.inputs(known, seen, log2_step))
+            value, rate, wide = self._positions(features, y, log2_step, p, quantise)
+            known = torch.where(mask, value, known)
+            residual = torch.where(mask, rate, residual)
+            scale = torch.where(mask, wide, scale)
+            seen = seen + mask
+        return known * step, laplace_bits(residual, scale).sum((1, 2, 3))
+
+    def _positions(
+        self, features: Tensor, y: Tensor, log2_step: Tensor, phase: int, quantise: Quantiser
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The channel groups of one phase in turn: value, residual for the rate, scale."""
+        values, rates, scales = [], [], []
+        for g, (a, b) in enumerate(zip(self.edges[:-1], self.edges[1:], strict=True)):
+            mu, log2_scale = self.parameters_of_group(features, values, log2_step, phase, g)
+            value, rate = quantise(y[:, a:b] - mu)
+            values.append(value + mu)
+            rates.append(rate)
+            scales.append(torch.exp2(log2_scale.clamp(SCALE_LOW, SCALE_HIGH)))
+        return torch.cat(values, 1), torch.cat(rates, 1), torch.cat(scales, 1)
+
+    def parameters_of_group(
+        self, features: Tensor, values: list[Tensor], log2_step: Tensor, phase: int, group: int
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and log2 of the scale, both in units of the step, of one channel group."""
+        a, b = self.edges[group], self.edges[group + 1]
+        t = torch.cat([features, *[clip(v) for v in values]], 1)
+        o = self.out[group](F.leaky_relu(self.mix[group](t), SLOPE)).float()
+        offset = (self.channel_scale[a:b] + self.phase_scale[phase, a:b])[None, :, None, None]
+        return o[:, : b - a], o[:, b - a :] + offset - log2_step[:, None, None, None]
+
+
+def clip(value: Tensor) -> Tensor:
+    """The range in which the context model sees a value."""
+    return value.clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
+
+
+class _RoundStraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return torch.round(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def quantise_noisy(residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Training: straight-through rounding for the decoder, additive noise for the rate.
+
+    Source: Minnen & Singh, Channel-wise autoregressive entropy models, ICIP 2020.
+    """
+    noisy = residual + torch.rand_like(residual) - 0.5
+    return _RoundStraightThrough.apply(residual), noisy
+
+
+def quantise_hard(residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Rounding for both, with straight-through gradients."""
+    rounded = _RoundStraightThrough.apply(residual)
+    return rounded, rounded
+
+
+class Codec(nn.Module):
+    """Analysis, context model and synthesis with one configuration."""
+
+    def __init__(self, config: CodecConfig = CodecConfig()) -> None:
+        super().__init__()
+        self.config = config
+        self.analysis = Analysis(config)
+        self.context = ContextModel(config)
+        self.synthesis = Synthesis(config)
+
+    def forward(
+        self, planes: Tensor, log2_step: Tensor, quantise: Quantiser
+    ) -> tuple[Tensor, Tensor]:
+        """Decoded planes [B, 3, H, W] and bits [B]."""
+        latents, bits = self.context(self.analysis(planes), log2_step, quantise)
+        return self.synthesis(latents, log2_step), bits
+
+    @torch.no_grad()
+    def start_from_klt(self, blocks: Tensor) -> float:
+        """Set the linear parts to the KLT of 16x16 blocks, the scales to those of its coefficients.
+
+        Args:
+            blocks: unshuffled planes of training pictures, [n, 768].
+
+        Returns:
+            Share of the energy that the kept components hold.
+        """
+        covariance = blocks.T.double() @ blocks.double() / len(blocks)
+        energy, vectors = torch.linalg.eigh(covariance)
+        order = torch.argsort(energy, descending=True)[: self.config.latents]
+        basis = vectors[:, order].T.float().contiguous()
+        self.analysis.klt.weight.copy_(basis[:, :, None, None])
+        self.synthesis.klt.weight.copy_(basis.T[:, :, None, None])
+        self.context.channel_scale.copy_(fitted_log2_scale(blocks @ basis.T, 8.5))
+        return float(energy[order].sum() / energy.sum())

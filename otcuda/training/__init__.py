@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of the codec, stage by stage: `autoencoder`, `entropy`, `noise`, `transport`, `gan`."""

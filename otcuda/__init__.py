@@ -13,7 +13,9 @@ __version__ = "0.1.0"
 
 # name -> module that defines it
 _HOME = {
+    "backend_info": "otcuda._ops",
     "cell_mass": "otcuda._ops",
+    "power_argmax": "otcuda._ops",
     "set_memory_limit": "otcuda._ops",
     "set_num_threads": "otcuda._ops",
     "set_simd_level": "otcuda._ops",

@@ -40,6 +40,28 @@ def set_memory_limit(bytes: int) -> None:
     native.set_memory_limit(bytes)
 
 
+def backend_info(reset: bool = False) -> dict[str, Any]:
+    """What the core runs on, and which paths ran since the last reset.
+
+    Args:
+        reset: forget the paths after reading them.
+
+    Returns:
+        simd_level and simd_levels; num_threads; cuda (whether compiled in) and cuda_absent_reason;
+        compiler; paths: "op/backend" -> calls and items (samples, targets or numbers worked on).
+    """
+    info = {
+        "simd_level": native.simd_level(),
+        "simd_levels": native.simd_levels(),
+        "num_threads": native.num_threads(),
+        **native.build_options(),
+        "paths": native.backend_paths(),
+    }
+    if reset:
+        native.reset_backend_paths()
+    return info
+
+
 # --- arrays of either kind ------------------------------------------------------------------------
 
 
@@ -47,8 +69,9 @@ class _NumpyArrays:
     """What an op needs of NumPy: inputs made contiguous, outputs made, both sent as buffers."""
 
     @staticmethod
-    def contiguous(array: Any, dtype: str | None = None) -> np.ndarray:
-        return np.ascontiguousarray(array, dtype=dtype).reshape(np.shape(array))
+    def contiguous(array: np.ndarray) -> np.ndarray:
+        native_order = array.dtype.newbyteorder("=")
+        return np.ascontiguousarray(array, native_order).reshape(array.shape)
 
     @staticmethod
     def empty(shape: tuple[int, ...], dtype: str, like: Any) -> np.ndarray:
@@ -67,10 +90,8 @@ class _TorchArrays:
     """The same of torch; tensors go as DLPack capsules (20 times cheaper than `__dlpack__()`)."""
 
     @staticmethod
-    def contiguous(tensor: Any, dtype: str | None = None) -> Any:
-        torch = sys.modules["torch"]
-        tensor = tensor.detach().resolve_conj().resolve_neg()
-        return tensor.to(getattr(torch, dtype) if dtype else tensor.dtype).contiguous()
+    def contiguous(tensor: Any) -> Any:
+        return tensor.detach().resolve_neg().contiguous()
 
     @staticmethod
     def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
@@ -99,7 +120,9 @@ def _needs_dispatcher(*tensors: Any) -> bool:
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return True
     grad = torch.is_grad_enabled()
-    return any(type(t) is not torch.Tensor or (grad and t.requires_grad) for t in tensors)
+    return any(
+        type(t) is not torch.Tensor or t.is_meta or (grad and t.requires_grad) for t in tensors
+    )
 
 
 def _as_numpy(op: str, **arrays: Any) -> list[np.ndarray | None]:
@@ -125,6 +148,12 @@ def _like_first(first: Any, *results: np.ndarray) -> Any:
         namespace = first.__array_namespace__()
         results = tuple(namespace.from_dlpack(result) for result in results)
     return results[0] if len(results) == 1 else results
+
+
+def _respect_torch_threads() -> None:
+    """Lets the core use as many threads as torch does, where torch is loaded."""
+    count = getattr(sys.modules.get("torch"), "get_num_threads", None)
+    native.set_host_num_threads(count() if count else 0)
 
 
 def _check_torch(op: str, **tensors: Any) -> None:
@@ -222,6 +251,7 @@ def _check_cell_mass(index: Any, N: int, weights: Any, arrays: Any) -> None:
 
 def _cell_mass(index: Any, N: int, weights: Any, arrays: Any) -> Any:
     _check_cell_mass(index, N, weights, arrays)
+    _respect_torch_threads()
     index = arrays.contiguous(index)
     if weights is None:
         mass = arrays.empty((N,), "int64", index)
@@ -256,3 +286,105 @@ def _register_cell_mass(torch: Any, library: Any) -> None:
     library.impl("cell_mass", kernel, "CUDA")
     torch.library.register_fake("otcuda::cell_mass", fake, lib=library)
     torch.library.register_autograd("otcuda::cell_mass", backward, setup_context=setup, lib=library)
+
+
+# --- power_argmax -----------------------------------------------------------------------------
+
+
+def power_argmax(x: Any, y: Any, h: Any) -> tuple[Any, Any]:
+    """Cell of the power diagram in which each sample lies: `max_i <x_b, y_i> + h_i`.
+
+    Exact: the score is one chain of fused multiply-adds over d, then `+ h_i`, the same bits on
+    every CPU level, device and number of threads; nothing of size B x N is stored. Ties go to the
+    lowest index. A NaN score never wins; where all are NaN, value is NaN and index -1 (torch.max
+    instead returns the first NaN). Heights of -inf are dead cells.
+
+    Args:
+        x: samples, [B, D], float32 or float64; float16 and bfloat16 are widened to float32.
+        y: targets, [N, D], N >= 1, dtype and device of `x`.
+        h: heights, [N], in the unit of `<x, y>`; docs/transport.md turns dual potentials into them.
+
+    Returns:
+        value: score of the winner, the Brenier potential u_h(x_b), [B], in the dtype computed in;
+            differentiable in x, y, h.
+        index: the winner, [B], int64.
+
+    Raises:
+        ShapeError: the shapes do not fit together.
+        ArgumentError: no target, or a dtype that is not allowed.
+        DeviceError: the tensors lie on different devices.
+
+    Source: An et al., AE-OT: a new generative model based on extended semi-discrete optimal
+    transport, ICLR 2020.
+
+    >>> import numpy as np
+    >>> y = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    >>> value, index = power_argmax(np.array([[0.5, 0.0], [-2.0, 1.0]]), y, np.zeros(2))
+    >>> value.tolist(), index.tolist()
+    ([0.5, 2.0], [0, 1])
+    """
+    if not _is_torch(x):
+        arrays = _as_numpy("power_argmax", x=x, y=y, h=h)
+        widened = [a.astype("float32") if a.dtype == np.float16 else a for a in arrays]
+        return _like_first(x, *_power_argmax(*widened, _NumpyArrays))
+    _check_torch("power_argmax", x=x, y=y, h=h)
+    torch = sys.modules["torch"]
+    if x.dtype in (torch.float16, torch.bfloat16) and x.dtype == y.dtype == h.dtype:
+        x, y, h = x.float(), y.float(), h.float()
+    if _needs_dispatcher(x, y, h) and _registered():
+        return torch.ops.otcuda.power_argmax.default(x, y, h)
+    return _power_argmax(x, y, h, _TorchArrays)
+
+
+def _check_power_argmax(x: Any, y: Any, h: Any, arrays: Any) -> None:
+    check_shapes("power_argmax", x=(x, "B D"), y=(y, "N D"), h=(h, "N"))
+    dtypes = [arrays.dtype(a) for a in (x, y, h)]
+    if dtypes[0] not in ("float32", "float64") or len(set(dtypes)) > 1:
+        raise ArgumentError(
+            f"power_argmax: x, y, h are {', '.join(dtypes)}; expected all float32 or all float64"
+        )
+    if y.shape[0] < 1:
+        raise ArgumentError("power_argmax: y holds no target, expected at least one")
+
+
+def _power_argmax(x: Any, y: Any, h: Any, arrays: Any) -> tuple[Any, Any]:
+    _check_power_argmax(x, y, h, arrays)
+    _respect_torch_threads()
+    x, y, h = arrays.contiguous(x), arrays.contiguous(y), arrays.contiguous(h)
+    value = arrays.empty((x.shape[0],), arrays.dtype(x), x)
+    index = arrays.empty((x.shape[0],), "int64", x)
+    native.power_argmax(*map(arrays.native, (x, y, h, value, index)))
+    return value, index
+
+
+@_registers
+def _register_power_argmax(torch: Any, library: Any) -> None:
+    library.define("power_argmax(Tensor x, Tensor y, Tensor h) -> (Tensor value, Tensor index)")
+
+    def kernel(x, y, h):
+        return _power_argmax(x, y, h, _TorchArrays)
+
+    def fake(x, y, h):
+        _check_power_argmax(x, y, h, _TorchArrays)
+        return x.new_empty(x.shape[:1]), x.new_empty(x.shape[:1], dtype=torch.int64)
+
+    def setup(ctx, inputs, output):
+        x, y, _ = inputs
+        ctx.save_for_backward(x, y, output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    # Danskin: near x_b the winner i is constant, so value[b] is linear in each input.
+    def backward(ctx, grad, _):
+        x, y, index = ctx.saved_tensors
+        won = index >= 0  # a row of NaN has no winner, and hands on no gradient
+        i, g = index.clamp(min=0), torch.where(won, grad, 0)
+        dx = torch.where(won[:, None], y[i] * g[:, None], 0)
+        dy = torch.zeros_like(y).index_add(0, i, torch.where(won[:, None], x * g[:, None], 0))
+        return dx, dy, torch.zeros_like(y[:, 0]).index_add(0, i, g)
+
+    library.impl("power_argmax", kernel, "CPU")
+    library.impl("power_argmax", kernel, "CUDA")
+    torch.library.register_fake("otcuda::power_argmax", fake, lib=library)
+    torch.library.register_autograd(
+        "otcuda::power_argmax", backward, setup_context=setup, lib=library
+    )

@@ -8,13 +8,16 @@
 #include <vector>
 
 #include "common/alloc.h"
+#include "common/backend_info.h"
 #include "common/check.h"
 #include "common/simd.h"
 #include "common/threads.h"
+#include "cpu/fma_peak.h"
 
 namespace otcuda {
 
 void bind_cell_mass(pybind11::module_& m);
+void bind_power_argmax(pybind11::module_& m);
 
 namespace {
 
@@ -61,6 +64,8 @@ void bind_switches(py::module_& m) {
   m.def("set_simd_level", &set_simd_level, py::arg("level"));
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
+  m.def("set_host_num_threads", &set_host_num_threads, py::arg("n"));
+  m.def("fma_peak", &cpu::fma_peak, py::arg("seconds"), py::call_guard<py::gil_scoped_release>());
   m.def("memory_limit", &memory_limit);
   m.def("set_memory_limit", &set_memory_limit, py::arg("bytes"));
   m.def("memory_in_use", &memory_in_use);
@@ -68,6 +73,19 @@ void bind_switches(py::module_& m) {
   m.def("reset_memory_peak", &reset_memory_peak);
   m.def("allocation_count", &allocation_count);
   m.def("fail_allocation", &fail_allocation, py::arg("k"));
+}
+
+py::dict backend_paths() {
+  py::dict paths;
+  for (int k = 0; k < static_cast<int>(BackendPath::count); ++k) {
+    const auto path = static_cast<BackendPath>(k);
+    if (backend_path_calls(path) == 0) continue;
+    py::dict row;
+    row["calls"] = backend_path_calls(path);
+    row["items"] = backend_path_items(path);
+    paths[backend_path_name(path)] = row;
+  }
+  return paths;
 }
 
 py::dict build_options() {
@@ -85,6 +103,9 @@ PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   m.doc() = "The native core of otcuda; used through otcuda._ops only.";
   pybind11::register_exception_translator(&otcuda::translate);
   otcuda::bind_switches(m);
+  m.def("backend_paths", &otcuda::backend_paths);
+  m.def("reset_backend_paths", &otcuda::reset_backend_paths);
   m.def("build_options", &otcuda::build_options);
   otcuda::bind_cell_mass(m);
+  otcuda::bind_power_argmax(m);
 }

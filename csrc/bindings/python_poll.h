@@ -8,6 +8,15 @@
 
 namespace otcuda {
 
+// Ctrl-C alone.
+inline Poll python_poll() {
+  return Poll([](double) {
+    const pybind11::gil_scoped_acquire locked;
+    if (PyErr_CheckSignals() != 0) throw pybind11::error_already_set();
+    return true;
+  });
+}
+
 // `callback` is None or callable(progress); returning False stops the loop. It must outlive the
 // Poll.
 inline Poll python_poll(const pybind11::object& callback) {

@@ -25,6 +25,7 @@ namespace {
 
 constexpr int kMostThreads = 1024;
 std::atomic<int> forced{0};
+std::atomic<int> host{0};
 
 int cores() {
 #if defined(__linux__)
@@ -33,6 +34,12 @@ int cores() {
 #endif
   return std::max(1u, std::thread::hardware_concurrency());
 }
+
+struct Stopped {};  // leaves a block whose team has failed elsewhere
+
+struct Team;
+thread_local Team* current_team = nullptr;
+thread_local Poll* current_poll = nullptr;  // on the leader alone
 
 // What the members of a team share.
 struct Team {
@@ -62,11 +69,18 @@ struct Team {
     return true;
   }
 
+  void beat() {
+    if (stop) throw Stopped();
+    if (current_poll != nullptr) (*current_poll)(progress());
+  }
+
   void work() {
+    current_team = this;
     try {
       const DefaultFloatMode mode;
       while (step()) {
       }
+    } catch (const Stopped&) {
     } catch (...) {
       fail();
     }
@@ -79,12 +93,14 @@ struct Team {
 
   // The caller works too; when no block is left it waits for the others, and polls all the while.
   void lead(Poll* poll) {
+    Team* const outer_team = current_team;
+    Poll* const outer_poll = current_poll;
+    current_team = this;
+    current_poll = poll;
     try {
       {
         const DefaultFloatMode mode;
-        while (step()) {
-          if (poll != nullptr) (*poll)(progress());
-        }
+        while (step()) beat();
       }
       std::unique_lock<std::mutex> lock(mutex);
       while (running > 0) {
@@ -94,9 +110,12 @@ struct Team {
         (*poll)(progress());
         lock.lock();
       }
+    } catch (const Stopped&) {
     } catch (...) {
       fail();
     }
+    current_team = outer_team;
+    current_poll = outer_poll;
   }
 };
 
@@ -113,13 +132,20 @@ int num_threads() {
                  "OTCUDA_NUM_THREADS is '" + std::string(text) + "', expected 1 to 1024");
     return static_cast<int>(value);
   }
-  return std::min(cores(), kMostThreads);
+  const int by_host = host.load();
+  return by_host > 0 ? by_host : std::min(cores(), kMostThreads);
 }
 
 void set_num_threads(int n) {
   OTCUDA_CHECK(n >= 0 && n <= kMostThreads,
                "number of threads is " + std::to_string(n) + ", expected 0 (default) to 1024");
   forced.store(n);
+}
+
+void set_host_num_threads(int n) { host.store(std::clamp(n, 0, kMostThreads)); }
+
+void heartbeat() {
+  if (current_team != nullptr) current_team->beat();
 }
 
 int threads_for(double nanoseconds) {

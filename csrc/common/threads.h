@@ -10,8 +10,11 @@
 
 namespace otcuda {
 
-int num_threads();  // set_num_threads, else OTCUDA_NUM_THREADS, else the cores of this process
-void set_num_threads(int n);  // 0: back to the default
+// set_num_threads, else OTCUDA_NUM_THREADS, else what a host library such as torch uses, else the
+// cores of this process.
+int num_threads();
+void set_num_threads(int n);       // 0: back to the default
+void set_host_num_threads(int n);  // 0: no host library
 
 // Calls body(begin, end) over disjoint blocks of at most `grain` that cover [0, n), on up to
 // `threads` threads (0: num_threads()). Blocks are handed out in order, whoever is free takes the
@@ -20,6 +23,11 @@ void set_num_threads(int n);  // 0: back to the default
 // blocks, so a block should stay under 10 ms.
 void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body,
                   Poll* poll = nullptr, int threads = 0);
+
+// For bodies whose blocks take longer: called at least every 10 ms from inside, it polls on the
+// calling thread, and leaves the block by an exception where the team has been stopped. Does
+// nothing outside parallel_for.
+void heartbeat();
 
 // As many threads as a call of this many CPU nanoseconds deserves: one below 50 us each.
 int threads_for(double nanoseconds);

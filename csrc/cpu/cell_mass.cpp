@@ -7,6 +7,7 @@
 #include <string>
 
 #include "common/alloc.h"
+#include "common/backend_info.h"
 #include "common/cell_mass.h"
 #include "common/check.h"
 #include "common/threads.h"
@@ -88,6 +89,7 @@ void weighted(const int64_t* index, const Weight* weights, int64_t B, int64_t N,
 void cell_mass_counts(const TensorView& index, const TensorView& mass) {
   const int64_t B = index.shape[0], N = mass.shape[0];
   check_cells(index.read<int64_t>(), B, N);
+  count_backend_path(BackendPath::cell_mass_cpu, B);
   accumulate(
       index.read<int64_t>(), B, N, [](int64_t) { return int64_t(1); }, mass.write<int64_t>());
 }
@@ -95,6 +97,7 @@ void cell_mass_counts(const TensorView& index, const TensorView& mass) {
 void cell_mass_sums(const TensorView& index, const TensorView& weights, const TensorView& mass) {
   const int64_t B = index.shape[0], N = mass.shape[0];
   check_cells(index.read<int64_t>(), B, N);
+  count_backend_path(BackendPath::cell_mass_cpu, B);
   if (weights.dtype == DType::f32) {
     weighted(index.read<int64_t>(), weights.read<float>(), B, N, mass.write<float>());
   } else {

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/power_argmax.h"
+
+#include <pybind11/pybind11.h>
+
+#include "bindings/python_poll.h"
+#include "bindings/tensor_caster.h"
+#include "common/check.h"
+
+namespace otcuda {
+namespace {
+
+template <class T>
+void power_argmax_on_cpu(const TensorView& x, const TensorView& y, const TensorView& h,
+                         const TensorView& value, const TensorView& index) {
+  Poll poll = python_poll();
+  const pybind11::gil_scoped_release unlocked;
+  cpu::power_argmax({x.read<T>(), y.read<T>(), h.read<T>(), x.shape[0], y.shape[0], x.shape[1],
+                     value.write<T>(), index.write<int64_t>()},
+                    &poll);
+}
+
+}  // namespace
+
+void bind_power_argmax(pybind11::module_& m) {
+  m.def(
+      "power_argmax",
+      [](const TensorView& x, const TensorView& y, const TensorView& h, const TensorView& value,
+         const TensorView& index) {
+        const DType dtype = x.dtype == DType::f64 ? DType::f64 : DType::f32;
+        check_tensor("x", x, dtype, {any, any});
+        const int64_t B = x.shape[0], D = x.shape[1];
+        check_tensor("y", y, dtype, {any, D});
+        const int64_t N = y.shape[0];
+        OTCUDA_CHECK(N >= 1, "y holds no target, expected at least one");
+        check_tensor("h", h, dtype, {N});
+        check_output("value", value, dtype, {B});
+        check_output("index", index, DType::i64, {B});
+        for (const TensorView* view : {&y, &h, &value, &index}) {
+          check_same_device("an argument", *view, "x", x);
+        }
+        check_on_cpu("power_argmax", "x", x);
+        if (dtype == DType::f32) {
+          power_argmax_on_cpu<float>(x, y, h, value, index);
+        } else {
+          power_argmax_on_cpu<double>(x, y, h, value, index);
+        }
+      },
+      pybind11::arg("x"), pybind11::arg("y"), pybind11::arg("h"), pybind11::arg("value"),
+      pybind11::arg("index"),
+      "x [B, D], y [N, D], h [N] -> value [B], index [B]. Contract: csrc/common/power_argmax.h.");
+}
+
+}  // namespace otcuda

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/backend_info.h"
+
+#include <atomic>
+
+namespace otcuda {
+namespace {
+
+constexpr int kPaths = static_cast<int>(BackendPath::count);
+constexpr const char* kNames[] = {
+    "power_argmax/portable", "power_argmax/avx2",      "power_argmax/avx512",
+    "power_argmax/cuda",     "cell_mass/cpu",          "cell_mass/cuda",
+    "heights_adam_step/cpu", "heights_adam_step/cuda", "source_samples/cpu",
+    "source_samples/cuda",
+};
+static_assert(sizeof kNames / sizeof *kNames == kPaths, "a name for each path, in order");
+
+std::atomic<int64_t> calls[kPaths];
+std::atomic<int64_t> items[kPaths];
+
+}  // namespace
+
+const char* backend_path_name(BackendPath path) { return kNames[static_cast<int>(path)]; }
+
+void count_backend_path(BackendPath path, int64_t n) {
+  calls[static_cast<int>(path)].fetch_add(1, std::memory_order_relaxed);
+  items[static_cast<int>(path)].fetch_add(n, std::memory_order_relaxed);
+}
+
+int64_t backend_path_calls(BackendPath path) { return calls[static_cast<int>(path)].load(); }
+int64_t backend_path_items(BackendPath path) { return items[static_cast<int>(path)].load(); }
+
+void reset_backend_paths() {
+  for (int k = 0; k < kPaths; ++k) {
+    calls[k].store(0);
+    items[k].store(0);
+  }
+}
+
+}  // namespace otcuda

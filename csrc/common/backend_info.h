@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which path really ran, and on how many items: tests assert it, benchmarks store it. A path is
+// counted once a call, without locks.
+#pragma once
+
+#include <cstdint>
+
+namespace otcuda {
+
+enum class BackendPath : int {
+  power_argmax_portable,
+  power_argmax_avx2,
+  power_argmax_avx512,
+  power_argmax_cuda,
+  cell_mass_cpu,
+  cell_mass_cuda,
+  heights_adam_step_cpu,
+  heights_adam_step_cuda,
+  source_samples_cpu,
+  source_samples_cuda,
+  count,  // how many there are
+};
+
+const char* backend_path_name(BackendPath path);  // "power_argmax/avx2"
+void count_backend_path(BackendPath path, int64_t items);
+int64_t backend_path_calls(BackendPath path);
+int64_t backend_path_items(BackendPath path);
+void reset_backend_paths();
+
+}  // namespace otcuda

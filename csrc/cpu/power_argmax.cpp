@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+// Packing, threads and choice of level; the kernel is power_argmax_body.h.
+#include "cpu/power_argmax.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "common/alloc.h"
+#include "common/backend_info.h"
+#include "common/power_argmax.h"
+#include "common/simd.h"
+#include "common/threads.h"
+#include "cpu/power_argmax_kernel.h"
+
+namespace otcuda::cpu {
+namespace {
+
+constexpr int64_t kPackedBytes = 1 << 20;  // samples that a thread keeps packed: they stay in L2
+constexpr int64_t kPanelBytes = 1 << 18;   // targets that pass over them at a time: they share it
+constexpr int64_t kMostTargets = 1 << 30;  // of a run: places are 32-bit
+constexpr double kNanosecondsPerFma = 0.025;
+
+ArgmaxKernels kernels(int64_t B) {
+  switch (simd_level()) {
+#if OTCUDA_X86_LEVELS
+    case SimdLevel::avx512:
+      count_backend_path(BackendPath::power_argmax_avx512, B);
+      return power_argmax_avx512();
+    case SimdLevel::avx2:
+      count_backend_path(BackendPath::power_argmax_avx2, B);
+      return power_argmax_avx2();
+#endif
+    default:
+      count_backend_path(BackendPath::power_argmax_portable, B);
+      return power_argmax_portable();
+  }
+}
+
+template <class T>
+ArgmaxKernel<T> kernel(int64_t B) {
+  if constexpr (sizeof(T) == 4) {
+    return kernels(B).f32;
+  } else {
+    return kernels(B).f64;
+  }
+}
+
+int64_t round_up(int64_t a, int64_t unit) { return (a + unit - 1) / unit * unit; }
+
+// How the work is cut: `parts` runs of targets, and runs of samples that are handed out one by one.
+struct Shares {
+  int64_t samples;  // of a run, whole blocks
+  int64_t parts, targets;
+  int64_t panel;  // targets of a panel
+};
+
+template <class T>
+Shares share(const ArgmaxProblem<T>& p, const ArgmaxKernel<T>& kernel, int threads) {
+  const int64_t row = std::max<int64_t>(1, p.D) * int64_t(sizeof(T));
+  const int64_t most = std::max<int64_t>(1, kPackedBytes / (row * kernel.samples));
+  const int64_t blocks = round_up(p.B, kernel.samples) / kernel.samples;
+  Shares s;
+  s.samples = std::clamp<int64_t>((blocks + threads - 1) / threads, 1, most) * kernel.samples;
+  s.panel = std::clamp<int64_t>(kPanelBytes / row, 96, 4096) / kernel.targets * kernel.targets;
+  // Few samples: the threads share the targets as well. Merging is exact, so the result is the
+  // same.
+  s.parts = std::max<int64_t>(std::min(threads / blocks, p.N / s.panel),
+                              (p.N + kMostTargets - 1) / kMostTargets);
+  s.targets = round_up((p.N + s.parts - 1) / s.parts, kernel.targets);
+  return s;
+}
+
+// packed[d][q] = x[q][d]; the samples that are missing in the last block are zero.
+template <class T>
+void pack(const T* x, int64_t count, int64_t D, int samples, T* packed) {
+  constexpr int64_t kRows = 16;  // a strip of the block stays in L1
+  for (int64_t d0 = 0; d0 < D; d0 += kRows) {
+    const int64_t d1 = std::min(D, d0 + kRows);
+    for (int64_t q = 0; q < samples; ++q) {
+      for (int64_t d = d0; d < d1; ++d) packed[d * samples + q] = q < count ? x[q * D + d] : T(0);
+    }
+  }
+}
+
+// Samples [begin, end) against targets [first, last), into best and index [begin, end).
+template <class T>
+class Scan {
+ public:
+  Scan(const ArgmaxProblem<T>& problem, const ArgmaxKernel<T>& kernel, const Shares& shares)
+      : p_(problem),
+        kernel_(kernel),
+        panel_(shares.panel),
+        packed_(shares.samples * std::max<int64_t>(1, problem.D)),
+        best_(shares.samples),
+        index_(shares.samples) {}
+
+  void run(int64_t begin, int64_t end, int64_t first, int64_t last, T* value, int64_t* index) {
+    const int64_t block = kernel_.samples, stride = block * p_.D;
+    best_.fill(std::numeric_limits<T>::quiet_NaN());
+    index_.fill(-1);
+    for (int64_t b = begin; b < end; b += block) {
+      pack(p_.x + b * p_.D, std::min(block, end - b), p_.D, kernel_.samples,
+           packed_.data() + (b - begin) * p_.D);
+    }
+    for (int64_t i = first; i < last; i += panel_) {
+      const int64_t targets = std::min(panel_, last - i);
+      for (int64_t k = 0; k * block < end - begin; ++k) {
+        kernel_.panel({packed_.data() + k * stride, p_.y + i * p_.D, p_.h + i, targets, p_.D,
+                       i - first, best_.data() + k * block, index_.data() + k * block});
+        heartbeat();
+      }
+    }
+    std::copy(best_.begin(), best_.begin() + (end - begin), value);
+    for (int64_t b = 0; b < end - begin; ++b) index[b] = index_[b] < 0 ? -1 : first + index_[b];
+  }
+
+ private:
+  const ArgmaxProblem<T>& p_;
+  const ArgmaxKernel<T>& kernel_;
+  const int64_t panel_;
+  Buffer<T> packed_, best_;
+  Buffer<typename ArgmaxIndex<T>::Type> index_;
+};
+
+// Runs of targets in ascending order: the lower index keeps a tie.
+template <class T>
+void merge(const ArgmaxProblem<T>& p, int64_t parts, const Buffer<T>& value,
+           const Buffer<int64_t>& index) {
+  for (int64_t b = 0; b < p.B; ++b) {
+    T best = value[b];
+    int64_t winner = index[b];
+    for (int64_t part = 1; part < parts; ++part) {
+      const T score = value[part * p.B + b];
+      if (power_argmax_beats(score, best)) {
+        best = score;
+        winner = index[part * p.B + b];
+      }
+    }
+    p.value[b] = best;
+    p.index[b] = winner;
+  }
+}
+
+template <class T>
+void solve(const ArgmaxProblem<T>& p, Poll* poll) {
+  if (p.B == 0) return;
+  const ArgmaxKernel<T> level = kernel<T>(p.B);
+  const int threads = threads_for(kNanosecondsPerFma * double(p.B) * double(p.N) * double(p.D + 2));
+  const Shares s = share(p, level, threads);
+  const int64_t runs = (p.B + s.samples - 1) / s.samples;
+  Buffer<T> value(s.parts > 1 ? s.parts * p.B : 0);
+  Buffer<int64_t> index(s.parts > 1 ? s.parts * p.B : 0);
+  const auto one = [&](int64_t task, int64_t) {
+    const int64_t part = task / runs, begin = task % runs * s.samples;
+    const int64_t end = std::min(p.B, begin + s.samples);
+    const int64_t first = std::min(p.N, part * s.targets);
+    const int64_t last = std::min(p.N, first + s.targets);
+    T* const to = s.parts > 1 ? value.data() + part * p.B : p.value;
+    int64_t* const index_to = s.parts > 1 ? index.data() + part * p.B : p.index;
+    Scan<T>(p, level, s).run(begin, end, first, last, to + begin, index_to + begin);
+  };
+  parallel_for(runs * s.parts, 1, one, poll, threads);
+  if (s.parts > 1) merge(p, s.parts, value, index);
+}
+
+}  // namespace
+
+void power_argmax(const ArgmaxProblem<float>& problem, Poll* poll) { solve(problem, poll); }
+void power_argmax(const ArgmaxProblem<double>& problem, Poll* poll) { solve(problem, poll); }
+
+}  // namespace otcuda::cpu

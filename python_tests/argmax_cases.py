@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The golden cases of power_argmax, the same for CPU, emulator, PTX runner and device.
+
+Inputs are integers of a fixed PCG32 times 2^-20: no libm, the same on every machine.
+"""
+
+from __future__ import annotations
+
+import exact
+import numpy as np
+
+SHAPES = [
+    (1, 1, 1),
+    (3, 5, 2),
+    (65, 97, 3),
+    (64, 96, 16),
+    (130, 4099, 17),
+    (64, 1000, 64),
+    (7, 20011, 65),
+    (64, 512, 257),
+    (5, 300, 1024),
+]
+HEIGHTS = ["zero", "nearest", "huge", "half dead", "all dead"]
+SPECIALS = ["plain", "duplicates", "nan in x", "inf in y", "subnormal x", "zero x"]
+
+
+def pcg32(count):
+    """The first outputs of PCG32 (O'Neill 2014) with state 1 and increment 1442695040888963407."""
+    multiplier = np.uint64(6364136223846793005)
+    with np.errstate(over="ignore"):
+        powers = np.concatenate([np.ones(1, "u8"), np.full(count - 1, multiplier).cumprod()])
+        sums = np.concatenate([np.zeros(1, "u8"), powers[:-1].cumsum()])
+        state = powers + np.uint64(1442695040888963407) * sums
+        shifted = (((state >> np.uint64(18)) ^ state) >> np.uint64(27)).astype("u4")
+    turn = (state >> np.uint64(59)).astype("u4")
+    return (shifted >> turn) | (shifted << ((np.uint32(32) - turn) & np.uint32(31)))
+
+
+def base(shape):
+    """Samples [B, D], targets [N, D] and noise [N], all in [-8, 8)."""
+    B, N, D = shape
+    numbers = (pcg32(B * D + N * D + N).view("i4") >> 8).astype("f4") * np.float32(2.0**-20)
+    x, y, noise = np.split(numbers, [B * D, B * D + N * D])
+    return x.reshape(B, D), y.reshape(N, D), noise
+
+
+def _special(name, x, y):
+    x, y = x.copy(), y.copy()
+    if name == "duplicates":
+        y = y[np.arange(len(y)) // 3]
+    elif name == "nan in x":
+        x[2 % len(x), x.shape[1] // 2] = np.nan
+    elif name == "inf in y":
+        y[3 % len(y), 0] = np.inf
+    elif name == "subnormal x":
+        x[::2] *= np.float32(2.0**-135)
+    elif name == "zero x":
+        x[:] = 0
+    return x, y
+
+
+def _heights(name, y, noise):
+    dead = np.float32(-np.inf)
+    if name == "zero":
+        return np.zeros_like(noise)
+    if name == "nearest":
+        norms = np.zeros(len(y), "f4")
+        for d in range(y.shape[1]):
+            norms = exact.fma(y[:, d], y[:, d], norms)
+        return np.float32(-0.5) * norms
+    if name == "huge":
+        return noise + np.where(noise > 0, np.float32(1e6), np.float32(-1e6))
+    if name == "half dead":
+        return np.where(np.arange(len(noise)) % 2 == 0, dead, noise)
+    return np.full_like(noise, dead)
+
+
+def cases(shapes=SHAPES):
+    """(name, x, y, h) of each case."""
+    for shape in shapes:
+        x, y, noise = base(shape)
+        for special in SPECIALS:
+            x_case, y_case = _special(special, x, y)
+            for heights in HEIGHTS:
+                name = f"{shape}, {special}, {heights}"
+                yield name, x_case, y_case, _heights(heights, y_case, noise)

@@ -36,6 +36,9 @@ constexpr uint32_t kRangeUniformMax = uint32_t{1} << kRangePrecisionMax;
 template <class Bytes>
 class BasicRangeEncoder {
  public:
+  BasicRangeEncoder() = default;
+  explicit BasicRangeEncoder(Bytes empty) : bytes_(std::move(empty)) {}  // with memory reserved
+
   void put(uint32_t c, uint32_t f, int P) {
     const uint64_t r = range_ >> P;
     add(r * c);

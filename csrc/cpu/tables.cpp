@@ -4,9 +4,10 @@
 #include <algorithm>
 #include <numeric>
 #include <queue>
-#include <stdexcept>
 #include <string>
 #include <utility>
+
+#include "common/check.h"
 
 namespace otcuda::cpu {
 namespace {
@@ -20,7 +21,7 @@ constexpr int kMidpoints = 64;               // of a bin: enough for a deviation
 class Shares {
  public:
   // log2: of 0 .. total, in Q56.
-  Shares(std::vector<uint32_t> weights, const std::vector<uint64_t>& log2)
+  Shares(Vector<uint32_t> weights, const Vector<uint64_t>& log2)
       : weights_(std::move(weights)), log2_(log2) {
     const uint32_t total = static_cast<uint32_t>(log2.size() - 1);
     const uint64_t sum = std::accumulate(weights_.begin(), weights_.end(), uint64_t{0});
@@ -38,7 +39,7 @@ class Shares {
     }
   }
 
-  const std::vector<uint32_t>& result() const { return shares_; }
+  const Vector<uint32_t>& result() const { return shares_; }
 
  private:
   struct Unit {
@@ -81,23 +82,24 @@ class Shares {
     return last_.empty() ? Unit{~uint128{0}, 0, 0} : last_.top();
   }
 
-  std::vector<uint32_t> weights_, shares_;
-  const std::vector<uint64_t>& log2_;
-  std::priority_queue<Unit, std::vector<Unit>, Later> next_;
-  std::priority_queue<Unit, std::vector<Unit>, Earlier> last_;
+  Vector<uint32_t> weights_, shares_;
+  const Vector<uint64_t>& log2_;
+  std::priority_queue<Unit, Vector<Unit>, Later> next_;
+  std::priority_queue<Unit, Vector<Unit>, Earlier> last_;
 };
 
-// The symbols worth an interval of their own, in order.
-std::vector<uint32_t> worth_keeping(const uint32_t* weights, int64_t n, int precision) {
-  const uint64_t sum = std::accumulate(weights, weights + n, uint64_t{0});
+// The symbols that get an interval of their own, in order.
+Vector<uint32_t> kept_symbols(const Vector<uint32_t>& weights, int precision, bool escape) {
+  const uint64_t sum = std::accumulate(weights.begin(), weights.end(), uint64_t{0});
   const uint64_t most = (uint64_t{1} << precision) - 1;
-  std::vector<uint32_t> kept;
-  for (int64_t s = 0; s < n; ++s) {
-    if ((uint64_t{weights[s]} << (precision + 1)) >= sum) kept.push_back(static_cast<uint32_t>(s));
+  const auto heaviest = std::max_element(weights.begin(), weights.end());
+  Vector<uint32_t> kept;
+  for (auto w = weights.begin(); w != weights.end(); ++w) {
+    if (!escape || w == heaviest || uint64_t{*w} << (precision + 1) >= sum) {
+      kept.push_back(static_cast<uint32_t>(w - weights.begin()));
+    }
   }
-  if (kept.empty())
-    kept.push_back(static_cast<uint32_t>(std::max_element(weights, weights + n) - weights));
-  if (kept.size() > most) {
+  if (escape && kept.size() > most) {
     std::stable_sort(kept.begin(), kept.end(),
                      [&](uint32_t a, uint32_t b) { return weights[a] > weights[b]; });
     kept.resize(most);
@@ -107,11 +109,11 @@ std::vector<uint32_t> worth_keeping(const uint32_t* weights, int64_t n, int prec
 }
 
 // Sums over bins to u32 weights: the largest gets 31 bits.
-std::vector<uint32_t> to_weights(const std::vector<uint64_t>& sums) {
+Vector<uint32_t> to_weights(const Vector<uint64_t>& sums) {
   const uint64_t largest = *std::max_element(sums.begin(), sums.end());
   int shift = 0;
   while (largest >> shift >> 31 != 0) ++shift;
-  std::vector<uint32_t> weights;
+  Vector<uint32_t> weights;
   for (const uint64_t sum : sums) weights.push_back(static_cast<uint32_t>(sum >> shift));
   return weights;
 }
@@ -121,7 +123,7 @@ uint64_t exp2_neg_q62(uint128 y) {
   return (y >> 38) != 0 ? 0 : otcuda::exp2_neg_q62(static_cast<uint64_t>(y));
 }
 
-[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
+[[noreturn]] void refuse(const std::string& what) { throw ArgumentError(what); }
 
 void require_in(const char* name, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return;
@@ -134,23 +136,26 @@ std::string name_of(int64_t table) { return "table " + std::to_string(table); }
 }  // namespace
 
 void quantise(const uint32_t* weights, int64_t T, int64_t n, int precision, bool escape,
-              uint32_t* frequencies) {
-  std::vector<uint64_t> log2((size_t{1} << precision) + (escape ? 0 : 1));
+              uint32_t* frequencies, Poll& poll) {
+  require_in("precision", precision, 1, kTablePrecisionMax);
+  require_in("the number of symbols", n, 1, escape ? kTableSymbolsMax : int64_t{1} << precision);
+  Vector<uint64_t> log2((size_t{1} << precision) + (escape ? 0 : 1));
   for (uint32_t k = 1; k < log2.size(); ++k) log2[k] = log2_q56(k);
   std::fill(frequencies, frequencies + T * n, 0);
   for (int64_t t = 0; t < T; ++t, weights += n, frequencies += n) {
-    std::vector<uint32_t> kept(n);
-    std::iota(kept.begin(), kept.end(), 0);
-    if (escape) kept = worth_keeping(weights, n, precision);
-    std::vector<uint32_t> kept_weights;
-    for (const uint32_t s : kept) kept_weights.push_back(weights[s]);
+    poll(double(t) / double(T));
+    const Vector<uint32_t> row(weights, weights + n);  // nobody changes this one meanwhile
+    if (std::count(row.begin(), row.end(), 0u) == n) refuse(name_of(t) + " has no weight above 0");
+    const Vector<uint32_t> kept = kept_symbols(row, precision, escape);
+    Vector<uint32_t> kept_weights;
+    for (const uint32_t s : kept) kept_weights.push_back(row[s]);
     const Shares shares(std::move(kept_weights), log2);
     for (size_t k = 0; k < kept.size(); ++k) frequencies[kept[k]] = shares.result()[k];
   }
 }
 
-std::vector<uint32_t> gaussian_weights(uint64_t scale_q16, int32_t low, int64_t n) {
-  std::vector<uint64_t> sums(n, 0);
+Vector<uint32_t> gaussian_weights(uint64_t scale_q16, int32_t low, int64_t n) {
+  Vector<uint64_t> sums(n, 0);
   for (int64_t i = 0; i < n; ++i) {
     for (int j = 0; j < kMidpoints; ++j) {
       const int64_t x = (low + i) * 65536 - 32768 + (2 * j + 1) * (32768 / kMidpoints);  // Q16
@@ -161,11 +166,11 @@ std::vector<uint32_t> gaussian_weights(uint64_t scale_q16, int32_t low, int64_t 
   return to_weights(sums);
 }
 
-std::vector<uint32_t> laplace_weights(uint64_t scale_q16, int32_t low, int64_t n) {
+Vector<uint32_t> laplace_weights(uint64_t scale_q16, int32_t low, int64_t n) {
   const auto tail = [&](int64_t halves) {  // e^-(halves / 2 scale)
     return exp2_neg_q62((uint128{static_cast<uint64_t>(halves)} << 15) * kLog2E / scale_q16);
   };
-  std::vector<uint64_t> sums;
+  Vector<uint64_t> sums;
   for (int64_t s = low; s < low + n; ++s) {
     const int64_t distance = s < 0 ? -s : s;
     sums.push_back(s == 0 ? 2 * (tail(0) - tail(1))

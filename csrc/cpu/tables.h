@@ -5,27 +5,28 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
+#include "common/alloc.h"
+#include "common/poll.h"
 #include "common/tables.h"
 
 namespace otcuda::cpu {
 
 // weights [T, n] -> frequencies [T, n]. With escape, symbols below 2^-(P+1) of their table's weight
-// get 0, but never the heaviest; at most 2^P - 1 are kept. Each table needs a weight > 0, and
-// n <= 2^P without escape. Of equal optima the one that favours lower symbols.
+// get 0, but never the heaviest; at most 2^P - 1 are kept. ArgumentError for a table without weight
+// and for n > 2^P without escape. Of equal optima the one that favours lower symbols.
 void quantise(const uint32_t* weights, int64_t T, int64_t n, int precision, bool escape,
-              uint32_t* frequencies);
+              uint32_t* frequencies, Poll& poll);
 
 // Weights of the bins [s - 1/2, s + 1/2], s = low .. low + n - 1, of a density of mean 0; scale is
 // the standard deviation or the mean of |x| in units of 2^-16, from 2^11 (1/32) to 2^32 (65536).
-std::vector<uint32_t> gaussian_weights(uint64_t scale_q16, int32_t low, int64_t n);
-std::vector<uint32_t> laplace_weights(uint64_t scale_q16, int32_t low, int64_t n);
+Vector<uint32_t> gaussian_weights(uint64_t scale_q16, int32_t low, int64_t n);
+Vector<uint32_t> laplace_weights(uint64_t scale_q16, int32_t low, int64_t n);
 
 // Immutable after construction, so any number of threads may read it.
 class Tables {
  public:
-  // frequencies [T, n]. Throws std::invalid_argument where the contract does not hold.
+  // frequencies [T, n]. ArgumentError where the contract does not hold.
   Tables(const uint32_t* frequencies, int64_t T, int64_t n, int32_t low, int precision,
          bool escape);
 
@@ -82,10 +83,10 @@ class Tables {
   bool escape_;
   uint32_t full_;  // 2^P
   int bucket_bits_;
-  std::vector<Packed> intervals_;     // [T, n]: start, frequency
-  std::vector<Packed> kept_;          // a table: start, symbol of those with a frequency; an end
-  std::vector<uint32_t> kept_begin_;  // [T]
-  std::vector<uint16_t> buckets_;     // [T, 2^bucket_bits]: the kept symbol a bucket begins in
+  Vector<Packed> intervals_;     // [T, n]: start, frequency
+  Vector<Packed> kept_;          // a table: start, symbol of those with a frequency; an end
+  Vector<uint32_t> kept_begin_;  // [T]
+  Vector<uint16_t> buckets_;     // [T, 2^bucket_bits]: the kept symbol a bucket begins in
 };
 
 }  // namespace otcuda::cpu

@@ -1,37 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rewrite the golden files: python tools/make_golden.py [name ...]. One section a file."""
+"""Rewrite python_tests/golden: each python_tests/**/golden_*.py says in golden() what it pins."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-GOLDEN = ROOT / "python_tests" / "golden"
-sys.path.insert(0, str(ROOT / "python_tests"))
+TESTS = Path(__file__).resolve().parent.parent / "python_tests"
 
 
-def power_argmax() -> None:
-    """Winners and value bits of every case at the portable level."""
-    import argmax_cases
-    import numpy as np
+def main() -> None:
+    """Write every golden file and say which ones changed."""
+    sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+    for source in sorted(TESTS.rglob("golden_*.py")):
+        module = importlib.import_module(".".join(source.relative_to(TESTS).with_suffix("").parts))
+        for name, content in module.golden().items():
+            path = TESTS / "golden" / name
+            data = content.encode() if isinstance(content, str) else content
+            state = "unchanged" if path.exists() and path.read_bytes() == data else "written"
+            path.write_bytes(data)
+            print(f"{state}: {path.name}")
 
-    import otcuda
-
-    otcuda.set_simd_level("portable")
-    values, indices = [], []
-    for _, x, y, h in argmax_cases.cases():
-        value, index = otcuda.power_argmax(x, y, h)
-        values.append(value.view("u4"))
-        indices.append(index.astype("i4"))
-    np.savez_compressed(
-        GOLDEN / "power_argmax_v1.npz", bits=np.concatenate(values), index=np.concatenate(indices)
-    )
-
-
-SECTIONS = {"power_argmax": power_argmax}
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or SECTIONS:
-        SECTIONS[name]()
-        print("made", name)
+    main()

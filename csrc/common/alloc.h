@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 namespace otcuda {
 
@@ -69,5 +70,29 @@ class Buffer {
   T* data_ = nullptr;
   int64_t size_ = 0;
 };
+
+// The same gate for what grows: Vector<T> is a std::vector whose memory is counted and capped.
+template <class T>
+struct Allocator {
+  using value_type = T;
+  Allocator() = default;
+  template <class Other>
+  Allocator(const Allocator<Other>&) {}
+  T* allocate(size_t n) {
+    return static_cast<T*>(
+        otcuda::allocate(n > INT64_MAX / sizeof(T) ? -1 : int64_t(n * sizeof(T))));
+  }
+  void deallocate(T* data, size_t n) noexcept { otcuda::deallocate(data, int64_t(n * sizeof(T))); }
+  template <class Other>
+  bool operator==(const Allocator<Other>&) const {
+    return true;
+  }
+  template <class Other>
+  bool operator!=(const Allocator<Other>&) const {
+    return false;
+  }
+};
+template <class T>
+using Vector = std::vector<T, Allocator<T>>;
 
 }  // namespace otcuda

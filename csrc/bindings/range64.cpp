@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/range64.h"
+
+#include <pybind11/pybind11.h>
+
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "bindings/python_poll.h"
+#include "bindings/tensor_caster.h"
+#include "common/check.h"
+
+namespace otcuda {
+namespace {
+
+namespace py = pybind11;
+
+using OptionalView = std::optional<TensorView>;
+
+const TensorView* or_null(const OptionalView& view) { return view ? &*view : nullptr; }
+
+// Integers [n] in host memory.
+void check_integers(const char* name, const TensorView& view, int64_t n = any) {
+  check_tensor(name, view, view.dtype, {n});
+  check_on_cpu("range64", name, view);
+}
+
+void check_coding(const cpu::Tables& tables, const TensorView& symbols, const OptionalView& index) {
+  check_integers("symbols", symbols);
+  if (index) check_integers("index", *index, symbols.shape[0]);
+  OTCUDA_CHECK(index || tables.count() == 1, "index is missing, but there are several tables");
+}
+
+void require_between(const char* name, int64_t value, int64_t low, int64_t high) {
+  OTCUDA_CHECK(value >= low && value <= high, std::string(name) + " is " + std::to_string(value) +
+                                                  ", expected " + std::to_string(low) + " .. " +
+                                                  std::to_string(high));
+}
+
+void check_step_output(const TensorView& values) {
+  check_output("values", values, DType::i64, {any});
+  check_on_cpu("range64", "values", values);
+}
+
+py::bytes to_bytes(const Vector<uint8_t>& message) {
+  return py::bytes(reinterpret_cast<const char*>(message.data()), message.size());
+}
+
+// An encoder or decoder that Python holds. One call at a time; one that failed inside its work has
+// left it between two symbols of an array, and it takes no more.
+template <class Coder>
+class Shared {
+ public:
+  template <class... Arguments>
+  explicit Shared(Arguments&&... arguments) : coder_(std::forward<Arguments>(arguments)...) {}
+
+  // work(coder) without the GIL.
+  template <class Work>
+  void use(const Work& work) {
+    const py::gil_scoped_release unlocked;
+    const std::lock_guard<std::mutex> alone(mutex_);
+    OTCUDA_CHECK(!spoiled_, "an earlier call on this coder failed halfway; start a new one");
+    spoiled_ = true;
+    work(coder_);
+    spoiled_ = false;
+  }
+
+ private:
+  std::mutex mutex_;
+  Coder coder_;
+  bool spoiled_ = false;
+};
+
+using SharedEncoder = Shared<cpu::Encoder>;
+
+// Owns the bytes that the decoder borrows.
+class SharedDecoder : public Shared<RangeDecoder> {
+ public:
+  explicit SharedDecoder(py::bytes message)
+      : Shared(reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(message.ptr())),
+               static_cast<size_t>(PyBytes_GET_SIZE(message.ptr()))),
+        message_(std::move(message)) {}
+
+ private:
+  py::bytes message_;
+};
+
+py::bytes encode_symbols(const cpu::Tables& tables, const TensorView& symbols,
+                         const OptionalView& index) {
+  check_coding(tables, symbols, index);
+  Vector<uint8_t> message;
+  const py::none nobody;
+  Poll poll = python_poll(nobody);
+  {
+    const py::gil_scoped_release unlocked;
+    message.reserve(static_cast<size_t>(symbols.size() / 2 + 64));
+    cpu::Encoder encoder(std::move(message));
+    cpu::range64_put(encoder, tables, symbols, or_null(index), poll);
+    message = encoder.finish();
+  }
+  return to_bytes(message);
+}
+
+void finish_decoding(const RangeDecoder& decoder) {
+  if (decoder.finished()) return;
+  throw CorruptDataError("the message holds bytes to spare: it is damaged, or symbols were left");
+}
+
+void decode_symbols(const cpu::Tables& tables, const py::bytes& message, const OptionalView& index,
+                    const TensorView& symbols) {
+  check_coding(tables, symbols, index);
+  check_output("symbols", symbols, symbols.dtype, {any});
+  const py::none nobody;
+  Poll poll = python_poll(nobody);
+  RangeDecoder decoder(reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(message.ptr())),
+                       static_cast<size_t>(PyBytes_GET_SIZE(message.ptr())));
+  const py::gil_scoped_release unlocked;
+  cpu::range64_get(decoder, tables, or_null(index), symbols, poll);
+  finish_decoding(decoder);
+}
+
+void bind_encoder(py::module_& m) {
+  const auto put = [](SharedEncoder& self, const cpu::Tables& tables, const TensorView& symbols,
+                      const OptionalView& index) {
+    check_coding(tables, symbols, index);
+    cpu::range64_check(tables, symbols, or_null(index));  // before anything is coded
+    const py::none nobody;
+    Poll poll = python_poll(nobody);
+    self.use(
+        [&](auto& encoder) { cpu::range64_put(encoder, tables, symbols, or_null(index), poll); });
+  };
+  const auto bits = [](SharedEncoder& self, const TensorView& values, int k) {
+    check_integers("values", values);
+    require_between("k", k, 0, 63);
+    self.use([&](auto& encoder) { cpu::range64_put_bits(encoder, values, k); });
+  };
+  const auto uniform = [](SharedEncoder& self, const TensorView& values, int64_t count) {
+    check_integers("values", values);
+    require_between("K", count, 1, kRangeUniformMax);
+    self.use([&](auto& encoder) {
+      cpu::range64_put_uniform(encoder, values, static_cast<uint32_t>(count));
+    });
+  };
+  const auto bit = [](SharedEncoder& self, const TensorView& values, const TensorView& p1, int P) {
+    check_integers("values", values);
+    check_integers("p1", p1, values.shape[0]);
+    require_between("precision", P, 1, kRangePrecisionMax);
+    self.use([&](auto& encoder) { cpu::range64_put_bit(encoder, values, p1, P); });
+  };
+  const auto exp_golomb = [](SharedEncoder& self, const TensorView& values) {
+    check_integers("values", values);
+    self.use([&](auto& encoder) { cpu::range64_put_exp_golomb(encoder, values); });
+  };
+  const auto finish = [](SharedEncoder& self) {
+    Vector<uint8_t> message;
+    self.use([&](auto& encoder) { message = encoder.finish(); });
+    return to_bytes(message);
+  };
+  py::class_<SharedEncoder>(m, "RangeEncoder", "Contract: csrc/common/range64.h.")
+      .def(py::init<>())
+      .def("put", put, py::arg("tables"), py::arg("symbols"), py::arg("index"))
+      .def("bits", bits, py::arg("values"), py::arg("k"))
+      .def("uniform", uniform, py::arg("values"), py::arg("K"))
+      .def("bit", bit, py::arg("values"), py::arg("p1"), py::arg("precision"))
+      .def("exp_golomb", exp_golomb, py::arg("values"))
+      .def("finish", finish);
+}
+
+void bind_decoder(py::module_& m) {
+  const auto get = [](SharedDecoder& self, const cpu::Tables& tables, const OptionalView& index,
+                      const TensorView& symbols) {
+    check_coding(tables, symbols, index);
+    check_output("symbols", symbols, symbols.dtype, {any});
+    const py::none nobody;
+    Poll poll = python_poll(nobody);
+    self.use(
+        [&](auto& decoder) { cpu::range64_get(decoder, tables, or_null(index), symbols, poll); });
+  };
+  const auto bits = [](SharedDecoder& self, const TensorView& values, int k) {
+    check_step_output(values);
+    require_between("k", k, 0, 63);
+    self.use([&](auto& decoder) { cpu::range64_get_bits(decoder, values, k); });
+  };
+  const auto uniform = [](SharedDecoder& self, const TensorView& values, int64_t count) {
+    check_step_output(values);
+    require_between("K", count, 1, kRangeUniformMax);
+    self.use([&](auto& decoder) {
+      cpu::range64_get_uniform(decoder, values, static_cast<uint32_t>(count));
+    });
+  };
+  const auto bit = [](SharedDecoder& self, const TensorView& values, const TensorView& p1, int P) {
+    check_step_output(values);
+    check_integers("p1", p1, values.shape[0]);
+    require_between("precision", P, 1, kRangePrecisionMax);
+    self.use([&](auto& decoder) { cpu::range64_get_bit(decoder, values, p1, P); });
+  };
+  const auto exp_golomb = [](SharedDecoder& self, const TensorView& values) {
+    check_step_output(values);
+    self.use([&](auto& decoder) { cpu::range64_get_exp_golomb(decoder, values); });
+  };
+  py::class_<SharedDecoder>(m, "RangeDecoder", "Contract: csrc/common/range64.h.")
+      .def(py::init<py::bytes>(), py::arg("message"))
+      .def("get", get, py::arg("tables"), py::arg("index"), py::arg("symbols"))
+      .def("bits", bits, py::arg("values"), py::arg("k"))
+      .def("uniform", uniform, py::arg("values"), py::arg("K"))
+      .def("bit", bit, py::arg("values"), py::arg("p1"), py::arg("precision"))
+      .def("exp_golomb", exp_golomb, py::arg("values"))
+      .def("finish", [](SharedDecoder& self) { self.use(&finish_decoding); });
+}
+
+}  // namespace
+
+void bind_range64(pybind11::module_& m) {
+  bind_encoder(m);
+  bind_decoder(m);
+  m.def("range64_encode", &encode_symbols, py::arg("tables"), py::arg("symbols"), py::arg("index"),
+        "symbols [n], index [n] or None -> message. Contract: csrc/common/range64.h.");
+  m.def("range64_decode", &decode_symbols, py::arg("tables"), py::arg("message"), py::arg("index"),
+        py::arg("symbols"), "message, index [n] or None -> symbols [n].");
+  m.def(
+      "symbol_sum",
+      [](const TensorView& symbols) {
+        check_integers("symbols", symbols);
+        const py::gil_scoped_release unlocked;
+        return cpu::symbol_sum(symbols);
+      },
+      py::arg("symbols"), "symbols [n] -> uint32, the check of docs/coding.md.");
+}
+
+}  // namespace otcuda

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// Integer tables on the CPU: how they are made, and the look-ups that coding needs. Contract:
+// csrc/common/tables.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "common/alloc.h"
+#include "common/poll.h"
+#include "common/tables.h"
+
+namespace otcuda::cpu {
+
+// weights [T, n] -> frequencies [T, n]. With escape, symbols below 2^-(P+1) of their table's weight
+// get 0, but never the heaviest; at most 2^P - 1 are kept. ArgumentError for a table without weight
+// and for n > 2^P without escape. Of equal optima the one that favours lower symbols.
+void quantise(const uint32_t* weights, int64_t T, int64_t n, int precision, bool escape,
+              uint32_t* frequencies, Poll& poll);
+
+// Weights of the bins [s - 1/2, s + 1/2], s = low .. low + n - 1, of a density of mean 0; scale is
+// the standard deviation or the mean of |x| in units of 2^-16, from 2^11 (1/32) to 2^32 (65536).
+Vector<uint32_t> gaussian_weights(uint64_t scale_q16, int32_t low, int64_t n);
+Vector<uint32_t> laplace_weights(uint64_t scale_q16, int32_t low, int64_t n);
+
+// Immutable after construction, so any number of threads may read it.
+class Tables {
+ public:
+  // frequencies [T, n]. ArgumentError where the contract does not hold.
+  Tables(const uint32_t* frequencies, int64_t T, int64_t n, int32_t low, int precision,
+         bool escape);
+
+  struct Interval {
+    uint32_t start;
+    uint32_t frequency;  // 0: the symbol has no interval of its own
+  };
+  struct Found {
+    uint32_t symbol;  // counted from low
+    uint32_t start;
+    uint32_t frequency;
+  };
+
+  int64_t count() const { return count_; }
+  int64_t symbols() const { return symbols_; }
+  int32_t low() const { return low_; }
+  int precision() const { return precision_; }
+  bool escape() const { return escape_; }
+
+  // table < count(), symbol < symbols().
+  Interval interval(uint32_t table, uint32_t symbol) const {
+    const Packed p = intervals_[static_cast<size_t>(table) * symbols_ + symbol];
+    return {p.start, p.other == 0 && !escape_ ? full_ : p.other};
+  }
+
+  // table < count(), slot < 2^P and not the escape's.
+  Found find(uint32_t table, uint32_t slot) const {
+    const uint32_t bucket = buckets_[(static_cast<size_t>(table) << bucket_bits_) +
+                                     (slot >> (precision_ - bucket_bits_))];
+    const Packed* at = &kept_[kept_begin_[table] + bucket];
+    // At most as many steps as a bucket has slots: each kept symbol owns one.
+    while (slot - at->start >= width(at)) ++at;
+    return {at->other, at->start, width(at)};
+  }
+
+  uint32_t escape_slot() const { return full_ - 1; }
+
+ private:
+  struct Packed {
+    uint16_t start;  // of 2^16: modulo 2^16
+    uint16_t other;  // frequency, of 2^16: modulo 2^16; or symbol
+  };
+
+  // Differences modulo 2^16: only a lone symbol at P = 16 owns all 2^16 slots.
+  uint32_t width(const Packed* at) const {
+    const uint32_t f = static_cast<uint16_t>(at[1].start - at[0].start);
+    return f == 0 ? full_ : f;
+  }
+  void index_table(const uint32_t* frequencies, int64_t table);
+
+  int64_t count_, symbols_;
+  int32_t low_;
+  int precision_;
+  bool escape_;
+  uint32_t full_;  // 2^P
+  int bucket_bits_;
+  Vector<Packed> intervals_;     // [T, n]: start, frequency
+  Vector<Packed> kept_;          // a table: start, symbol of those with a frequency; an end
+  Vector<uint32_t> kept_begin_;  // [T]
+  Vector<uint16_t> buckets_;     // [T, 2^bucket_bits]: the kept symbol a bucket begins in
+};
+
+}  // namespace otcuda::cpu

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entropy coding in integers: the same bytes on every machine.
+
+`Tables` are the models. `encode` and `decode` write messages that describe themselves, `encode_raw`
+and `decode_raw` the bare ones for files that do; `RangeEncoder` and `RangeDecoder` work in pieces.
+The format: docs/coding.md.
+"""
+
+from otcuda.coding.container import decode, encode
+from otcuda.coding.range64 import MAX_SYMBOLS, RangeDecoder, RangeEncoder, decode_raw, encode_raw
+from otcuda.coding.tables import Tables
+
+__all__ = [
+    "MAX_SYMBOLS",
+    "RangeDecoder",
+    "RangeEncoder",
+    "Tables",
+    "decode",
+    "decode_raw",
+    "encode",
+    "encode_raw",
+]

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The short container: a range64 message with its length, its dtype and a check of its symbols."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from otcuda import _ops
+from otcuda.coding.range64 import MAX_SYMBOLS
+from otcuda.coding.tables import Tables
+from otcuda.errors import CorruptDataError, LimitError, ShapeError
+
+_MAGIC = 0xA0  # the low three bits name the dtype
+_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+
+
+def encode(symbols: Any, tables: Tables, index: Any = None) -> bytes:
+    """A message that describes itself: 4 to 6 bytes more than `encode_raw`.
+
+    The tables and the index do not travel with it: the reader has them.
+
+    Args:
+        symbols: integers of any dtype and shape, coded in C order; values are int32.
+        tables: the model.
+        index: table of each symbol, of the shape of `symbols`; may be left out for a single table.
+
+    Returns:
+        The container of docs/coding.md. It must be kept whole.
+
+    Raises:
+        ArgumentError: no integers, an index that is no table, a symbol without a code.
+        ShapeError: symbols and index of different shapes.
+
+    >>> tables = Tables.from_weights([90, 9, 1])
+    >>> blob = encode([0, 0, 1, 0, 2], tables)
+    >>> len(blob), decode(blob, tables).tolist()
+    (6, [0, 0, 1, 0, 2])
+    """
+    symbols = _ops.integers("encode", "symbols", symbols)
+    payload = _ops.range64_encode(tables._native, symbols, index)
+    head = bytes([_MAGIC | _DTYPES.index(symbols.dtype.name)]) + _varint(symbols.size)
+    return head + _check(symbols) + payload
+
+
+def decode(
+    blob: bytes | bytearray | memoryview,
+    tables: Tables,
+    index: Any = None,
+    shape: int | tuple[int, ...] | None = None,
+    max_symbols: int = MAX_SYMBOLS,
+) -> Any:
+    """The symbols of `encode`, given the same tables and index.
+
+    Damage, other tables or another index are noticed but for one case in 65,536.
+
+    Args:
+        blob: from `encode`.
+        tables: the model it was written with.
+        index: as it was when encoding; it gives the shape of the result.
+        shape: the shape of the result where there is no index; left out, it is flat.
+        max_symbols: limit, checked before anything is allocated.
+
+    Returns:
+        Symbols in the dtype they had, of the kind of `index`.
+
+    Raises:
+        CorruptDataError: damaged bytes, or other tables or another index than when encoding.
+        ShapeError: index or shape do not hold as many symbols as the blob.
+        LimitError: more symbols than `max_symbols`.
+    """
+    blob = bytes(memoryview(blob))
+    if not blob or blob[0] & ~7 != _MAGIC:
+        raise CorruptDataError("not a range64 container: the first byte is not 0xA0 .. 0xA7")
+    n, at = _read_varint(blob, 1)
+    payload = blob[at + 2 :]
+    if len(blob) < at + 2:
+        raise CorruptDataError("a range64 container that ends in its head")
+    if n > max_symbols:
+        raise LimitError(f"decode: the blob holds {n} symbols, max_symbols is {max_symbols}")
+    wanted = shape if index is None else _ops.integers("decode", "index", index).shape
+    wanted = n if wanted is None else wanted
+    if np.prod(wanted, dtype=object) != n:
+        raise ShapeError(f"decode: the blob holds {n} symbols, asked for {wanted}")
+    dtype = _DTYPES[blob[0] & 7]
+    symbols = _ops.range64_decode(tables._native, payload, index, wanted, dtype, max_symbols)
+    if _check(_ops.integers("decode", "symbols", symbols)) != blob[at : at + 2]:
+        raise CorruptDataError(
+            "the check of the symbols differs: the blob is damaged, or tables or index are not "
+            "those it was written with"
+        )
+    return symbols
+
+
+def _check(symbols: np.ndarray) -> bytes:
+    total = _ops.symbol_sum(symbols)
+    return ((total ^ total >> 16) & 0xFFFF).to_bytes(2, "little")
+
+
+def _varint(value: int) -> bytes:
+    """LEB128: seven bits a byte, low ones first, the high bit says that more follow."""
+    data = bytearray()
+    while value >= 0x80:
+        data.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*data, value])
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """Value and the place behind it; at most five bytes, none of them idle."""
+    value = 0
+    for k in range(5):
+        if at + k >= len(data):
+            raise CorruptDataError("a range64 container that ends in its head")
+        byte = data[at + k]
+        value |= (byte & 0x7F) << 7 * k
+        if byte < 0x80:
+            if byte == 0 and k > 0:
+                break
+            return value, at + k + 1
+    raise CorruptDataError("the length of a range64 container is not written canonically")

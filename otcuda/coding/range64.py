@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""range64: symbols to bytes and back, within 3 bits a message of what the tables promise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from otcuda import _ops
+from otcuda.coding.tables import Tables
+from otcuda.errors import ShapeError
+
+MAX_SYMBOLS = 2**28
+"""Default limit of a decoder: a message of no bytes at all may stand for any number of symbols."""
+
+_BytesLike = bytes | bytearray | memoryview
+
+
+def encode_raw(symbols: Any, tables: Tables, index: Any = None) -> bytes:
+    """The shortest headerless message: it knows neither its length nor its tables.
+
+    About 2.6 bits over `tables.cost(symbols, index)`, whatever the length. For files that carry a
+    check of their own; `encode` writes messages that describe themselves.
+
+    Args:
+        symbols: integers of any dtype and shape, coded in C order.
+        tables: the model.
+        index: table of each symbol, of the shape of `symbols`; may be left out for a single table.
+
+    Returns:
+        The message; its trailing zero bytes are dropped, so it must stand last or have its length
+        told.
+
+    Raises:
+        ArgumentError: no integers, an index that is no table, a symbol without a code.
+        ShapeError: symbols and index of different shapes.
+
+    Source: docs/coding.md; Martin, Range encoding, 1979.
+
+    >>> tables = Tables.gaussian([0.5, 2.0], low=-128, high=127)
+    >>> message = encode_raw([0, 3, -2, 400], tables, [0, 1, 1, 0])
+    >>> len(message)
+    6
+    >>> decode_raw(message, tables, [0, 1, 1, 0])
+    array([  0,   3,  -2, 400], dtype=int32)
+    """
+    return _ops.range64_encode(tables._native, symbols, index)
+
+
+def decode_raw(
+    message: _BytesLike,
+    tables: Tables,
+    index: Any = None,
+    shape: int | tuple[int, ...] | None = None,
+    dtype: str = "int32",
+    max_symbols: int = MAX_SYMBOLS,
+) -> Any:
+    """The symbols of `encode_raw`, given the same tables and index.
+
+    Other bytes give other symbols, and an error only where no encoder could have written them: the
+    caller checks. The work is bounded by the number of symbols.
+
+    Args:
+        message: from `encode_raw`.
+        tables: the model it was written with.
+        index: as it was when encoding; it gives the shape of the result.
+        shape: that shape, where there is no index.
+        dtype: integer dtype of the result; every symbol must fit.
+        max_symbols: limit, checked before anything is allocated.
+
+    Returns:
+        Symbols of the kind of `index` (NumPy array, torch tensor on its device).
+
+    Raises:
+        CorruptDataError: bytes that no encoder writes for so many symbols.
+        LimitError: more symbols than `max_symbols`.
+        ArgumentError: an index that is no table, neither index nor shape.
+    """
+    message = bytes(memoryview(message))
+    return _ops.range64_decode(tables._native, message, index, shape, dtype, max_symbols)
+
+
+class RangeEncoder:
+    """Writes one message in pieces, of different models; what is put first comes out first.
+
+    >>> encoder = RangeEncoder()
+    >>> encoder.bits(5, 3)
+    >>> encoder.uniform([999, 0], 1000)
+    >>> encoder.put([1, 1, 0], Tables([[1, 3]], precision=2, escape=False))
+    >>> decoder = RangeDecoder(encoder.finish())
+    >>> decoder.bits(3), decoder.uniform(1000, shape=2).tolist()
+    (5, [999, 0])
+    >>> decoder.get(Tables([[1, 3]], precision=2, escape=False), shape=3).tolist()
+    [1, 1, 0]
+    >>> decoder.finish()
+    """
+
+    def __init__(self) -> None:
+        self._coder = _ops.RangeCoder()
+
+    def put(self, symbols: Any, tables: Tables, index: Any = None) -> None:
+        """Symbols by tables, as in `encode_raw`; nothing is coded if one of them has no code."""
+        self._coder.put(tables._native, symbols, index)
+
+    def bits(self, values: Any, k: int) -> None:
+        """Integers of k bits each, 0 <= k <= 63."""
+        self._coder.put_step("bits", values, k)
+
+    def uniform(self, values: Any, K: int) -> None:
+        """Integers from 0 to K - 1 for log2 K bits each, without loss for any K <= 2^24."""
+        self._coder.put_step("uniform", values, K)
+
+    def bit(self, values: Any, p1: Any, precision: int = 16) -> None:
+        """Zeros and ones; `p1`, an integer or one each, is the chance of a 1 in 2^-precision."""
+        values = _ops.integers("bit", "values", values)
+        self._coder.put_step("bit", values, _probabilities(p1, values.shape), precision)
+
+    def exp_golomb(self, values: Any) -> None:
+        """Integers from 0 to 2^63 - 1 for 2 floor(log2(v + 1)) + 1 bits each."""
+        self._coder.put_step("exp_golomb", values)
+
+    def finish(self) -> bytes:
+        """The message. The encoder is then as new."""
+        return self._coder.finish()
+
+
+class RangeDecoder:
+    """Reads a message of `RangeEncoder` by the same steps.
+
+    A step raises CorruptDataError where no encoder could have written the bytes; without `shape` it
+    gives one int, else an int64 array.
+
+    Args:
+        message: from `RangeEncoder.finish`.
+        max_symbols: limit on the symbols of one call, LimitError above it.
+    """
+
+    def __init__(self, message: _BytesLike, max_symbols: int = MAX_SYMBOLS):
+        self._coder = _ops.RangeCoder(bytes(memoryview(message)))
+        self._limit = max_symbols
+
+    def get(
+        self,
+        tables: Tables,
+        index: Any = None,
+        shape: int | tuple[int, ...] | None = None,
+        dtype: str = "int32",
+    ) -> Any:
+        """Symbols by tables, as in `decode_raw`."""
+        return self._coder.get(tables._native, index, shape, dtype, self._limit)
+
+    def bits(self, k: int, shape: int | tuple[int, ...] | None = None) -> Any:
+        """Integers of k bits each, 0 <= k <= 63."""
+        return self._coder.get_step("bits", shape, self._limit, k)
+
+    def uniform(self, K: int, shape: int | tuple[int, ...] | None = None) -> Any:
+        """Integers from 0 to K - 1, K <= 2^24."""
+        return self._coder.get_step("uniform", shape, self._limit, K)
+
+    def bit(self, p1: Any, precision: int = 16, shape: int | tuple[int, ...] | None = None) -> Any:
+        """Zeros and ones, `p1` as it was when encoding; an array of them gives the shape."""
+        if shape is None and np.ndim(p1) > 0:
+            shape = np.shape(p1)
+        flat = _probabilities(p1, () if shape is None else shape)
+        return self._coder.get_step("bit", shape, self._limit, flat, precision)
+
+    def exp_golomb(self, shape: int | tuple[int, ...] | None = None) -> Any:
+        """Integers from 0 to 2^63 - 1."""
+        return self._coder.get_step("exp_golomb", shape, self._limit)
+
+    def finish(self) -> None:
+        """To be called after the last symbol: CorruptDataError where bytes are left over."""
+        self._coder.finish()
+
+
+def _probabilities(p1: Any, shape: Any) -> np.ndarray:
+    """`p1` as one integer for each of `shape`."""
+    p1 = _ops.integers("bit", "p1", p1)
+    try:
+        return np.ascontiguousarray(np.broadcast_to(p1, shape)).reshape(-1)
+    except ValueError:
+        raise ShapeError(f"bit: p1 has shape {list(p1.shape)}, values {shape}") from None

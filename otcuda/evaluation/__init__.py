@@ -24,12 +24,12 @@ _HOME = {
     "Perceptual": "otcuda.evaluation.networks",
     "Reference": "otcuda.evaluation.networks",
     "Evaluation": "otcuda.evaluation.report",
-    "OtcudaCodec": "otcuda.evaluation.report",
-    "evaluate": "otcuda.evaluation.report",
+    "OtcudaCodec": "otcuda.evaluation.runner",
+    "evaluate": "otcuda.evaluation.runner",
     "table": "otcuda.evaluation.report",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0604
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

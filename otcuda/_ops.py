@@ -474,9 +474,7 @@ def _empty_symbols(
         raise LimitError(f"{op}: {math.prod(shape)} symbols asked for, max_symbols is {limit}")
     if np.dtype(dtype).kind not in "iu":
         raise ArgumentError(f"{op}: dtype is {dtype}, expected integers")
-    return np.empty(
-        shape, np.dtype(dtype).newbyteorder("=")
-    ), None if index is None else index.reshape(-1)
+    return np.empty(shape, np.dtype(dtype).newbyteorder("=")), None if index is None else index.reshape(-1)
 
 
 def range64_encode(tables: NativeTables, symbols: Any, index: Any) -> bytes:
@@ -522,8 +520,8 @@ class RangeCoder:
 
 
 # --- context_net ----------------------------------------------------------------------------------
-# Weights are loaded once and stay in the core, so these are calls on a handle and no torch ops. The public face is
-# otcuda.codec.integer_context.
+# Weights are loaded once and stay in the core: these are calls on a handle, and no torch ops. The
+# public face is otcuda.codec.integer_context.
 
 
 def load_context_net(arrays: dict[str, np.ndarray]) -> native.ContextNet:
@@ -554,7 +552,7 @@ def _planes(op: str, name: str, array: Any, dtype: type) -> np.ndarray:
 def context_quantise(
     net: native.ContextNet, u: Any, k: int, off: Any, multiplier: float | None, callback: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Symbols, values16, scale_index [M, h, w] and bits of u [M, h, w]; multiplier None: nearest."""
+    """Symbols, values16, scale_index and bits of u, [M, h, w]; multiplier None: nearest."""
     u = _planes("context_quantise", "u", u, np.float32)
     outputs = np.empty(u.shape, np.int16), np.empty(u.shape, np.int16), np.empty(u.shape, np.uint8)
     conditional = multiplier is not None
@@ -585,7 +583,7 @@ def context_decode(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Symbols and values16 [M, h, w] of a payload."""
     h, w = grid
-    if not (1 <= h and 1 <= w and h * w <= 1 << 26):
+    if not (min(h, w) >= 1 and h * w <= 1 << 26):
         raise ArgumentError(f"context_decode: the grid is {h} x {w}, expected 1 to 2^26 positions")
     data = np.frombuffer(payload, np.uint8)
     symbols = np.empty((net.channels, h, w), np.int16)

@@ -456,7 +456,7 @@ double context_measure(const ContextNet& net, const ContextPicture& picture, con
 }
 
 Vector<uint8_t> context_encode(const ContextNet& net, const ContextPicture& picture,
-                                    const int16_t* symbols, Poll& poll) {
+                               const int16_t* symbols, Poll& poll) {
   check_symbols(net, picture, symbols);
   Buffer<int16_t> values16(net.sizes.M() * picture.h * picture.w);
   Encoder encoder{net.tables, symbols};

@@ -90,7 +90,7 @@ double context_measure(const ContextNet& net, const ContextPicture& picture, con
                        int16_t* values16, uint8_t* scale_index, Poll& poll);
 
 Vector<uint8_t> context_encode(const ContextNet& net, const ContextPicture& picture,
-                                    const int16_t* symbols, Poll& poll);
+                               const int16_t* symbols, Poll& poll);
 
 // Throws CorruptDataError where the bytes are none that context_encode wrote, as far as that can be
 // seen.

@@ -4,8 +4,8 @@
 What the integers mean, and why every machine gets the same ones: csrc/common/context_net.h. NumPy
 only; torch is imported where a float model is turned into integers.
 
-Arrays of a model, M channels, width H, groups of channels `edges[g]` .. `edges[g + 1]`; in a weights
-file each name begins with `context.`:
+Arrays of a model of M channels, width H, groups of channels `edges[g]` .. `edges[g + 1]`; in a
+weights file each name begins with `context.`:
 
     edges                               int32   [groups + 1], from 0 to M
     near.weight, far.weight             int8    [H, M + edges[1] + 2, 3, 3]
@@ -20,6 +20,7 @@ file each name begins with `context.`:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -172,8 +173,8 @@ class IntegerContext:
             callback: as in `quantise`.
 
         Raises:
-            CorruptDataError: bytes that no encoder writes for this grid, step and model. Damage that
-                reads as other symbols is not seen: a payload has no check of its own.
+            CorruptDataError: bytes that no encoder writes for this grid, step and model. Damage
+                that reads as other symbols is not seen: a payload has no check of its own.
         """
         return _ops.context_decode(self._net, payload, k, grid, off, callback)
 
@@ -229,7 +230,7 @@ def calibrate(model: ContextModel, batches: Iterable[tuple[Tensor, Tensor]]) -> 
 
         return hook
 
-    # A layer's activations are the inputs of the next; those of `deep` reach the first group unmixed.
+    # A layer's activations are the inputs of the next; the first group's mix sees `deep` alone.
     watched = [model.deep, model.mix[0], *model.out]
     hooks = [m.register_forward_pre_hook(watch(n)) for n, m in enumerate(watched)]
     try:
@@ -313,7 +314,7 @@ def folded_layers(
             exponents.deep,
         ),
     }
-    for g, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for g, (a, b) in enumerate(itertools.pairwise(edges)):
         mix, out = parameters[f"mix.{g}.weight"], parameters[f"out.{g}.weight"]
         mix = stacked([mix[:, :H] * 2.0**-exponents.deep, mix[:, H:] * unit])
         layers[f"mix.{g}"] = (mix, parameters[f"mix.{g}.bias"], exponents.mix[g])
@@ -340,7 +341,7 @@ def integer_arrays(model: ContextModel, exponents: Exponents) -> dict[str, np.nd
 
 
 def integer_offset(phase_scale: np.ndarray, channel_scale: np.ndarray) -> np.ndarray:
-    """[5, M]: log2 of the scale at D = 8 and no output of the network, as sixteenths of an index."""
+    """[5, M]: the scale at D = 8 where the network says 0, in sixteenths of an index."""
     octaves = phase_scale + channel_scale - SCALE_LOWEST - STEP_LOWEST
     return np.rint(np.clip(octaves * SCALE_STEPS * 2**VALUE_BITS, -32767, 32767)).astype(np.int16)
 

@@ -474,9 +474,7 @@ def _empty_symbols(
         raise LimitError(f"{op}: {math.prod(shape)} symbols asked for, max_symbols is {limit}")
     if np.dtype(dtype).kind not in "iu":
         raise ArgumentError(f"{op}: dtype is {dtype}, expected integers")
-    return np.empty(
-        shape, np.dtype(dtype).newbyteorder("=")
-    ), None if index is None else index.reshape(-1)
+    return np.empty(shape, np.dtype(dtype).newbyteorder("=")), None if index is None else index.reshape(-1)
 
 
 def range64_encode(tables: NativeTables, symbols: Any, index: Any) -> bytes:
@@ -519,3 +517,76 @@ class RangeCoder:
 
     def finish(self) -> bytes | None:
         return self._coder.finish()
+
+
+# --- context_net ----------------------------------------------------------------------------------
+# Weights are loaded once and stay in the core: these are calls on a handle, and no torch ops. The
+# public face is otcuda.codec.integer_context.
+
+
+def load_context_net(arrays: dict[str, np.ndarray]) -> native.ContextNet:
+    """Handle of an integer context model; names and shapes in `otcuda.codec.integer_context`.
+
+    Raises:
+        ArgumentError: an array is missing, of the wrong dtype, or its numbers are not allowed.
+        ShapeError: the shapes do not fit together.
+    """
+    return native.ContextNet({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+
+
+def _off_mask(off: Any) -> np.ndarray | None:
+    return None if off is None else np.ascontiguousarray(off, np.uint8)
+
+
+def _planes(op: str, name: str, array: Any, dtype: type) -> np.ndarray:
+    array = np.asarray(array)
+    if array.ndim != 3:
+        raise ShapeError(f"{op} takes {name} [M, h, w]; got {list(array.shape)}")
+    if array.dtype.kind not in "iuf" or (array.dtype.kind == "f" and dtype is not np.float32):
+        raise ArgumentError(f"{op}: {name} is {array.dtype}, expected {np.dtype(dtype).name}")
+    if dtype is np.int16 and array.size and np.abs(array.astype(np.int64)).max() > 32767:
+        raise ArgumentError(f"{op}: {name} holds values outside int16")
+    return np.ascontiguousarray(array, dtype)
+
+
+def context_quantise(
+    net: native.ContextNet, u: Any, k: int, off: Any, multiplier: float | None, callback: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Symbols, values16, scale_index and bits of u, [M, h, w]; multiplier None: nearest."""
+    u = _planes("context_quantise", "u", u, np.float32)
+    outputs = np.empty(u.shape, np.int16), np.empty(u.shape, np.int16), np.empty(u.shape, np.uint8)
+    conditional = multiplier is not None
+    bits = net.quantise(
+        u, k, _off_mask(off), conditional, float(multiplier or 0.0), outputs, callback
+    )
+    return *outputs, bits
+
+
+def context_measure(
+    net: native.ContextNet, symbols: Any, k: int, off: Any, callback: Any
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """values16, scale_index [M, h, w] and bits of symbols [M, h, w]."""
+    symbols = _planes("context_measure", "symbols", symbols, np.int16)
+    values16, scale_index = np.empty(symbols.shape, np.int16), np.empty(symbols.shape, np.uint8)
+    bits = net.measure(symbols, k, _off_mask(off), values16, scale_index, callback)
+    return values16, scale_index, bits
+
+
+def context_encode(net: native.ContextNet, symbols: Any, k: int, off: Any, callback: Any) -> bytes:
+    """Payload of symbols [M, h, w]."""
+    symbols = _planes("context_encode", "symbols", symbols, np.int16)
+    return net.encode(symbols, k, _off_mask(off), callback)
+
+
+def context_decode(
+    net: native.ContextNet, payload: Any, k: int, grid: tuple[int, int], off: Any, callback: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Symbols and values16 [M, h, w] of a payload."""
+    h, w = grid
+    if not (min(h, w) >= 1 and h * w <= 1 << 26):
+        raise ArgumentError(f"context_decode: the grid is {h} x {w}, expected 1 to 2^26 positions")
+    data = np.frombuffer(payload, np.uint8)
+    symbols = np.empty((net.channels, h, w), np.int16)
+    values16 = np.empty((net.channels, h, w), np.int16)
+    net.decode(data, k, _off_mask(off), symbols, values16, callback)
+    return symbols, values16

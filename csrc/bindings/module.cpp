@@ -18,6 +18,7 @@ namespace otcuda {
 
 void bind_cell_mass(pybind11::module_& m);
 void bind_power_argmax(pybind11::module_& m);
+void bind_context_net(pybind11::module_& m);
 void bind_range64(pybind11::module_& m);
 void bind_tables(pybind11::module_& m);
 
@@ -110,6 +111,7 @@ PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   m.def("build_options", &otcuda::build_options);
   otcuda::bind_cell_mass(m);
   otcuda::bind_power_argmax(m);
+  otcuda::bind_context_net(m);
   otcuda::bind_tables(m);
   otcuda::bind_range64(m);
 }

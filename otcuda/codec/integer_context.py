@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The context model in integers: from a trained `ContextModel` to int8 weights, tables, and bytes.
+
+What the integers mean, and why every machine gets the same ones: csrc/common/context_net.h. NumPy
+only; torch is imported where a float model is turned into integers.
+
+Arrays of a model of M channels, width H, groups of channels `edges[g]` .. `edges[g + 1]`; in a
+weights file each name begins with `context.`:
+
+    edges                               int32   [groups + 1], from 0 to M
+    near.weight, far.weight             int8    [H, M + edges[1] + 2, 3, 3]
+    deep.weight                         int8    [H, H, 3, 3]
+    mix.<g>.weight                      int8    [H, H + edges[g], 1, 1]
+    out.<g>.weight                      int8    [2 (edges[g + 1] - edges[g]), H, 1, 1]
+    near, deep, mix.<g>, out.<g> .bias  int32   [outputs]
+    near, deep, mix.<g>, out.<g> .shift uint8   [outputs]
+    offset                              int16   [5, M], in units of 1/96 octave
+    tables                              uint16  [64, 32], of 0, 1, -1, 2, -2, ... -15, escape
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otcuda import _ops
+from otcuda.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otcuda.codec.networks import ContextModel
+
+PREFIX = "context."
+SCALES = 64  # scale indices: log2 of the Laplace scale is index / 6 - 5
+SCALE_STEPS = 6  # indices an octave
+SCALE_LOWEST = -5
+RADIUS = 15  # largest symbol a table may hold
+PRECISION = 16  # of the tables made here
+VALUE_BITS = 4  # values, means and scales have so many bits behind the point
+STEP_LOWEST = 3  # log2 D = STEP_LOWEST + k / STEP_GRID
+STEP_GRID = 32
+LARGEST_STEP = 255
+WEIGHT_LIMIT = 127
+MOST_SHIFT = 24
+
+
+def log2_step(k: int) -> float:
+    """log2 of the quantiser step D that the byte k of a header stands for."""
+    return STEP_LOWEST + k / STEP_GRID
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Symbols of one picture and what the model says of them; arrays are [M, h, w].
+
+    Attributes:
+        symbols: int16.
+        values16: 16 symbol + mean, int16: latents in units of 1/16 of the step.
+        scale_index: which of the 64 tables codes the symbol, uint8.
+        bits: length of the code of all symbols; the payload is at most a byte longer.
+    """
+
+    symbols: np.ndarray
+    values16: np.ndarray
+    scale_index: np.ndarray
+    bits: float
+
+
+class IntegerContext:
+    """An integer context model: symbols from latents, bytes from symbols, and back.
+
+    The bytes depend on the arrays alone: not on machine, instruction set or number of threads.
+
+    Args:
+        arrays: see the head of this module, without the prefix.
+
+    Raises:
+        ArgumentError: an array is missing, of another dtype, or holds numbers that are not allowed
+            (sums that could pass int32, tables that do not add up).
+        ShapeError: arrays that do not fit together.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        self._net = _ops.load_context_net(self.arrays)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Any], prefix: str = PREFIX) -> IntegerContext:
+        """The model among the tensors of a weights file (NumPy or torch)."""
+        named = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        return cls({name: np.asarray(array) for name, array in named.items()})
+
+    def tensors(self, prefix: str = PREFIX) -> dict[str, np.ndarray]:
+        """The arrays under the names of a weights file, contiguous, as safetensors wants them."""
+        return {prefix + name: np.ascontiguousarray(a) for name, a in self.arrays.items()}
+
+    @property
+    def channels(self) -> int:
+        """Channels M of the latents."""
+        return self._net.channels
+
+    def quantise(
+        self,
+        u: np.ndarray,
+        k: int,
+        multiplier: float | None = None,
+        off: np.ndarray | None = None,
+        callback: Callable[[float], bool | None] | None = None,
+    ) -> Choice:
+        """Symbols of latents, each chosen when its mean is known.
+
+        The residual is r = u - mean. Without multiplier a symbol is r rounded: the heights
+        "nearest". With one it is, of {r rounded, one towards zero, 0}, the s of least
+        (r - s)^2 + multiplier bits(s): the heights "conditional" of otcuda/codec/quantiser.py.
+
+        Args:
+            u: latents in units of the step, y / D, [M, h, w], float32, finite.
+            k: byte of the step, D = 2^(3 + k / 32), 0 to 255.
+            multiplier: c in lambda = c D^2, a bit.
+            off: channels that are not coded (symbols and values 0), [M], bool.
+            callback: takes the progress in [0, 1]; False stops with `Interrupted`.
+        """
+        return Choice(*_ops.context_quantise(self._net, u, k, off, multiplier, callback))
+
+    def measure(
+        self,
+        symbols: np.ndarray,
+        k: int,
+        off: np.ndarray | None = None,
+        callback: Callable[[float], bool | None] | None = None,
+    ) -> Choice:
+        """What given symbols cost and mean, without writing bytes.
+
+        Args:
+            symbols: [M, h, w], integers from -1535 to 1535.
+            k: as in `quantise`.
+            off: as in `quantise`.
+            callback: as in `quantise`.
+        """
+        values16, scales, bits = _ops.context_measure(self._net, symbols, k, off, callback)
+        return Choice(np.asarray(symbols, np.int16), values16, scales, bits)
+
+    def encode(
+        self,
+        symbols: np.ndarray,
+        k: int,
+        off: np.ndarray | None = None,
+        callback: Callable[[float], bool | None] | None = None,
+    ) -> bytes:
+        """The payload of symbols: headerless, without trailing zero bytes."""
+        return _ops.context_encode(self._net, symbols, k, off, callback)
+
+    def decode(
+        self,
+        payload: bytes,
+        k: int,
+        grid: tuple[int, int],
+        off: np.ndarray | None = None,
+        callback: Callable[[float], bool | None] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Symbols and values16, int16 [M, h, w], of a payload.
+
+        Args:
+            payload: what `encode` wrote.
+            k: as in `quantise`; a wrong one gives other symbols or an error.
+            grid: height and width of the latents.
+            off: as in `quantise`.
+            callback: as in `quantise`.
+
+        Raises:
+            CorruptDataError: bytes that no encoder writes for this grid, step and model. Damage
+                that reads as other symbols is not seen: a payload has no check of its own.
+        """
+        return _ops.context_decode(self._net, payload, k, grid, off, callback)
+
+
+# --- from float to integers -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Exponents:
+    """Activations are integers in units of 2^-exponent, one exponent a layer.
+
+    Attributes:
+        first: of the first layer, near + far.
+        deep: of the second.
+        mix: of the 1 x 1 layer of each channel group.
+    """
+
+    first: int
+    deep: int
+    mix: tuple[int, ...]
+
+
+def quantise_network(
+    model: ContextModel, batches: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, np.ndarray]:
+    """Integer arrays of a trained model, with the tables of Laplace laws.
+
+    Args:
+        model: the float model.
+        batches: latents [B, M, h, w] in orthonormal units and log2 of the step [B], on which the
+            ranges of the activations are measured.
+    """
+    return integer_arrays(model, calibrate(model, batches))
+
+
+def calibrate(model: ContextModel, batches: Iterable[tuple[Tensor, Tensor]]) -> Exponents:
+    """Exponents with the least squared error of the activations, clipping included."""
+    import torch
+
+    from otcuda.codec.networks import quantise_hard
+
+    candidates = np.arange(-3, 13)
+    groups = len(model.edges) - 1
+    errors = {layer: np.zeros(len(candidates)) for layer in range(2 + groups)}
+
+    def watch(layer: int):
+        def hook(_module, inputs):
+            x = inputs[0].detach().double().flatten()
+            for n, exponent in enumerate(candidates):
+                unit = 2.0 ** -int(exponent)
+                near = torch.round(x / unit).clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT) * unit
+                errors[layer][n] += float((near - x).square().sum())
+
+        return hook
+
+    # A layer's activations are the inputs of the next; the first group's mix sees `deep` alone.
+    watched = [model.deep, model.mix[0], *model.out]
+    hooks = [m.register_forward_pre_hook(watch(n)) for n, m in enumerate(watched)]
+    try:
+        with torch.no_grad():
+            for latents, level in batches:
+                model(latents, level, quantise_hard)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    best = [int(candidates[int(np.argmin(errors[layer]))]) for layer in range(2 + groups)]
+    return Exponents(best[0], best[1], tuple(best[2:]))
+
+
+def channel_exponents(weight: np.ndarray, bias: np.ndarray, output: int) -> np.ndarray:
+    """Exponent e of each output channel: weights become integers in units of 2^-e.
+
+    The largest e that keeps the weights within int8, the bias within 2^28 and the shift e - output
+    within 0 to 24.
+
+    Args:
+        weight: [outputs, ...], for inputs that are integers.
+        bias: [outputs].
+        output: exponent of the layer's activations.
+
+    Raises:
+        ArgumentError: weights so large that the shift would be negative.
+    """
+    largest = np.abs(weight.reshape(len(weight), -1)).max(1).astype(np.float64)
+    room = np.minimum(
+        np.log2(WEIGHT_LIMIT / np.maximum(largest, 1e-30)),
+        28 - np.log2(np.maximum(np.abs(bias), 1e-30)),
+    )
+    exponents = np.minimum(np.floor(room).astype(np.int64), output + MOST_SHIFT)
+    if (exponents < output).any():
+        raise ArgumentError(
+            f"weights of size {largest.max():.3g} do not fit: activations in units of 2^-{output}"
+        )
+    return exponents
+
+
+def integer_layer(weight: np.ndarray, bias: np.ndarray, output: int) -> dict[str, np.ndarray]:
+    """Integer weight, bias and shift of a layer whose inputs are integers."""
+    exponents = channel_exponents(weight, bias, output)
+    unit = 2.0 ** exponents.astype(np.float64)
+    scaled = weight.astype(np.float64) * unit.reshape(-1, *[1] * (weight.ndim - 1))
+    return {
+        "weight": np.rint(scaled).astype(np.int8),
+        "bias": np.rint(bias.astype(np.float64) * unit).astype(np.int32),
+        "shift": (exponents - output).astype(np.uint8),
+    }
+
+
+def folded_layers(
+    parameters: Mapping[str, Any], edges: tuple[int, ...], exponents: Exponents
+) -> dict[str, tuple[Any, Any, int]]:
+    """Weights for integer inputs, biases and output exponents, by layer; `near` holds both kernels.
+
+    Written for NumPy arrays and torch tensors alike: the quantisation-aware training folds in the
+    same way, with gradients.
+
+    Args:
+        parameters: state of a `ContextModel`.
+        edges: of its groups.
+        exponents: of its activations.
+    """
+    H, unit = len(parameters["deep.bias"]), 2.0**-VALUE_BITS
+
+    def stacked(parts: list[Any]) -> Any:
+        if isinstance(parts[0], np.ndarray):
+            return np.concatenate(parts, 1)
+        import torch
+
+        return torch.cat(parts, 1)
+
+    near = stacked([parameters["near.weight"], parameters["far.weight"]]) * unit
+    layers = {
+        "near": (near, parameters["near.bias"], exponents.first),
+        "deep": (
+            parameters["deep.weight"] * 2.0**-exponents.first,
+            parameters["deep.bias"],
+            exponents.deep,
+        ),
+    }
+    for g, (a, b) in enumerate(itertools.pairwise(edges)):
+        mix, out = parameters[f"mix.{g}.weight"], parameters[f"out.{g}.weight"]
+        mix = stacked([mix[:, :H] * 2.0**-exponents.deep, mix[:, H:] * unit])
+        layers[f"mix.{g}"] = (mix, parameters[f"mix.{g}.bias"], exponents.mix[g])
+        # The second half is log2 of the scale: counted in indices from here on.
+        rows = np.where(np.arange(2 * (b - a)) < b - a, 1.0, float(SCALE_STEPS))
+        if not isinstance(out, np.ndarray):
+            rows = out.new_tensor(rows)
+        out = out * (rows * 2.0 ** -exponents.mix[g])[:, None, None, None]
+        layers[f"out.{g}"] = (out, parameters[f"out.{g}.bias"] * rows, VALUE_BITS)
+    return layers
+
+
+def integer_arrays(model: ContextModel, exponents: Exponents) -> dict[str, np.ndarray]:
+    """Arrays of a float model for given exponents, with the tables of Laplace laws."""
+    parameters = {name: p.detach().cpu().numpy() for name, p in model.state_dict().items()}
+    arrays = {"edges": np.array(model.edges, np.int32)}
+    for name, layer in folded_layers(parameters, model.edges, exponents).items():
+        arrays |= {f"{name}.{part}": a for part, a in integer_layer(*layer).items()}
+    both = arrays["near.weight"]
+    arrays["near.weight"], arrays["far.weight"] = np.split(both, 2, axis=1)
+    arrays["offset"] = integer_offset(parameters["phase_scale"], parameters["channel_scale"])
+    arrays["tables"] = tables_from_counts(np.zeros((SCALES, RADIUS + 2)))
+    return arrays
+
+
+def integer_offset(phase_scale: np.ndarray, channel_scale: np.ndarray) -> np.ndarray:
+    """[5, M]: the scale at D = 8 where the network says 0, in sixteenths of an index."""
+    octaves = phase_scale + channel_scale - SCALE_LOWEST - STEP_LOWEST
+    return np.rint(np.clip(octaves * SCALE_STEPS * 2**VALUE_BITS, -32767, 32767)).astype(np.int16)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def laplace_masses() -> np.ndarray:
+    """Masses of the magnitudes 0 .. 15 and of all above, [64, 17], of the law of each index."""
+    scale = 2.0 ** (np.arange(SCALES) / SCALE_STEPS + SCALE_LOWEST)[:, None]
+    tail = np.exp(-(np.arange(1, RADIUS + 2) - 0.5) / scale)  # P(|x| > m - 1/2), m = 1 .. 16
+    return np.concatenate([1 - tail[:, :1], tail[:, :-1] - tail[:, 1:], tail[:, -1:]], 1)
+
+
+def count_symbols(symbols: np.ndarray, scale_index: np.ndarray) -> np.ndarray:
+    """How often each magnitude 0 .. 15, and any above, met each scale index: [64, 17], int64."""
+    magnitude = np.minimum(np.abs(symbols.astype(np.int64)), RADIUS + 1)
+    flat = scale_index.astype(np.int64) * (RADIUS + 2) + magnitude
+    return np.bincount(flat.ravel(), minlength=SCALES * (RADIUS + 2)).reshape(SCALES, RADIUS + 2)
+
+
+def tables_from_counts(counts: np.ndarray, trust: float = 4.0) -> np.ndarray:
+    """Frequencies [64, 32] of the tables for symbols counted by `count_symbols`.
+
+    A table is the Laplace law of its index times how much more often each magnitude was seen than
+    that law says; the ratio is taken over the neighbouring indices too, and drawn to 1 where little
+    was seen. Both signs get the same.
+
+    Args:
+        counts: [64, 17].
+        trust: pseudo-counts of the Laplace law, in symbols of each magnitude.
+    """
+    law = laplace_masses()
+    expected = counts.sum(1, keepdims=True) * law
+    kernel = np.array([1.0, 3.0, 4.0, 3.0, 1.0])
+    blurred = [
+        np.apply_along_axis(lambda column: np.convolve(column, kernel / 4, "same"), 0, rows)
+        for rows in (np.asarray(counts, np.float64), expected)
+    ]
+    mass = law * (blurred[0] + trust) / (blurred[1] + trust)
+    return np.stack([_table(row) for row in mass / mass.sum(1, keepdims=True)])
+
+
+def _table(mass: np.ndarray) -> np.ndarray:
+    """One table of magnitudes 0 .. 15 and the rest: symbols under half a unit go to the escape."""
+    from otcuda.coding import Tables
+
+    signed = mass[1:-1] / 2
+    rare = signed * 2**PRECISION < 0.5
+    radius = int(np.argmax(rare)) if rare.any() else RADIUS
+    rest = mass[-1] + 2 * signed[radius:].sum()
+    symbols = np.concatenate([mass[:1], np.repeat(signed[:radius], 2), [max(rest, 1e-9)]])
+    frequencies = Tables.from_pmf(symbols, PRECISION, escape=False).frequencies[0]
+    table = np.zeros(2 * RADIUS + 2, np.uint16)
+    table[: 2 * radius + 1], table[-1] = frequencies[:-1], frequencies[-1]
+    return table

@@ -66,6 +66,7 @@ class PackedPictures:
     """
 
     def __init__(self, blob: Path, entries: Sequence[dict], weights: Sequence[float]) -> None:
+        self._blob, self._weights = blob, weights
         self._bytes = np.memmap(blob, np.uint8, "r")
         self._entries = entries
         self.shapes = np.array([(e["height"], e["width"]) for e in entries])
@@ -86,6 +87,24 @@ class PackedPictures:
         height, width = self.shapes[k]
         start = self._entries[k]["offset"]
         return self._bytes[start : start + height * width * 3].reshape(height, width, 3)
+
+    def split(self, most: int) -> tuple[PackedPictures, list[np.ndarray]]:
+        """Set pictures aside to judge by: one in twenty, evenly, at least one and at most `most`.
+
+        Returns:
+            The pictures that are left, and those set aside, uint8 [H, W, 3].
+
+        Raises:
+            ArgumentError: there is only one picture.
+        """
+        n = len(self)
+        if n < 2:
+            raise ArgumentError("one picture cannot be both trained on and judged by; give more")
+        count = min(most, max(1, n // 20))
+        aside = {(2 * k + 1) * n // (2 * count) for k in range(count)}
+        kept = [entry for k, entry in enumerate(self._entries) if k not in aside]
+        rest = PackedPictures(self._blob, kept, self._weights)
+        return rest, [np.array(self.picture(k)) for k in sorted(aside)]
 
     def crops(self, count: int, size: int, seed: Sequence[int]) -> np.ndarray:
         """Random crops, flipped at random, uint8 [count, 3, size, size].

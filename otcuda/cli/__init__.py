@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: one thin function a verb, no logic.
+
+stdout carries data or JSON, stderr all talk; a progress bar is drawn only on a terminal.
+Exit codes: 0 done, 1 bad input or failed work, 2 wrong usage, 3 part of a batch failed, 4 the
+budget cannot be met, 130 Ctrl-C, 141 nobody reads the output any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+
+import click
+
+import otcuda
+from otcuda import batch
+from otcuda.cli.models import doctor, evaluate, sample, train
+from otcuda.cli.pictures import compress, decompress, demo, info
+from otcuda.cli.talk import BUDGET, CLOSED_PIPE, FAILED, INTERRUPTED, WIDTH, Talk
+from otcuda.errors import BudgetError, Error, Interrupted
+
+
+class _InOrder(click.Group):
+    """Lists the verbs in the order in which they were added."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_InOrder,
+    context_settings={"help_option_names": ["-h", "--help"], "terminal_width": WIDTH},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 part of a batch failed, 4 the budget "
+    "cannot be met, 130 interrupted.",
+)
+@click.version_option(otcuda.__version__, prog_name="otcuda")
+def cli() -> None:
+    """Photographs in 1.5 kB, and optimal transport against millions of points."""
+
+
+for verb in (demo, compress, decompress, info, evaluate, train, sample, doctor):
+    cli.add_command(verb)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command `otcuda`; returns its exit code."""
+    talk = Talk()
+    try:
+        code = cli.main(arguments, prog_name="otcuda", standalone_mode=False, obj=talk)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+        return CLOSED_PIPE
+    except (KeyboardInterrupt, click.Abort, Interrupted):
+        talk.say("\ninterrupted")
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except Exception as error:
+        if talk.debug:
+            traceback.print_exc()
+        talk.error(_explained(error, talk))
+        return BUDGET if isinstance(error, BudgetError) else FAILED
+    return code or 0
+
+
+def _explained(error: Exception, talk: Talk) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        talk.file = os.fsdecode(error.filename)
+    if isinstance(error, (Error, OSError, MemoryError)):
+        return batch.reason_of(error)
+    kind = type(error).__name__
+    return f"internal error: {kind}: {batch.reason_of(error)}; --debug shows where"
+
+
+def _forget_stdout() -> None:
+    """Nobody reads: the interpreter must not fail once more when it flushes at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`otcuda train`: from a run folder and what the caller said to stages that run one after another.
+
+A run folder holds `run.json` (what it was started with, so that it can go on without being told
+again), `pictures/` (the packed training pictures), and what `otcuda.training.loop` writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from otcuda._io import atomic_write
+from otcuda.codec.networks import Codec
+from otcuda.errors import ArgumentError, BackendError
+from otcuda.training.autoencoder import (
+    AutoencoderConfig,
+    AutoencoderStage,
+    paper_preset,
+    training_blocks,
+)
+from otcuda.training.checkpoint import load_checkpoint, newest_checkpoint
+from otcuda.training.data import (
+    PackedPictures,
+    pack_pictures,
+    parse_source,
+    pictures_in,
+    read_picture,
+)
+from otcuda.training.loop import Callback, LoopConfig, Stage, run_stage
+
+PRESETS = ("low", "paper")
+STARTS = ("klt", "shipped")
+HELD_OUT = 16  # most pictures that are taken from the training set to judge by
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made of; all but `stages`, `networks` and `threads` stays in `run.json`.
+
+    Attributes:
+        sources: folders of pictures, each `FOLDER` or `FOLDER=WEIGHT`.
+        held_out: folder of pictures to judge by; None takes some of the training pictures away.
+        preset: "low" or "paper".
+        changes: settings by stage (or "loop"), in place of those of the preset.
+        start: first weights of the auto-encoder: "klt", "shipped" or a weights file.
+        stages: to run, in order.
+        networks: folder of the metric networks, for stage `gan`.
+        threads: of torch; None leaves it alone.
+    """
+
+    sources: tuple[str, ...]
+    held_out: str | None = None
+    preset: str = "low"
+    changes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    start: str = "klt"
+    stages: tuple[str, ...] = ()
+    networks: str | None = None
+    threads: int | None = None
+
+
+def read_settings(
+    folder: Path,
+    *,
+    stage: str = "all",
+    settings: Sequence[str] = (),
+    steps: int | None = None,
+    **given: Any,
+) -> Settings:
+    """Settings from the command line, where it says nothing from the run folder.
+
+    Args:
+        folder: of the run.
+        stage: a name of `STAGES`, or "all".
+        settings: `KEY=VALUE` for one stage, `STAGE.KEY=VALUE` for any; `loop.KEY` of the loop.
+        steps: of the one stage.
+        given: fields of `Settings`; None or an empty tuple says nothing.
+
+    Raises:
+        ArgumentError: no pictures, an unknown name, or a value of the wrong type.
+    """
+    if stage != "all" and stage not in STAGES:
+        raise ArgumentError(f"--stage {stage} is none of {', '.join(STAGES)}, all")
+    if steps is not None:
+        settings = (*settings, f"steps={steps}")
+    stored = _stored(folder)
+    changes = {name: dict(values) for name, values in stored.pop("changes", {}).items()}
+    for text in settings:
+        name, key, value = _parsed(text, stage)
+        changes.setdefault(name, {})[key] = value
+    told = {name: value for name, value in given.items() if value not in (None, ())}
+    if "sources" in told:
+        told["sources"] = tuple(_absolute(text) for text in told["sources"])
+    stages = tuple(STAGES) if stage == "all" else (stage,)
+    whole = Settings(**{"sources": (), **stored, **told, "changes": changes, "stages": stages})
+    if not whole.sources:
+        raise ArgumentError(f"{folder} is a new run: say where the pictures are, by --data FOLDER")
+    if whole.preset not in PRESETS:
+        raise ArgumentError(f"--preset {whole.preset} is none of {', '.join(PRESETS)}")
+    for name in ("loop", *STAGES):
+        configured(name, whole)
+    return whole
+
+
+def train(
+    folder: Path,
+    settings: Settings,
+    seconds: float | None = None,
+    callback: Callback = lambda _: None,
+) -> tuple[bool, bool]:
+    """Run the stages, each from its newest checkpoint to its last step.
+
+    Args:
+        folder: of the run; made if it is not there.
+        settings: from `read_settings`.
+        seconds: stop, with a checkpoint, after so long; None for no limit.
+        callback: takes each line of the log, and lines of talk as `{"say": ...}`.
+
+    Returns:
+        Whether the last step of the last stage is done, and whether a signal stopped the run.
+
+    Raises:
+        ArgumentError: another process trains this run, or a stage lacks the one before it.
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        _store(folder, settings)
+        run = Run(folder, settings, callback)
+        start = time.monotonic()
+        for name in settings.stages:
+            left = None if seconds is None else seconds - (time.monotonic() - start)
+            if left is not None and left <= 0:
+                return False, False
+            loop = dataclasses.replace(configured("loop", settings), max_seconds=left)
+            if not run_stage(STAGES[name].build(run), folder, loop, callback):
+                late = seconds is not None and time.monotonic() - start >= seconds
+                return False, not late
+    return True, False
+
+
+class Run:
+    """What the stages share: pictures, networks, and the results of earlier stages."""
+
+    def __init__(self, folder: Path, settings: Settings, callback: Callback) -> None:
+        self.folder, self.settings = folder, settings
+        self._say = lambda text: callback({"say": text})
+        sources = [parse_source(text) for text in settings.sources]
+        packed = pack_pictures(sources, folder / "pictures", self._say)
+        self.pictures: PackedPictures = packed
+        if settings.held_out is None:
+            self.pictures, self.held_out = packed.split(HELD_OUT)
+        else:
+            self.held_out = [read_picture(p) for p in pictures_in(Path(settings.held_out))]
+        if not self.held_out:
+            raise ArgumentError(f"{settings.held_out} holds no picture to judge by")
+
+    def config(self, stage: str) -> Any:
+        """Settings of a stage."""
+        return configured(stage, self.settings)
+
+    def first_net(self) -> Codec:
+        """Networks as a new run starts."""
+        torch.manual_seed(0)
+        net = Codec()
+        start = self.settings.start
+        if newest_checkpoint(self.folder / "autoencoder") is not None:
+            return net  # the checkpoint is loaded over it
+        energy = net.start_from_klt(training_blocks(self.pictures, 0))
+        if start != "klt":
+            model = _model(None if start == "shipped" else start)
+            if model is not None:
+                _take_over(net, model)
+                self._say(f"starting from the weights {model.digest[:8]}")
+                return net
+            self._say("there are no shipped weights")
+        self._say(f"starting from the KLT, which keeps {energy:.1%} of the energy")
+        return net
+
+    def trained_net(self) -> Codec:
+        """Networks as the auto-encoder stage left them: the best average of the weights."""
+        net = Codec()
+        best = self.folder / "autoencoder" / "best.safetensors"
+        tensors = load_checkpoint(best)[0] if best.is_file() else self.tensors("autoencoder")
+        net.load_state_dict(part(tensors, "average."))
+        return net.eval()
+
+    def tensors(self, stage: str) -> dict[str, Tensor]:
+        """What an earlier stage left in its newest checkpoint.
+
+        Raises:
+            ArgumentError: it has not run.
+        """
+        found = newest_checkpoint(self.folder / stage, self._say)
+        if found is None:
+            raise ArgumentError(f"{self.folder} lacks stage {stage}, which has to run first")
+        return found[0]
+
+
+# --- the stages -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stage: what it is configured by, and how it is built for a run."""
+
+    config: Callable[[str], Any]
+    build: Callable[[Run], Stage]
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Tensors whose names start so, without the prefix."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _autoencoder(run: Run) -> Stage:
+    config = run.config("autoencoder")
+    return AutoencoderStage(run.first_net(), run.pictures, run.held_out, config)
+
+
+STAGES: dict[str, Entry] = {
+    "autoencoder": Entry(
+        lambda preset: paper_preset() if preset == "paper" else AutoencoderConfig(), _autoencoder
+    ),
+}
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def configured(stage: str, settings: Settings) -> Any:
+    """The dataclass that configures a stage, or the loop: the preset with its changes.
+
+    Raises:
+        ArgumentError: a key that the stage does not have, or a value of the wrong type.
+    """
+    config = LoopConfig() if stage == "loop" else STAGES[stage].config(settings.preset)
+    known = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    changes = {}
+    for key, value in settings.changes.get(stage, {}).items():
+        if key not in known:
+            raise ArgumentError(f"{stage} has no setting {key}; it has {', '.join(known)}")
+        changes[key] = _of_type(f"{stage}.{key}", value, known[key])
+    return dataclasses.replace(config, **changes)
+
+
+def _of_type(name: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if default is not None and type(value) is not type(default):
+        kind = type(default).__name__
+        raise ArgumentError(f"{name} is {value!r}; it must be of type {kind}, as {default!r}")
+    return value
+
+
+def _parsed(text: str, stage: str) -> tuple[str, str, Any]:
+    """`autoencoder.batch=8` -> ("autoencoder", "batch", 8)."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ArgumentError(f"--set {text} is not KEY=VALUE")
+    owner, dot, key = name.strip().rpartition(".")
+    owner = owner if dot else stage
+    if owner == "all":
+        raise ArgumentError(
+            f"--set {name}: say which stage, as autoencoder.{name}, or give --stage"
+        )
+    if owner != "loop" and owner not in STAGES:
+        raise ArgumentError(f"--set {name}: {owner} is none of {', '.join(STAGES)}, loop")
+    try:
+        return owner, key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return owner, key, value
+
+
+def _absolute(text: str) -> str:
+    source = parse_source(text)
+    path = source.folder.resolve()
+    return f"{path}={source.weight:g}" if str(source.folder) != text else str(path)
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    path = folder / "run.json"
+    if not path.is_file():
+        return {}
+    try:
+        stored = json.loads(path.read_text())
+        names = {field.name for field in dataclasses.fields(Settings)}
+        return {k: tuple(v) if k == "sources" else v for k, v in stored.items() if k in names}
+    except (ValueError, AttributeError) as error:
+        raise ArgumentError(f"{path} cannot be read: {error}") from None
+
+
+def _store(folder: Path, settings: Settings) -> None:
+    record = dataclasses.asdict(settings)
+    for name in ("stages", "networks", "threads"):
+        del record[name]
+    record["torch"] = torch.__version__
+    atomic_write(folder / "run.json", json.dumps(record, indent=1).encode() + b"\n")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Two processes in one run would write over each other's checkpoints."""
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ArgumentError(f"another process is training {folder}") from None
+        yield
+
+
+def _model(path: str | None) -> Any:
+    from otcuda.codec import load_model
+
+    try:
+        return load_model(path)
+    except FileNotFoundError:
+        if path is not None:
+            raise
+        return None
+
+
+def _take_over(net: Codec, model: Any) -> None:
+    """Analysis and synthesis of a weights file; its integer context model starts anew."""
+    if net.config != model.net.config:
+        raise BackendError(f"the weights {model.digest[:8]} are of another size than this codec")
+    net.analysis.load_state_dict(model.net.analysis.state_dict())
+    net.synthesis.load_state_dict(model.net.synthesis.state_dict())

@@ -21,7 +21,9 @@ def spread_weights(seed: str, n: int, octaves: int = 24) -> list[int]:
     """Weights from 1 to 2^octaves, equal ones among them, some zero."""
     shifts, mantissas = numbers(seed + "s", n, octaves), numbers(seed + "m", n, 4)
     weights = [(4 + m << s) >> 2 for s, m in zip(shifts, mantissas, strict=True)]
-    return [0 if m == 3 and s < 4 else w for w, m, s in zip(weights, mantissas, shifts, strict=True)]
+    return [
+        0 if m == 3 and s < 4 else w for w, m, s in zip(weights, mantissas, shifts, strict=True)
+    ]
 
 
 def holed_frequencies(seed: str, P: int, n: int) -> list[int]:

@@ -20,13 +20,13 @@ DTYPE_RANGES = [
 ]
 
 
-class Damaged(Exception):
+class DamagedError(Exception):
     """Bytes that no encoder writes."""
 
 
 def require(holds: bool) -> None:
     if not holds:
-        raise Damaged
+        raise DamagedError
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def read_varint(data: bytes) -> tuple[int, int]:
         if byte < 128:
             require(byte != 0 or k == 0)
             return value, k + 1
-    raise Damaged
+    raise DamagedError
 
 
 def check(symbols: list[int]) -> int:

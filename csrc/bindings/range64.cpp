@@ -48,8 +48,9 @@ py::bytes to_bytes(const Vector<uint8_t>& message) {
   return py::bytes(reinterpret_cast<const char*>(message.data()), message.size());
 }
 
-// An encoder or decoder that Python holds. One call at a time; one that failed inside its work has
-// left it between two symbols of an array, and it takes no more.
+// An encoder or decoder that Python holds. One call at a time; one that failed halfway has left it
+// between two symbols of an array, and it takes no more. Work that refuses its arguments refuses
+// them before it codes.
 template <class Coder>
 class Shared {
  public:
@@ -63,7 +64,12 @@ class Shared {
     const std::lock_guard<std::mutex> alone(mutex_);
     OTCUDA_CHECK(!spoiled_, "an earlier call on this coder failed halfway; start a new one");
     spoiled_ = true;
-    work(coder_);
+    try {
+      work(coder_);
+    } catch (const ArgumentError&) {
+      spoiled_ = false;
+      throw;
+    }
     spoiled_ = false;
   }
 
@@ -74,6 +80,16 @@ class Shared {
 };
 
 using SharedEncoder = Shared<cpu::Encoder>;
+
+// A refusal now means that another thread writes to the arrays.
+template <class Work>
+void after_checks(const Work& work) {
+  try {
+    work();
+  } catch (const ArgumentError& error) {
+    throw Error(std::string("an array was changed while it was coded: ") + error.what());
+  }
+}
 
 // Owns the bytes that the decoder borrows.
 class SharedDecoder : public Shared<RangeDecoder> {
@@ -125,11 +141,13 @@ void bind_encoder(py::module_& m) {
   const auto put = [](SharedEncoder& self, const cpu::Tables& tables, const TensorView& symbols,
                       const OptionalView& index) {
     check_coding(tables, symbols, index);
-    cpu::range64_check(tables, symbols, or_null(index));  // before anything is coded
     const py::none nobody;
     Poll poll = python_poll(nobody);
-    self.use(
-        [&](auto& encoder) { cpu::range64_put(encoder, tables, symbols, or_null(index), poll); });
+    self.use([&](auto& encoder) {
+      cpu::range64_check_symbols(tables, symbols);
+      if (index) cpu::range64_check_index(tables, *index);
+      after_checks([&] { cpu::range64_put(encoder, tables, symbols, or_null(index), poll); });
+    });
   };
   const auto bits = [](SharedEncoder& self, const TensorView& values, int k) {
     check_integers("values", values);
@@ -175,8 +193,10 @@ void bind_decoder(py::module_& m) {
     check_output("symbols", symbols, symbols.dtype, {any});
     const py::none nobody;
     Poll poll = python_poll(nobody);
-    self.use(
-        [&](auto& decoder) { cpu::range64_get(decoder, tables, or_null(index), symbols, poll); });
+    self.use([&](auto& decoder) {
+      if (index) cpu::range64_check_index(tables, *index);
+      after_checks([&] { cpu::range64_get(decoder, tables, or_null(index), symbols, poll); });
+    });
   };
   const auto bits = [](SharedDecoder& self, const TensorView& values, int k) {
     check_step_output(values);

@@ -92,20 +92,20 @@ void put_escaped(Encoder& encoder, const Tables& tables, int64_t offset) {
 }
 
 int64_t get_escaped(RangeDecoder& decoder, const Tables& tables, uint32_t table) {
-  const int64_t n = tables.symbols();
+  const int64_t n = tables.symbols(), low = tables.low();
   const uint32_t inside = decoder.uniform(static_cast<uint32_t>(n + 1));
   if (inside < n) {
     // An encoder escapes only what has no interval.
     if (tables.interval(table, inside).frequency != 0) decoder.reject();
-    return tables.low() + int64_t{inside};
+    return low + int64_t{inside};
   }
   const bool below = decoder.bits(1) != 0;
   const int64_t distance =
       static_cast<int64_t>(std::min<uint64_t>(decoder.exp_golomb(), 1ull << 33));
-  const int64_t symbol = below ? tables.low() - 1 - distance : tables.low() + n + distance;
+  const int64_t symbol = below ? low - 1 - distance : low + n + distance;
   if (symbol >= INT32_MIN && symbol <= INT32_MAX) return symbol;
   decoder.reject();
-  return tables.low();
+  return low;
 }
 
 [[noreturn]] void refuse_symbol(const Tables& tables, int64_t i, int64_t symbol) {
@@ -223,15 +223,21 @@ void range64_get(RangeDecoder& decoder, const Tables& tables, const TensorView* 
   });
 }
 
-void range64_check(const Tables& tables, const TensorView& symbols, const TensorView* index) {
-  int64_t symbol[kRun], table[kRun] = {};
+void range64_check_symbols(const Tables& tables, const TensorView& symbols) {
+  int64_t symbol[kRun];
   for_runs(symbols.size(), [&](int64_t begin, int64_t n) {
     load(symbols, begin, n, symbol);
-    if (index != nullptr) load(*index, begin, n, table);
     for (int64_t i = 0; i < n; ++i) {
-      check_index(tables, begin + i, table[i]);
       if (!is_codable(tables, symbol[i])) refuse_symbol(tables, begin + i, symbol[i]);
     }
+  });
+}
+
+void range64_check_index(const Tables& tables, const TensorView& index) {
+  int64_t table[kRun];
+  for_runs(index.size(), [&](int64_t begin, int64_t n) {
+    load(index, begin, n, table);
+    for (int64_t i = 0; i < n; ++i) check_index(tables, begin + i, table[i]);
   });
 }
 

@@ -18,8 +18,7 @@ namespace otcuda::cpu {
 using Encoder = BasicRangeEncoder<Vector<uint8_t>>;
 
 // symbols [n] by table index[i]; without index by table 0. ArgumentError for an index that is no
-// table, a symbol outside int32 or, without escape, outside the alphabet; n > 0 of them may then
-// have been coded.
+// table, a symbol outside int32 or, without escape, outside the alphabet; the encoder is then lost.
 void range64_put(Encoder& encoder, const Tables& tables, const TensorView& symbols,
                  const TensorView* index, Poll& poll);
 
@@ -28,8 +27,9 @@ void range64_put(Encoder& encoder, const Tables& tables, const TensorView& symbo
 void range64_get(RangeDecoder& decoder, const Tables& tables, const TensorView* index,
                  const TensorView& symbols, Poll& poll);
 
-// range64_put would take all of them.
-void range64_check(const Tables& tables, const TensorView& symbols, const TensorView* index);
+// The ArgumentErrors of both, before anything is coded.
+void range64_check_symbols(const Tables& tables, const TensorView& symbols);
+void range64_check_index(const Tables& tables, const TensorView& index);
 
 // values [n] by steps without tables: k bits, uniform among count, p1[i] in 2^P, Exp-Golomb.
 // ArgumentError for the first value out of bounds, before any is coded.

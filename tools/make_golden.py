@@ -12,7 +12,6 @@ TESTS = Path(__file__).resolve().parent.parent / "python_tests"
 
 def main() -> None:
     """Write every golden file and say which ones changed."""
-    """Write each file and say whether it changed."""
     sys.path[:0] = [str(TESTS), str(TESTS.parent)]
     for source in sorted(TESTS.rglob("golden_*.py")):
         module = importlib.import_module(".".join(source.relative_to(TESTS).with_suffix("").parts))

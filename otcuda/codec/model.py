@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights of the codec: one safetensors file with networks (fp16), integers and tables.
+
+The integer part (context model, codebooks) is read with NumPy alone; the networks are built when a
+picture is first coded.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from otcuda._io import atomic_write
+from otcuda.codec.bitstream import CUSTOM_MODEL
+from otcuda.codec.integer_context import IntegerContext
+from otcuda.errors import ArgumentError, ModelMismatchError
+
+FORMAT = 1
+NETWORKS = ("analysis", "synthesis", "head")
+_shipped: dict[str, Model] = {}
+
+
+class Model:
+    """Weights of one release.
+
+    Attributes:
+        id: number of the release, 0 to 6, or 7 for weights of one's own.
+        config: sizes of the networks, as `CodecConfig` takes them.
+        training: what the weights were trained on and how far, for people.
+        digest: SHA-256 of names, shapes, types and bytes of all tensors.
+        tensors: everything, by name.
+    """
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
+        self.tensors = dict(tensors)
+        self.id = int(record["id"])
+        self.config = dict(record["config"])
+        self.training = dict(record.get("training", {}))
+        self.digest = digest_of(self.tensors)
+        if not 0 <= self.id <= CUSTOM_MODEL:
+            raise ModelMismatchError(f"the model's id is {self.id}; it must lie in [0, 7]")
+
+    @functools.cached_property
+    def context(self) -> IntegerContext:
+        """The integer context model with its tables."""
+        return IntegerContext(self.part("context."))
+
+    @functools.cached_property
+    def net(self) -> Any:
+        """Analysis and synthesis, a `networks.Codec` in fp32; its context model is unused."""
+        import torch
+
+        from otcuda.codec.networks import Codec, CodecConfig
+
+        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in self.config.items()}
+        net = Codec(CodecConfig(**sizes)).eval().requires_grad_(False)
+        for name in ("analysis", "synthesis"):
+            part = self.part(name + ".")
+            weights = {k: torch.from_numpy(v.astype(np.float32)) for k, v in part.items()}
+            getattr(net, name).load_state_dict(weights)
+        return net.to(memory_format=torch.channels_last)
+
+    @functools.cached_property
+    def head(self) -> Any:
+        """The perceptual head, or None where the weights have none."""
+        part = self.part("head.")
+        if not part:
+            return None
+        import torch
+
+        from otcuda.codec.head import PerceptualHead
+        from otcuda.codec.networks import CodecConfig
+
+        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in self.config.items()}
+        head = PerceptualHead(CodecConfig(**sizes)).eval().requires_grad_(False)
+        head.load_state_dict({k: torch.from_numpy(v.astype(np.float32)) for k, v in part.items()})
+        return head
+
+    @functools.cached_property
+    def grey_off(self) -> np.ndarray:
+        """Channels that carry colour and stay silent in a grey picture, bool [M]."""
+        klt = self.tensors["synthesis.klt.weight"].astype(np.float64)
+        energy = np.square(klt.reshape(3, -1, klt.shape[1])).sum(1)
+        return energy[0] < 0.5 * energy.sum(0)
+
+    def part(self, prefix: str) -> dict[str, np.ndarray]:
+        """Tensors whose names start so, without the prefix."""
+        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+
+    def save(self, path: str | Path) -> None:
+        """Write the weights whole or not at all."""
+        record = {
+            "format": FORMAT,
+            "id": self.id,
+            "config": self.config,
+            "training": self.training,
+            "digest": self.digest,
+        }
+        atomic_write(path, save(self.tensors, metadata={"otcuda": json.dumps(record)}))
+
+    def __repr__(self) -> str:
+        size = sum(t.nbytes for t in self.tensors.values()) / 1e6
+        return f"Model(id={self.id}, digest={self.digest[:8]}, {size:.1f} MB)"
+
+
+def digest_of(tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over the tensors in the order of their names, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name}|{tensor.dtype.str}|{tensor.shape}|".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
+
+
+def load_model(path: str | Path | None = None) -> Model:
+    """Read weights.
+
+    Args:
+        path: a weights file; None takes the one that comes with the package (read once).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelMismatchError: the file is of another format, damaged, or no weights of this codec.
+    """
+    if path is None:
+        if "weights" not in _shipped:
+            shipped = resources.files("otcuda") / "data" / "weights.safetensors"
+            with resources.as_file(shipped) as file:
+                _shipped["weights"] = _read(file)
+        return _shipped["weights"]
+    return _read(Path(path))
+
+
+def _read(path: Path) -> Model:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there are no weights here")
+    try:
+        with safe_open(path, framework="np") as file:
+            record = json.loads((file.metadata() or {}).get("otcuda", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise ModelMismatchError(f"{path} is no weights file: {error}") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ModelMismatchError(f"{path} holds no weights of this codec in format {FORMAT}")
+    model = Model(tensors, record)
+    if model.digest != record.get("digest"):
+        raise ModelMismatchError(
+            f"{path} is damaged: its digest is {model.digest[:8]}, it should be "
+            f"{str(record.get('digest'))[:8]}"
+        )
+    return model
+
+
+def export_model(
+    net: Any,
+    context: Mapping[str, np.ndarray],
+    *,
+    head: Any = None,
+    extra: Mapping[str, np.ndarray] | None = None,
+    id: int = CUSTOM_MODEL,
+    training: Mapping[str, Any] | None = None,
+) -> Model:
+    """Weights from trained parts: networks in fp16, integers as they are.
+
+    Args:
+        net: a trained `networks.Codec`.
+        context: arrays of the integer context model.
+        head: a trained `PerceptualHead`, or None.
+        extra: further tensors, such as the codebooks of the fixed mode (`fixed.*`).
+        id: number of the release; CUSTOM_MODEL for weights of one's own.
+        training: what to tell people about the training.
+
+    Raises:
+        ArgumentError: a weight does not fit into fp16.
+    """
+    tensors = {f"context.{k}": np.ascontiguousarray(v) for k, v in context.items()}
+    tensors |= dict(extra or {})
+    modules = {"analysis": net.analysis, "synthesis": net.synthesis, "head": head}
+    for name, module in modules.items():
+        for key, value in (module.state_dict() if module is not None else {}).items():
+            half = value.detach().cpu().half().contiguous().numpy()
+            if not np.isfinite(half).all():
+                raise ArgumentError(f"{name}.{key} does not fit into fp16")
+            tensors[f"{name}.{key}"] = half
+    record = {"id": id, "config": asdict(net.config), "training": dict(training or {})}
+    return Model(tensors, record)

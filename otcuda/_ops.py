@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,18 @@ from typing import Any
 import numpy as np
 
 from otcuda import _C as native  # noqa: N811 - the one place that imports it
-from otcuda.errors import ArgumentError, DeviceError, LimitError, ShapeError, check_shapes
+from otcuda._arrays import (
+    NumpyArrays,
+    TorchArrays,
+    as_numpy,
+    check_floats,
+    check_torch,
+    check_writable,
+    is_torch,
+    like_first,
+    needs_dispatcher,
+)
+from otcuda.errors import ArgumentError, LimitError, ShapeError, check_shapes
 
 # --- switches -------------------------------------------------------------------------------------
 
@@ -39,6 +51,12 @@ def set_simd_level(level: str) -> None:
 def set_memory_limit(bytes: int) -> None:
     """Limit in bytes on what the native core holds at once, else LimitError; 0 is no limit."""
     native.set_memory_limit(bytes)
+
+
+def respect_torch_threads() -> None:
+    """Lets the core use as many threads as torch does, where torch is loaded."""
+    count = getattr(sys.modules.get("torch"), "get_num_threads", None)
+    native.set_host_num_threads(count() if count else 0)
 
 
 def backend_info(reset: bool = False) -> dict[str, Any]:
@@ -63,144 +81,46 @@ def backend_info(reset: bool = False) -> dict[str, Any]:
     return info
 
 
-# --- arrays of either kind ------------------------------------------------------------------------
+# --- registration with torch ------------------------------------------------------------------
+
+_registrations: list[Callable[[Any, Any], None]] = []  # those that torch has not heard of
 
 
-class _NumpyArrays:
-    """What an op needs of NumPy: inputs made contiguous, outputs made, both sent as buffers."""
-
-    @staticmethod
-    def contiguous(array: np.ndarray) -> np.ndarray:
-        native_order = array.dtype.newbyteorder("=")
-        return np.ascontiguousarray(array, native_order).reshape(array.shape)
-
-    @staticmethod
-    def empty(shape: tuple[int, ...], dtype: str, like: Any) -> np.ndarray:
-        return np.empty(shape, dtype)
-
-    @staticmethod
-    def dtype(array: np.ndarray) -> str:
-        return array.dtype.name
-
-    @staticmethod
-    def native(array: np.ndarray) -> np.ndarray:
-        return array
-
-
-class _TorchArrays:
-    """The same of torch; tensors go as DLPack capsules (20 times cheaper than `__dlpack__()`)."""
-
-    @staticmethod
-    def contiguous(tensor: Any) -> Any:
-        return tensor.detach().resolve_neg().contiguous()
-
-    @staticmethod
-    def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
-        torch = sys.modules["torch"]
-        return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
-
-    @staticmethod
-    def dtype(tensor: Any) -> str:
-        return str(tensor.dtype).removeprefix("torch.")
-
-    @staticmethod
-    def native(tensor: Any) -> Any:
-        return sys.modules["torch"].utils.dlpack.to_dlpack(tensor)
-
-
-def _is_torch(array: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(array, torch.Tensor)
-
-
-def _needs_dispatcher(*tensors: Any) -> bool:
-    """Whether a gradient, compiler, subclass or mode is watching: torch.ops must see the call."""
-    torch = sys.modules["torch"]
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
-        return True
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return True
-    grad = torch.is_grad_enabled()
-    return any(
-        type(t) is not torch.Tensor or t.is_meta or (grad and t.requires_grad) for t in tensors
-    )
-
-
-def _as_numpy(op: str, **arrays: Any) -> list[np.ndarray | None]:
-    """The arguments as NumPy arrays, without a copy where they speak DLPack or buffers."""
-    converted = []
-    for name, array in arrays.items():
-        if array is None or isinstance(array, np.ndarray):
-            converted.append(array)
-        elif _is_torch(array):
-            raise ArgumentError(
-                f"{op}: {name} is a torch tensor, the first argument is not; pass one kind"
-            )
-        elif hasattr(array, "__dlpack__"):
-            converted.append(np.from_dlpack(array))
-        else:
-            converted.append(np.asarray(array))
-    return converted
-
-
-def _like_first(first: Any, *results: np.ndarray) -> Any:
-    """Results as the kind that came in; arrays of the array API by their own from_dlpack."""
-    if not isinstance(first, np.ndarray) and hasattr(first, "__array_namespace__"):
-        namespace = first.__array_namespace__()
-        results = tuple(namespace.from_dlpack(result) for result in results)
-    return results[0] if len(results) == 1 else results
-
-
-def _respect_torch_threads() -> None:
-    """Lets the core use as many threads as torch does, where torch is loaded."""
-    count = getattr(sys.modules.get("torch"), "get_num_threads", None)
-    native.set_host_num_threads(count() if count else 0)
-
-
-def _check_torch(op: str, **tensors: Any) -> None:
-    """All are torch tensors of one device."""
-    first_name, first = next(iter(tensors.items()))
-    for name, tensor in tensors.items():
-        if tensor is None:
-            continue
-        if not _is_torch(tensor):
-            kind = type(tensor).__name__
-            raise ArgumentError(f"{op}: {name} is {kind}, {first_name} is a torch tensor")
-        if tensor.device != first.device:
-            raise DeviceError(
-                f"{op}: {name} lies on {tensor.device}, {first_name} on {first.device}; move one"
-            )
-
-
-# --- registration with torch ----------------------------------------------------------------------
-
-_registrations: list[Callable[[Any, Any], None]] = []
-
-
-def _registers(function: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """Decorates function(torch, library): it gives torch an op's schema, kernel, fake, gradient."""
+def registers(function: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """Decorates function(torch, library): it tells torch of an op when torch is first used."""
     _registrations.append(function)
     return function
 
 
+def define(torch: Any, library: Any, schema: str, kernel: Callable, fake: Callable) -> None:
+    """Schema, kernel of both devices and fake of one op."""
+    name = schema[: schema.index("(")]
+    library.define(schema)
+    library.impl(name, kernel, "CPU")
+    library.impl(name, kernel, "CUDA")
+    torch.library.register_fake(f"otcuda::{name}", fake, lib=library)
+
+
 @functools.cache
-def _torch_ops() -> Any:
-    """torch.ops.otcuda, registered at the first use."""
+def _library() -> Any:
+    return sys.modules["torch"].library.Library("otcuda", "FRAGMENT")  # lives as long as its ops
+
+
+def torch_ops() -> Any:
+    """torch.ops.otcuda, with every op that has been imported registered."""
     torch = sys.modules["torch"]
-    library = torch.library.Library("otcuda", "FRAGMENT")
-    for register in _registrations:
-        register(torch, library)
-    _torch_ops.library = library  # torch forgets the ops when the library dies
+    while _registrations:
+        _registrations.pop(0)(torch, _library())
     return torch.ops.otcuda
 
 
-def _registered() -> bool:
+def registered() -> bool:
     """Registers the ops while Dynamo is tracing: it runs what is marked and keeps the result."""
-    _torch_ops()
+    torch_ops()
     return True
 
 
-_registered._dynamo_marked_constant = True
+registered._dynamo_marked_constant = True
 
 
 # --- cell_mass ------------------------------------------------------------------------------------
@@ -229,13 +149,13 @@ def cell_mass(index: Any, N: int, weights: Any = None) -> Any:
     >>> cell_mass(np.array([2, 0, 2]), 4)
     array([1, 0, 2, 0])
     """
-    if not _is_torch(index):
-        i, w = _as_numpy("cell_mass", index=index, weights=weights)
-        return _like_first(index, _cell_mass(i, N, w, _NumpyArrays))
-    _check_torch("cell_mass", index=index, weights=weights)
-    if _needs_dispatcher(index, *(() if weights is None else (weights,))) and _registered():
+    if not is_torch(index):
+        i, w = as_numpy("cell_mass", index=index, weights=weights)
+        return like_first(index, _cell_mass(i, N, w, NumpyArrays))
+    check_torch("cell_mass", index=index, weights=weights)
+    if needs_dispatcher(index, *(() if weights is None else (weights,))) and registered():
         return sys.modules["torch"].ops.otcuda.cell_mass.default(index, N, weights)
-    return _cell_mass(index, N, weights, _TorchArrays)
+    return _cell_mass(index, N, weights, TorchArrays)
 
 
 def _check_cell_mass(index: Any, N: int, weights: Any, arrays: Any) -> None:
@@ -252,7 +172,7 @@ def _check_cell_mass(index: Any, N: int, weights: Any, arrays: Any) -> None:
 
 def _cell_mass(index: Any, N: int, weights: Any, arrays: Any) -> Any:
     _check_cell_mass(index, N, weights, arrays)
-    _respect_torch_threads()
+    respect_torch_threads()
     index = arrays.contiguous(index)
     if weights is None:
         mass = arrays.empty((N,), "int64", index)
@@ -264,15 +184,14 @@ def _cell_mass(index: Any, N: int, weights: Any, arrays: Any) -> Any:
     return mass
 
 
-@_registers
+@registers
 def _register_cell_mass(torch: Any, library: Any) -> None:
-    library.define("cell_mass(Tensor index, SymInt N, Tensor? weights=None) -> Tensor")
 
     def kernel(index, N, weights=None):
-        return _cell_mass(index, N, weights, _TorchArrays)
+        return _cell_mass(index, N, weights, TorchArrays)
 
     def fake(index, N, weights=None):
-        _check_cell_mass(index, N, weights, _TorchArrays)
+        _check_cell_mass(index, N, weights, TorchArrays)
         like = index if weights is None else weights
         return like.new_empty((N,))
 
@@ -283,9 +202,8 @@ def _register_cell_mass(torch: Any, library: Any) -> None:
         (index,) = ctx.saved_tensors
         return None, None, torch.where(index >= 0, grad[index.clamp(min=0)], 0)
 
-    library.impl("cell_mass", kernel, "CPU")
-    library.impl("cell_mass", kernel, "CUDA")
-    torch.library.register_fake("otcuda::cell_mass", fake, lib=library)
+    schema = "cell_mass(Tensor index, SymInt N, Tensor? weights=None) -> Tensor"
+    define(torch, library, schema, kernel, fake)
     torch.library.register_autograd("otcuda::cell_mass", backward, setup_context=setup, lib=library)
 
 
@@ -324,33 +242,29 @@ def power_argmax(x: Any, y: Any, h: Any) -> tuple[Any, Any]:
     >>> value.tolist(), index.tolist()
     ([0.5, 2.0], [0, 1])
     """
-    if not _is_torch(x):
-        arrays = _as_numpy("power_argmax", x=x, y=y, h=h)
+    if not is_torch(x):
+        arrays = as_numpy("power_argmax", x=x, y=y, h=h)
         widened = [a.astype("float32") if a.dtype == np.float16 else a for a in arrays]
-        return _like_first(x, *_power_argmax(*widened, _NumpyArrays))
-    _check_torch("power_argmax", x=x, y=y, h=h)
+        return like_first(x, *_power_argmax(*widened, NumpyArrays))
+    check_torch("power_argmax", x=x, y=y, h=h)
     torch = sys.modules["torch"]
     if x.dtype in (torch.float16, torch.bfloat16) and x.dtype == y.dtype == h.dtype:
         x, y, h = x.float(), y.float(), h.float()
-    if _needs_dispatcher(x, y, h) and _registered():
+    if needs_dispatcher(x, y, h) and registered():
         return torch.ops.otcuda.power_argmax.default(x, y, h)
-    return _power_argmax(x, y, h, _TorchArrays)
+    return _power_argmax(x, y, h, TorchArrays)
 
 
 def _check_power_argmax(x: Any, y: Any, h: Any, arrays: Any) -> None:
     check_shapes("power_argmax", x=(x, "B D"), y=(y, "N D"), h=(h, "N"))
-    dtypes = [arrays.dtype(a) for a in (x, y, h)]
-    if dtypes[0] not in ("float32", "float64") or len(set(dtypes)) > 1:
-        raise ArgumentError(
-            f"power_argmax: x, y, h are {', '.join(dtypes)}; expected all float32 or all float64"
-        )
+    check_floats("power_argmax", arrays, x=x, y=y, h=h)
     if y.shape[0] < 1:
         raise ArgumentError("power_argmax: y holds no target, expected at least one")
 
 
 def _power_argmax(x: Any, y: Any, h: Any, arrays: Any) -> tuple[Any, Any]:
     _check_power_argmax(x, y, h, arrays)
-    _respect_torch_threads()
+    respect_torch_threads()
     x, y, h = arrays.contiguous(x), arrays.contiguous(y), arrays.contiguous(h)
     value = arrays.empty((x.shape[0],), arrays.dtype(x), x)
     index = arrays.empty((x.shape[0],), "int64", x)
@@ -358,15 +272,14 @@ def _power_argmax(x: Any, y: Any, h: Any, arrays: Any) -> tuple[Any, Any]:
     return value, index
 
 
-@_registers
+@registers
 def _register_power_argmax(torch: Any, library: Any) -> None:
-    library.define("power_argmax(Tensor x, Tensor y, Tensor h) -> (Tensor value, Tensor index)")
 
     def kernel(x, y, h):
-        return _power_argmax(x, y, h, _TorchArrays)
+        return _power_argmax(x, y, h, TorchArrays)
 
     def fake(x, y, h):
-        _check_power_argmax(x, y, h, _TorchArrays)
+        _check_power_argmax(x, y, h, TorchArrays)
         return x.new_empty(x.shape[:1]), x.new_empty(x.shape[:1], dtype=torch.int64)
 
     def setup(ctx, inputs, output):
@@ -383,12 +296,92 @@ def _register_power_argmax(torch: Any, library: Any) -> None:
         dy = torch.zeros_like(y).index_add(0, i, torch.where(won[:, None], x * g[:, None], 0))
         return dx, dy, torch.zeros_like(y[:, 0]).index_add(0, i, g)
 
-    library.impl("power_argmax", kernel, "CPU")
-    library.impl("power_argmax", kernel, "CUDA")
-    torch.library.register_fake("otcuda::power_argmax", fake, lib=library)
+    schema = "power_argmax(Tensor x, Tensor y, Tensor h) -> (Tensor value, Tensor index)"
+    define(torch, library, schema, kernel, fake)
     torch.library.register_autograd(
         "otcuda::power_argmax", backward, setup_context=setup, lib=library
     )
+
+
+# --- source_samples ---------------------------------------------------------------------------
+
+
+def source_samples(
+    out: Any, source: str = "normal", *, seed: int = 0, stream: int = 0, offset: int = 0
+) -> Any:
+    """Fill `out` with samples of a source: numbers `(offset + b) D + d` of a Philox sequence.
+
+    The numbers depend on seed, stream and position alone: the same bits on every device, level and
+    number of threads, and any part can be drawn again without the rest.
+
+    Args:
+        out: where to, [B, D], float32 or float64 (which then holds float32 numbers), contiguous.
+        source: "normal"; "uniform" on the cube (0, 1)^D; "gaussian_cdf", the paper's noise: a
+            normal taken through its own distribution function onto [0, 1]^D.
+        seed: key of the sequence, 0 to 2^64 - 1.
+        stream: which of the 2^64 sequences of the seed; heights_adam_solve uses the step number.
+        offset: number of the first sample.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ShapeError: out is not [B, D].
+        ArgumentError: an unknown source, a dtype or layout that is not allowed, a read-only array.
+
+    Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011.
+
+    >>> import numpy as np
+    >>> source_samples(np.empty((1, 3)), "uniform", seed=7).round(3).tolist()
+    [[0.955, 0.75, 0.114]]
+    """
+    numbers = tuple(operator.index(number) % 2**64 for number in (seed, stream, offset))
+    if is_torch(out):
+        if needs_dispatcher(out) and registered():
+            # Schemas know signed integers only; the kernel takes them back modulo 2^64.
+            signed = [n - 2**64 if n >= 2**63 else n for n in numbers]
+            sys.modules["torch"].ops.otcuda.source_samples.default(out, source, *signed)
+        else:
+            _source_samples(out, source, *numbers, TorchArrays)
+        return out
+    check_writable("source_samples", out=out)
+    _source_samples(out, source, *numbers, NumpyArrays)
+    return out
+
+
+def _check_source_samples(out: Any, source: str, arrays: Any) -> None:
+    check_shapes("source_samples", out=(out, "B D"))
+    if source not in ("normal", "uniform", "gaussian_cdf"):
+        raise ArgumentError(
+            f"source_samples: source is {source!r}, expected normal, uniform or gaussian_cdf"
+        )
+    if arrays.dtype(out) not in ("float32", "float64"):
+        raise ArgumentError(
+            f"source_samples: out is {arrays.dtype(out)}, expected float32 or float64"
+        )
+
+
+def _source_samples(
+    out: Any, source: str, seed: int, stream: int, offset: int, arrays: Any
+) -> None:
+    _check_source_samples(out, source, arrays)
+    respect_torch_threads()
+    numbers = (number % 2**64 for number in (seed, stream, offset))
+    native.source_samples(arrays.native(out), source, *numbers)
+    arrays.wrote(out)
+
+
+@registers
+def _register_source_samples(torch: Any, library: Any) -> None:
+
+    def kernel(out, source, seed, stream, offset):
+        _source_samples(out, source, seed, stream, offset, TorchArrays)
+
+    def fake(out, source, seed, stream, offset):
+        _check_source_samples(out, source, TorchArrays)
+
+    schema = "source_samples(Tensor(a!) out, str source, int seed, int stream, int offset) -> ()"
+    define(torch, library, schema, kernel, fake)
 
 
 # --- coding: tables and range64 -------------------------------------------------------------------
@@ -403,7 +396,7 @@ def integers(op: str, name: str, array: Any) -> np.ndarray:
     Raises:
         ArgumentError: not an array of integers.
     """
-    if _is_torch(array):
+    if is_torch(array):
         array = array.detach().cpu().numpy()
     elif not isinstance(array, np.ndarray):
         array = np.from_dlpack(array) if hasattr(array, "__dlpack__") else np.asarray(array)
@@ -417,9 +410,9 @@ def integers(op: str, name: str, array: Any) -> np.ndarray:
 
 def _like(array: np.ndarray, like: Any) -> Any:
     """`array` as the kind of `like`, on its device."""
-    if _is_torch(like):
+    if is_torch(like):
         return sys.modules["torch"].from_numpy(array).to(like.device)
-    return array if like is None else _like_first(like, array)
+    return array if like is None else like_first(like, array)
 
 
 def quantise_weights(weights: np.ndarray, precision: int, escape: bool) -> np.ndarray:
@@ -476,6 +469,11 @@ def _empty_symbols(
         raise ArgumentError(f"{op}: dtype is {dtype}, expected integers")
     symbols = np.empty(shape, np.dtype(dtype).newbyteorder("="))
     return symbols, None if index is None else index.reshape(-1)
+
+
+    return np.empty(
+        shape, np.dtype(dtype).newbyteorder("=")
+    ), None if index is None else index.reshape(-1)
 
 
 def range64_encode(tables: NativeTables, symbols: Any, index: Any) -> bytes:

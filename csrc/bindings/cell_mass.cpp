@@ -18,7 +18,8 @@ void bind_cell_mass(pybind11::module_& m) {
         check_same_device("mass", mass, "index", index);
         check_on_cpu("cell_mass", "index", index);
         const pybind11::gil_scoped_release unlocked;
-        cpu::cell_mass_counts(index, mass);
+        cpu::cell_mass_counts(index.read<int64_t>(), index.shape[0], mass.shape[0],
+                              mass.write<int64_t>());
       },
       pybind11::arg("index"), pybind11::arg("mass"),
       "index [B] int64 -> mass [N] int64. Contract: csrc/common/cell_mass.h.");

@@ -86,12 +86,10 @@ void weighted(const int64_t* index, const Weight* weights, int64_t B, int64_t N,
 
 }  // namespace
 
-void cell_mass_counts(const TensorView& index, const TensorView& mass) {
-  const int64_t B = index.shape[0], N = mass.shape[0];
-  check_cells(index.read<int64_t>(), B, N);
+void cell_mass_counts(const int64_t* index, int64_t B, int64_t N, int64_t* mass) {
+  check_cells(index, B, N);
   count_backend_path(BackendPath::cell_mass_cpu, B);
-  accumulate(
-      index.read<int64_t>(), B, N, [](int64_t) { return int64_t(1); }, mass.write<int64_t>());
+  accumulate(index, B, N, [](int64_t) { return int64_t(1); }, mass);
 }
 
 void cell_mass_sums(const TensorView& index, const TensorView& weights, const TensorView& mass) {

@@ -103,7 +103,7 @@ def test_gradient_goes_to_the_weights(rng):
 def test_opcheck(rng):
     from otcuda import _ops
 
-    op = _ops._torch_ops().cell_mass.default
+    op = _ops.torch_ops().cell_mass.default
     weights = torch.randn(9, generator=rng, requires_grad=True)
     torch.library.opcheck(op, (cells(rng, 9, 4), 4, None))
     torch.library.opcheck(op, (cells(rng, 9, 4), 4, weights))

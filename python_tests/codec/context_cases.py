@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models and latents for the context model: integers out of SHAKE-256, and a small trained model."""
+"""Context models and latents: integers out of SHAKE-256, and a small trained model."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def random_model(seed: str, edges: tuple[int, ...], H: int) -> dict[str, np.ndar
     """Arrays of a model that makes much of its inputs: every clip, shift and scale occurs."""
     M, G = edges[-1], len(edges) - 1
     layers = {"near": (H, M + edges[1] + 2, 3, 5), "deep": (H, H, 3, 6)}
-    for g, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for g, (a, b) in enumerate(itertools.pairwise(edges)):
         layers[f"mix.{g}"] = (H, H + a, 1, 5)
         layers[f"out.{g}"] = (2 * (b - a), H, 1, 6)
     arrays: dict[str, np.ndarray] = {"edges": np.array(edges, np.int32)}
@@ -64,7 +65,7 @@ def random_model(seed: str, edges: tuple[int, ...], H: int) -> dict[str, np.ndar
 
 
 def random_latents(seed: str, shape: tuple[int, ...]) -> np.ndarray:
-    """u in sixteenths, float32: nearly always under 2, now and then up to 2000."""
+    """Latents in sixteenths, float32: nearly always under 2, now and then up to 2000."""
     small, rare = integers(seed, shape, -40, 40), integers(seed + "r", shape, 0, 40)
     large = integers(seed + "l", shape, -2000, 2000)
     return (np.where(rare == 0, 16 * large, np.where(rare < 25, small // 16, small)) / 16).astype(
@@ -80,7 +81,7 @@ def small_model() -> dict[str, np.ndarray]:
 
 @functools.cache
 def structured_latents(seed: int, count: int, size: int):
-    """Latents [count, 6, size, size] in orthonormal units: smooth fields whose energy wanders too."""
+    """Latents [count, 6, size, size] in orthonormal units: smooth, of an energy that wanders."""
     import torch
     import torch.nn.functional as F  # noqa: N812
 

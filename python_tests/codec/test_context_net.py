@@ -101,9 +101,9 @@ def test_the_random_model_reaches_every_corner(net):
     assert {0, 63} <= set(choice.scale_index.ravel())
     assert np.abs(means).max() > 20
     assert {-1535, 1535} <= set(choice.symbols.ravel())
-    assert (
-        np.bincount(choice.scale_index[np.abs(choice.symbols) > 15], minlength=64)[36:] > 0
-    ).any()
+    escaped = choice.scale_index[np.abs(choice.symbols) > 15]
+    assert escaped.min() < 12
+    assert escaped.max() >= 48
 
 
 @pytest.mark.parametrize("grid", GRIDS)

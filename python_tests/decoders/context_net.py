@@ -62,7 +62,7 @@ class ContextModel:
         return conv(x, self.arrays[f"{name}.weight"], dilation) + bias
 
     def features(self):
-        """f of every position, from the values known at the start of a phase."""
+        """The planes f of every position, from the values known at the start of a phase."""
         value = np.where(self.known, self.value16, 0)
         x = np.concatenate(
             [

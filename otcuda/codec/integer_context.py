@@ -382,19 +382,22 @@ def tables_from_counts(counts: np.ndarray, trust: float = 4.0) -> np.ndarray:
         for rows in (np.asarray(counts, np.float64), expected)
     ]
     mass = law * (blurred[0] + trust) / (blurred[1] + trust)
-    return np.stack([_table(row) for row in mass / mass.sum(1, keepdims=True)])
+    return _integer_tables(mass / mass.sum(1, keepdims=True))
 
 
-def _table(mass: np.ndarray) -> np.ndarray:
-    """One table of magnitudes 0 .. 15 and the rest: symbols under half a unit go to the escape."""
+def _integer_tables(mass: np.ndarray) -> np.ndarray:
+    """[64, 32] of masses [64, 17]: symbols of less than half a unit are left to the escape."""
     from otcuda.coding import Tables
 
-    signed = mass[1:-1] / 2
+    signed = mass[:, 1:-1] / 2
     rare = signed * 2**PRECISION < 0.5
-    radius = int(np.argmax(rare)) if rare.any() else RADIUS
-    rest = mass[-1] + 2 * signed[radius:].sum()
-    symbols = np.concatenate([mass[:1], np.repeat(signed[:radius], 2), [max(rest, 1e-9)]])
-    frequencies = Tables.from_pmf(symbols, PRECISION, escape=False).frequencies[0]
-    table = np.zeros(2 * RADIUS + 2, np.uint16)
-    table[: 2 * radius + 1], table[-1] = frequencies[:-1], frequencies[-1]
-    return table
+    radius = np.where(rare.any(1), rare.argmax(1), RADIUS)
+    tables = np.zeros((SCALES, 2 * RADIUS + 2), np.uint16)
+    for R in np.unique(radius):
+        rows = radius == R
+        rest = mass[rows, -1] + 2 * signed[rows, R:].sum(1)
+        columns = [mass[rows, :1], np.repeat(signed[rows, :R], 2, 1), rest.clip(1e-9)[:, None]]
+        pmf = np.concatenate(columns, 1)
+        frequencies = Tables.from_pmf(pmf, PRECISION, escape=False).frequencies
+        tables[rows, : 2 * R + 1], tables[rows, -1] = frequencies[:, :-1], frequencies[:, -1]
+    return tables

@@ -115,18 +115,18 @@ def read_picture(path: Path) -> Pixels:
         except LimitError:
             raise
         except Image.DecompressionBombError as error:
-            raise LimitError(f"{_shown(path)}: {error}") from None
+            raise LimitError(f"{_shown(path.name)}: {error}") from None
         except Exception as error:  # Pillow's readers raise nearly every type on damaged files
             reason = str(error).partition("\n")[0] or type(error).__name__
             if "cannot identify" in reason:
                 reason = "not a picture that Pillow knows"
-            raise CorruptDataError(f"{_shown(path)}: {reason}") from None
+            raise CorruptDataError(f"{_shown(path.name)}: {reason}") from None
 
 
 def _check_size(path: Path, size: tuple[int, int]) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         raise LimitError(
-            f"{_shown(path)} has {size[0]}x{size[1]} pixels, over the limit of {MAX_PIXELS}"
+            f"{_shown(path.name)}: {size[0]}x{size[1]} pixels, over the limit of {MAX_PIXELS}"
         )
 
 

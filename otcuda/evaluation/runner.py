@@ -45,8 +45,8 @@ class OtcudaCodec:
         options: more keywords of `otcuda.codec.compress`, such as `effort`.
     """
 
-    finest = 255
-    """Settings run from the coarsest step to the finest; the file's step byte is 255 - setting."""
+    finest = 100
+    """A setting is a `quality` of `otcuda.codec.compress`."""
 
     def __init__(self, realism: float = 0.0, **options: Any) -> None:
         self.name = "otcuda" if realism == 0 else f"otcuda realism {realism:g}"
@@ -54,10 +54,10 @@ class OtcudaCodec:
         self._options = options
 
     def encode(self, image: Pixels, setting: int) -> bytes:
-        """The file of a picture [H, W, 3], uint8, at one step."""
+        """The file of a picture [H, W, 3], uint8, at one quality."""
         from otcuda import codec
 
-        return codec.compress(image, step=self.finest - setting, **self._options)
+        return codec.compress(image, quality=setting, **self._options)
 
     def decode(self, blob: bytes) -> Pixels:
         """The picture [H, W, 3] of a file."""
@@ -72,8 +72,8 @@ class OtcudaCodec:
         return Encoded(codec.compress(image, bytes=budget_bytes, **self._options), "bytes")
 
     def label(self, setting: int) -> str:
-        """The step byte of the file."""
-        return f"step {self.finest - setting}"
+        """The quality."""
+        return f"quality {setting}"
 
 
 def evaluate(
@@ -143,6 +143,8 @@ class _Run:
             pictures = PictureSet("pictures", tuple(pictures))
         if not codecs or len({codec.name for codec in codecs}) != len(codecs):
             raise ArgumentError("codecs: give at least one, each once")
+        if not pictures.pictures:
+            raise ArgumentError("pictures: none given")
         name, count = Counter(p.name for p in pictures.pictures).most_common(1)[0]
         if count > 1:
             raise ArgumentError(f"pictures: {count} are called {name!r}")
@@ -166,7 +168,9 @@ class _Run:
             try:
                 image = picture.read()
             except (Error, OSError) as error:
-                self.result.skipped.append(Fault(picture.name, _reason(error)))
+                repeated = picture.name.rpartition("/")[2] + ": "
+                reason = _reason(error).removeprefix(repeated)
+                self.result.skipped.append(Fault(picture.name, reason))
                 continue
             self.pictures.append(picture)
             self.areas.append(image.shape[0] * image.shape[1])
@@ -175,9 +179,8 @@ class _Run:
             named = "".join(f"; {fault.file}: {fault.reason}" for fault in self.result.skipped[:3])
             raise ArgumentError(f"pictures: none of {len(self.result.skipped)} can be read{named}")
         if small:
-            self.result.notes.append(
-                f"{small} pictures under {MS_SSIM_MIN_SIDE} pixels: no MS-SSIM"
-            )
+            left_out = f"no MS-SSIM of {small} of {len(self.pictures)} pictures"
+            self.result.notes.append(f"{left_out}, with a side under {MS_SSIM_MIN_SIDE} pixels")
 
     def aim(self, budget_bytes: int | None, bpp: float) -> None:
         """The budget of each picture, and the target rate."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,7 +86,7 @@ class GanConfig:
         critic_rate: of Adam for the critic.
         jitter: width of the move of fresh latents, in quantiser steps.
         step_range: log2 of the smallest and the largest quantiser step trained.
-        weights: of the losses.
+        weights: of the losses, by name, where they are not to be those of `LossWeights`.
         seed: of everything random.
     """
 
@@ -99,7 +99,7 @@ class GanConfig:
     critic_rate: float = 4e-4
     jitter: float = 0.1
     step_range: tuple[float, float] = (8.0, 9.4)
-    weights: LossWeights = field(default_factory=LossWeights)
+    weights: dict[str, float] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -225,6 +225,7 @@ class GanStage:
     ) -> None:
         _check(config, inputs.crops.crop)
         self.config, self.steps = config, config.steps
+        self._weights = _loss_weights(config.weights)
         self._device, self._inputs = torch.device(device), inputs
         self._net = inputs.net.eval().requires_grad_(False).to(device)
         self._networks = inputs.networks or FilterBank()
@@ -260,7 +261,7 @@ class GanStage:
         labels = self._codebook.labels(batch.latents)
         x1 = self.head(features, x0, noise)
         terms = self._head_terms(batch, labels, x0, x1, at)
-        weight = config.weights.adversarial * min(1.0, 3 * step / config.steps)
+        weight = self._weights.adversarial * min(1.0, 3 * step / config.steps)
         self._update("head", sum(terms.values()) + weight * self._verdict(x1, batch, labels, at))
         critic_loss = self._critic_loss(batch, labels, x1.detach(), at)
         self._update("critic", critic_loss)
@@ -310,7 +311,7 @@ class GanStage:
         self, batch: Batch, labels: Tensor, x0: Tensor, x1: Tensor, at: Window
     ) -> dict[str, Tensor]:
         """Weighted terms of the head's loss, without the critic's."""
-        weights, n = self.config.weights, len(batch.planes)
+        weights, n = self._weights, len(batch.planes)
         with torch.no_grad():
             wanted = self._features(at.of(batch.planes))
         given = self._features(at.of(x1[:n]))
@@ -443,6 +444,14 @@ class GanStage:
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"head": self.head, "average": self.average, "critic": self.critic}
+
+
+def _loss_weights(given: Mapping[str, float]) -> LossWeights:
+    try:
+        return LossWeights(**given)
+    except TypeError:
+        known = ", ".join(field.name for field in fields(LossWeights))
+        raise ArgumentError(f"weights are {', '.join(given)}; the losses are {known}") from None
 
 
 def _check(config: GanConfig, crop: int) -> None:

@@ -197,7 +197,7 @@ class TransportStage:
         K = len(share)
         label_chi2 = float(K * share.square().sum() - 1)
         entropy = float(-(share * share.clamp_min(1e-12).log2()).sum() / np.log2(K))
-        chi2 = float(self._ot.chi2(64 * len(self._latents), seed=self.config.seed + 1))
+        chi2 = self._ot.chi2(64 * len(self._latents), seed=self.config.seed + 1).value
         return {
             "chi2": chi2,
             "label_chi2": label_chi2,

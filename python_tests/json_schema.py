@@ -62,7 +62,7 @@ def _of_value(value: Any, schema: dict) -> list[str]:
         and "exclusiveMinimum" in schema
         and value <= schema["exclusiveMinimum"]
     ):
-        found.append(f"{value} is not over {low}")
+        found.append(f"{value} is not over {schema['exclusiveMinimum']}")
     if isinstance(value, str) and len(value) < schema.get("minLength", 0):
         found.append("too short")
     return found

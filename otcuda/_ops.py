@@ -474,7 +474,9 @@ def _empty_symbols(
         raise LimitError(f"{op}: {math.prod(shape)} symbols asked for, max_symbols is {limit}")
     if np.dtype(dtype).kind not in "iu":
         raise ArgumentError(f"{op}: dtype is {dtype}, expected integers")
-    return np.empty(shape, np.dtype(dtype).newbyteorder("=")), None if index is None else index.reshape(-1)
+    return np.empty(
+        shape, np.dtype(dtype).newbyteorder("=")
+    ), None if index is None else index.reshape(-1)
 
 
 def range64_encode(tables: NativeTables, symbols: Any, index: Any) -> bytes:

@@ -83,6 +83,8 @@ def _explained(error: Exception, talk: Talk) -> str:
         talk.file = os.fsdecode(error.filename)
     if isinstance(error, (Error, OSError, MemoryError)):
         return batch.reason_of(error, talk.file)
+    if isinstance(error, ImportError) and "torch" in str(error):
+        return f"this needs torch, as `pip install torch` brings it ({error})"
     kind = type(error).__name__
     return f"internal error: {kind}: {batch.reason_of(error)}; --debug shows where"
 

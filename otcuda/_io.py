@@ -47,6 +47,7 @@ def atomic_write(
     if not overwrite and target.exists():
         raise FileExistsError(f"{target} exists already")
     sweep_temps(target.parent)
+    temp: Path | None
     file, temp = _open_temp(target)
     try:
         with file:
@@ -57,11 +58,13 @@ def atomic_write(
             os.fsync(file.fileno())
         if overwrite:
             temp.replace(target)
+            temp = None  # its name may be another thread's by now
         else:
             target.hardlink_to(temp)  # unlike rename, refuses to replace
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            temp.unlink()
+        if temp is not None:
+            with contextlib.suppress(FileNotFoundError):
+                temp.unlink()
     _sync_folder(target.parent)
 
 

@@ -83,7 +83,7 @@ class Compress:
 
     bytes: int | None = None
     bpp: float | None = None
-    quality: int | None = None
+    quality: float | None = None
     mode: str = "coded"
     effort: int | None = None
     model: str | None = None
@@ -172,7 +172,7 @@ def describe(name: str) -> Record:
         data = read_input(name)
         return record | dataclasses.asdict(codec.info(data)) | {"bytes": len(data)}
     except (Error, OSError, MemoryError) as error:
-        return record | {"error": reason_of(error)}
+        return record | {"error": reason_of(error, name)}
 
 
 class Work(Protocol):
@@ -317,17 +317,21 @@ def attempt(work: Work, job: Job) -> Record:
     try:
         return work(job)
     except Exception as error:
-        reason = reason_of(error)
+        reason = reason_of(error, job.source)
         if not isinstance(error, (Error, OSError, MemoryError)):
             reason = f"internal error: {type(error).__name__}: {reason}"
         return work.record(job) | {"error": reason}
 
 
-def reason_of(error: BaseException) -> str:
-    """What went wrong, on one line, without the name of the file."""
+def reason_of(error: BaseException, name: str | None = None) -> str:
+    """What went wrong, on one line, without the name of the file at its head."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[:1].lower() + error.strerror[1:]
-    return str(error).partition("\n")[0] or type(error).__name__
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    if name is not None:
+        for known in (shown(name), shown(Path(name).name)):
+            reason = reason.removeprefix(f"{known}: ")
+    return reason
 
 
 def write_manifest_line(manifest: BinaryIO, record: Record) -> None:
@@ -411,11 +415,13 @@ def _check_kind(data: bytes, kind: str) -> None:
 class _Pipe(os.PathLike):
     """Bytes that came through a pipe, opened and named as a path is."""
 
+    name = "stdin"
+
     def __init__(self, data: bytes) -> None:
         self._data = data
 
     def __fspath__(self) -> str:
-        return "stdin"
+        return self.name
 
     def open(self, mode: str) -> BinaryIO:
         return io.BytesIO(self._data)

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 LEVELS = ["portable", "avx2", "avx512"]
@@ -46,3 +49,31 @@ def threads(request):
     native.set_num_threads(request.param)
     yield request.param
     native.set_num_threads(0)
+
+
+@pytest.fixture
+def mosaic(monkeypatch):
+    """The codec replaced by a mosaic; see mosaic.py."""
+    import mosaic
+
+    from otcuda import codec
+
+    for name in mosaic.NAMES:
+        monkeypatch.setitem(vars(codec), name, getattr(mosaic, name))  # the real one stays unloaded
+    return mosaic
+
+
+@pytest.fixture
+def python_environment(tmp_path_factory, monkeypatch):
+    """Environment for child processes, in which the codec is the mosaic too."""
+    import otcuda
+
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text("import mosaic\nmosaic.install()\n")
+    package = Path(otcuda.__file__).parent.parent
+    path = [folder, Path(__file__).parent, package]
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, path)),
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }

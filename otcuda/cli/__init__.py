@@ -19,19 +19,29 @@ import otcuda
 from otcuda import batch
 from otcuda.cli.models import doctor, evaluate, sample, train
 from otcuda.cli.pictures import compress, decompress, demo, info
-from otcuda.cli.talk import BUDGET, CLOSED_PIPE, FAILED, INTERRUPTED, WIDTH, Talk
+from otcuda.cli.talk import BUDGET, CLOSED_PIPE, FAILED, INTERRUPTED, USAGE, WIDTH, Talk
 from otcuda.errors import BudgetError, Error, Interrupted
 
 
-class _InOrder(click.Group):
-    """Lists the verbs in the order in which they were added."""
+class _ClosedPipe(Exception):  # noqa: N818 - click would make exit code 1 of an OSError
+    """Nobody reads stdout any more."""
 
+
+class _Verbs(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
-        return list(self.commands)
+        return list(self.commands)  # in the order in which they were added
+
+    def invoke(self, context: click.Context) -> int | None:
+        try:
+            code = super().invoke(context)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise _ClosedPipe from None
+        return code
 
 
 @click.group(
-    cls=_InOrder,
+    cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "terminal_width": WIDTH},
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 part of a batch failed, 4 the budget "
     "cannot be met, 130 interrupted.",
@@ -50,16 +60,16 @@ def main(arguments: list[str] | None = None) -> int:
     talk = Talk()
     try:
         code = cli.main(arguments, prog_name="otcuda", standalone_mode=False, obj=talk)
-        sys.stdout.flush()
-    except BrokenPipeError:
+    except _ClosedPipe:
         _forget_stdout()
         return CLOSED_PIPE
     except (KeyboardInterrupt, click.Abort, Interrupted):
         talk.say("\ninterrupted")
         return INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+    except click.UsageError as error:
+        verb = "otcuda" if error.ctx is None else error.ctx.command_path
+        talk.error(f"{error.format_message()} (see {verb} --help)")
+        return USAGE
     except Exception as error:
         if talk.debug:
             traceback.print_exc()
@@ -72,7 +82,9 @@ def _explained(error: Exception, talk: Talk) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         talk.file = os.fsdecode(error.filename)
     if isinstance(error, (Error, OSError, MemoryError)):
-        return batch.reason_of(error)
+        return batch.reason_of(error, talk.file)
+    if isinstance(error, ImportError) and "torch" in str(error):
+        return f"this needs torch, as `pip install torch` brings it ({error})"
     kind = type(error).__name__
     return f"internal error: {kind}: {batch.reason_of(error)}; --debug shows where"
 

@@ -39,7 +39,7 @@ from otcuda.cli.talk import (
     help="At most X bits a pixel, header included.  [default: 0.03]",
 )
 @click.option(
-    "--quality", type=click.IntRange(0, 100), metavar="Q", help="0 to 100 instead of a size."
+    "--quality", type=click.FloatRange(0, 100), metavar="Q", help="0 to 100 instead of a size."
 )
 @click.option(
     "--mode",
@@ -151,8 +151,7 @@ def _tell(talk: Talk, record: dict[str, Any], as_json: bool) -> None:
         write_json(record)
     name = batch.shown(record["file"])
     if record["error"]:
-        reason = record["error"]
-        talk.error(reason if name in reason else f"{name}: {reason}")
+        talk.error(f"{name}: {record['error']}")
     elif record["skipped"]:
         talk.detail(f"skipped {name}")
     elif not as_json:

@@ -40,9 +40,8 @@ class Talk:
 
     def error(self, text: str) -> None:
         """Why it failed, in lines of at most 80 columns."""
-        name = "" if self.file is None else batch.shown(self.file)
-        if name and name not in text:
-            text = f"{name}: {text}"
+        if self.file is not None:
+            text = f"{batch.shown(self.file)}: {text}"
         lines = textwrap.wrap(
             f"otcuda: {text}",
             WIDTH,

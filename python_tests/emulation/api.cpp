@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// The launchers of csrc/cuda as C functions, for ctypes. Each returns null, or what was thrown.
+#include <initializer_list>
+#include <string>
+
+#include "cuda/power_argmax.h"
+#include "planted.h"
+
+namespace {
+using namespace otcuda;
+
+std::string message;
+
+template <class F>
+const char* guarded(F f) {
+  try {
+    f();
+    return nullptr;
+  } catch (const std::exception& e) {
+    return (message = e.what()).c_str();
+  }
+}
+
+TensorView view(void* data, DType dtype, std::initializer_list<int64_t> shape) {
+  TensorView v;
+  v.data = data;
+  v.dtype = dtype;
+  v.device = Device::cuda;
+  for (int64_t n : shape) v.shape[v.ndim++] = n;
+  for (int64_t k = v.ndim, stride = 1; k-- > 0; stride *= v.shape[k]) v.strides[k] = stride;
+  return v;
+}
+DType real(int is_double) { return is_double ? DType::f64 : DType::f32; }
+}  // namespace
+
+extern "C" {
+int64_t emulated_power_argmax_workspace(int is_double, int64_t B, int64_t N, int64_t D) {
+  return cuda::power_argmax_workspace(real(is_double), B, N, D);
+}
+const char* emulated_power_argmax(int is_double, int64_t B, int64_t N, int64_t D, void* x, void* y,
+                                  void* h, void* value, void* index, void* workspace,
+                                  int64_t bytes) {
+  return guarded([&] {
+    const DType t = real(is_double);
+    cuda::power_argmax(view(x, t, {B, D}), view(y, t, {N, D}), view(h, t, {N}),
+                       view(value, t, {B}), view(index, DType::i64, {B}),
+                       view(workspace, DType::u8, {bytes}), 0);
+  });
+}
+const char* emulated_planted(int bug, void* in, void* out, int64_t n, void* total) {
+  return guarded([&] {
+    planted(bug, static_cast<const float*>(in), static_cast<float*>(out), int(n),
+            static_cast<unsigned*>(total));
+  });
+}
+}

@@ -13,6 +13,10 @@
 template <class T>
 using otcuda_type = T;
 #define OTCUDA_SHARED(name, ...) __shared__ otcuda_type<__VA_ARGS__> name
+// An array of as many bytes as the launch gives; one a kernel.
+#define OTCUDA_DYNAMIC_SHARED(type, name)                        \
+  extern __shared__ __align__(16) unsigned char otcuda_shared[]; \
+  type* name = reinterpret_cast<type*>(otcuda_shared)
 
 // Copies 16 bytes, both ends aligned to 16, past the registers; done when a wait says so.
 __device__ __forceinline__ void cp_async16(void* shared, const void* global) {

@@ -3,6 +3,7 @@
 #include <initializer_list>
 #include <string>
 
+#include "cuda/cell_mass.h"
 #include "cuda/power_argmax.h"
 #include "planted.h"
 
@@ -30,26 +31,42 @@ TensorView view(void* data, DType dtype, std::initializer_list<int64_t> shape) {
   for (int64_t k = v.ndim, stride = 1; k-- > 0; stride *= v.shape[k]) v.strides[k] = stride;
   return v;
 }
-DType real(int is_double) { return is_double ? DType::f64 : DType::f32; }
+DType real(int64_t is_double) { return is_double ? DType::f64 : DType::f32; }
 }  // namespace
 
 extern "C" {
-int64_t emulated_power_argmax_workspace(int is_double, int64_t B, int64_t N, int64_t D) {
+int64_t emulated_power_argmax_workspace(int64_t is_double, int64_t B, int64_t N, int64_t D) {
   return cuda::power_argmax_workspace(real(is_double), B, N, D);
 }
-const char* emulated_power_argmax(int is_double, int64_t B, int64_t N, int64_t D, void* x, void* y,
-                                  void* h, void* value, void* index, void* workspace,
+const char* emulated_power_argmax(int64_t is_double, int64_t B, int64_t N, int64_t D, void* x,
+                                  void* y, void* h, void* value, void* index, void* workspace,
                                   int64_t bytes) {
   return guarded([&] {
     const DType t = real(is_double);
-    cuda::power_argmax(view(x, t, {B, D}), view(y, t, {N, D}), view(h, t, {N}),
-                       view(value, t, {B}), view(index, DType::i64, {B}),
-                       view(workspace, DType::u8, {bytes}), 0);
+    cuda::power_argmax(view(x, t, {B, D}), view(y, t, {N, D}), view(h, t, {N}), view(value, t, {B}),
+                       view(index, DType::i64, {B}), view(workspace, DType::u8, {bytes}), 0);
   });
 }
-const char* emulated_planted(int bug, void* in, void* out, int64_t n, void* total) {
+int64_t emulated_cell_mass_workspace(int64_t N, int64_t weighted) {
+  return cuda::cell_mass_workspace(N, weighted != 0);
+}
+const char* emulated_cell_mass_counts(int64_t B, int64_t N, void* index, void* mass,
+                                      void* workspace, int64_t bytes) {
   return guarded([&] {
-    planted(bug, static_cast<const float*>(in), static_cast<float*>(out), int(n),
+    cuda::cell_mass_counts(view(index, DType::i64, {B}), view(mass, DType::i64, {N}),
+                           view(workspace, DType::u8, {bytes}), 0);
+  });
+}
+const char* emulated_cell_mass_sums(int64_t is_double, int64_t B, int64_t N, void* index,
+                                    void* weights, void* mass, void* workspace, int64_t bytes) {
+  return guarded([&] {
+    cuda::cell_mass_sums(view(index, DType::i64, {B}), view(weights, real(is_double), {B}),
+                         view(mass, real(is_double), {N}), view(workspace, DType::u8, {bytes}), 0);
+  });
+}
+const char* emulated_planted(int64_t bug, void* in, void* out, int64_t n, void* total) {
+  return guarded([&] {
+    planted(int(bug), static_cast<const float*>(in), static_cast<float*>(out), int(n),
             static_cast<unsigned*>(total));
   });
 }

@@ -5,7 +5,7 @@
     emulator.call("power_argmax", 0, B, N, D, x, y, h, Output(value), Output(index), Scratch(bytes))
 
 Arrays become device buffers: inputs must not be written, outputs must be written before they are
-read, and wholly. A fault is an EmulatedFault that names what happened, file and line.
+read, and wholly. A fault is an EmulationError that names what happened, file and line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-OPS = ("power_argmax",)
+OPS = ("power_argmax", "cell_mass")
 HOST = ("fibers.cpp", "memory.cpp", "traffic.cpp", "api.cpp")
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 FLAGS = ["-std=c++17", "-g", "-fPIC", "-ffp-contract=off", "-mfma", "-fno-gnu-unique"]
@@ -36,7 +36,7 @@ CHECKED = [
 ]
 
 
-class EmulatedFault(AssertionError):
+class EmulationError(AssertionError):
     """What the emulator found, or what a launcher threw."""
 
 
@@ -206,7 +206,7 @@ class Emulator:
             most_accesses: a launch beyond is called endless; 0: no limit.
 
         Raises:
-            EmulatedFault: the kernels broke a rule, or the launcher threw.
+            EmulationError: the kernels broke a rule, or the launcher threw.
         """
         lib = self.lib
         lib.emu_clear()
@@ -224,12 +224,12 @@ class Emulator:
         function.restype = ctypes.c_char_p
         error = function(*values) or lib.emu_host_error()
         if error:
-            raise EmulatedFault(self._with_lines(error.decode()))
+            raise EmulationError(self._with_lines(error.decode()))
         for k, argument in enumerate(arguments):
             if isinstance(argument, Output) and not isinstance(argument, Scratch):
                 left = lib.emu_unwritten(ctypes.c_void_p(argument.array.ctypes.data))
                 if left:
-                    raise EmulatedFault(f"{left} bytes of output arg{k} were never written")
+                    raise EmulationError(f"{left} bytes of output arg{k} were never written")
 
     def take_traffic(self) -> list[Traffic]:
         """Counts by source line since the last call, hottest first."""
@@ -255,10 +255,11 @@ class Emulator:
         if not array.flags.c_contiguous:
             raise ValueError(f"{name} is not contiguous")
         pointer = ctypes.c_void_p(array.ctypes.data)
+        granule = 4 if array.nbytes % 4 == 0 else 1  # bytes that one cell of the shadow watches
         self.lib.emu_add_buffer(
             pointer,
             ctypes.c_size_t(array.nbytes),
-            ctypes.c_size_t(min(array.itemsize, 4) if kind == 0 else 4 if array.nbytes % 4 == 0 else 1),
+            ctypes.c_size_t(granule),
             ctypes.c_int(kind),
             name.encode(),
         )

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "planted.h"
-
 #include "cuda/shim.cuh"
+#include "planted.h"
 
 namespace {
 enum Bug {

@@ -18,7 +18,7 @@ constexpr int kThreads = 256;
 constexpr int kSide = 8;                                  // a thread keeps 8 x 8 sums
 constexpr int64_t kMostPackedBytes = int64_t(256) << 20;  // of samples packed at a time
 constexpr int64_t kBlocksPerProcessor = 8;                // two at a time: four waves
-constexpr int64_t kMostTargets = int64_t(1) << 31;
+constexpr int64_t kMostChunkPanels = 1 << 17;
 
 // ---- packing
 
@@ -188,6 +188,13 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
+template <class T>
+__device__ __forceinline__ void publish(const Winners<T>& to, int64_t row, T value, int64_t index) {
+  if (to.value) to.value[row] = value;
+  if (to.index) to.index[row] = index;
+  if (to.counts && index >= 0) atomicAdd(&to.counts[index], PanelKey(1));
+}
+
 // ---- which of the eight: the same chain again, by eight lanes a sample
 
 __device__ __forceinline__ float score(const float* __restrict__ x_panel,
@@ -202,8 +209,7 @@ __device__ __forceinline__ float score(const float* __restrict__ x_panel,
 __global__ void __launch_bounds__(kThreads)
     power_argmax_winner_kernel(const float* __restrict__ x, const float* __restrict__ y,
                                const float* __restrict__ heights, int rows, int64_t N, int D,
-                               const Key* __restrict__ keys, float* __restrict__ value,
-                               int64_t* __restrict__ index) {
+                               const Key* __restrict__ keys, Winners<float> winners) {
   const int lane = int(threadIdx.x) % 8;
   const int64_t row = int64_t(blockIdx.x) * (kThreads / 8) + threadIdx.x / 8;
   if (row >= rows) return;  // all eight lanes of a sample
@@ -227,15 +233,11 @@ __global__ void __launch_bounds__(kThreads)
     const unsigned wins = __ballot_sync(team, i < N && (key ? s == best : !isnan(s)));
     if (wins == 0) continue;
     if (int(threadIdx.x % 32) == __ffs(int(wins)) - 1) {
-      if (value) value[row] = s;
-      index[row] = i;
+      publish(winners, row, s, i);
     }
     return;
   }
-  if (lane == 0) {
-    if (value) value[row] = NAN;
-    index[row] = -1;
-  }
+  if (lane == 0) publish(winners, row, __uint_as_float(0x7FC00000u), -1);
 }
 
 // ---- float64: one thread a sample, plain chains; the targets are shared out over gridDim.y
@@ -282,7 +284,7 @@ __global__ void __launch_bounds__(kPlainThreads)
 __global__ void __launch_bounds__(kPlainThreads)
     power_argmax_merge_kernel(const double* __restrict__ values,
                               const int64_t* __restrict__ indices, int64_t rows, int shares,
-                              double* __restrict__ value, int64_t* __restrict__ index) {
+                              Winners<double> winners) {
   const int64_t row = int64_t(blockIdx.x) * kPlainThreads + threadIdx.x;
   if (row >= rows) return;
   double best = NAN;
@@ -294,8 +296,7 @@ __global__ void __launch_bounds__(kPlainThreads)
       best_index = indices[k * rows + row];
     }
   }
-  value[row] = best;
-  index[row] = best_index;
+  publish(winners, row, best, best_index);
 }
 
 // ---- launchers
@@ -323,18 +324,17 @@ struct TileScratch {
 int64_t chunk_rows(int64_t bytes, int64_t B, int64_t D) {
   const int64_t panel_bytes =
       kTile * int64_t(D * sizeof(float) + sizeof(Key));  // of 256 bytes each
-  return std::clamp<int64_t>(bytes / panel_bytes, 1, ceil_div(B, kTile)) * kTile;
+  const int64_t most = std::min(kMostChunkPanels, ceil_div(B, kTile));
+  return std::clamp<int64_t>(bytes / panel_bytes, 1, most) * kTile;
 }
 
 struct PlainScratch {
-  int64_t shares;
   double* values;
   int64_t* indices;
 
   PlainScratch(Workspace* workspace, int64_t B, int64_t N) {
-    shares = shares_of(ceil_div(B, kPlainThreads), ceil_div(N, kPlainTargets), kPlainBlocks);
-    values = workspace->take<double>(shares * B);
-    indices = workspace->take<int64_t>(shares * B);
+    values = workspace->take<double>(plain_scratch(B, N));
+    indices = workspace->take<int64_t>(plain_scratch(B, N));
   }
 };
 
@@ -351,27 +351,26 @@ void argmax_f32(const TensorView& x, const TensorView& y, const TensorView& h,
   for (int64_t b = 0; b < B; b += scratch.x.rows) {
     const Panels chunk{scratch.x.data, std::min(scratch.x.rows, B - b), D};
     pack_panels(x.read<float>() + b * D, chunk, stream);
-    panels_argmax(chunk, scratch.y, scratch.heights, scratch.keys, value.write<float>() + b,
-                  index.write<int64_t>() + b, stream);
+    panels_argmax(chunk, scratch.y, scratch.heights, scratch.keys,
+                  {value.write<float>() + b, index.write<int64_t>() + b, nullptr}, stream);
   }
 }
 
 void argmax_f64(const TensorView& x, const TensorView& y, const TensorView& h,
                 const TensorView& value, const TensorView& index, Workspace* workspace,
                 cudaStream_t stream) {
-  const int64_t B = x.shape[0], D = x.shape[1], N = y.shape[0];
-  const PlainScratch scratch(workspace, B, N);
-  const dim3 grid{unsigned(ceil_div(B, kPlainThreads)), unsigned(scratch.shares), 1};
-  OTCUDA_LAUNCH(power_argmax_plain_kernel, grid, dim3{kPlainThreads}, 0, stream, x.read<double>(),
-                y.read<double>(), h.read<double>(), B, N, int(D), scratch.values, scratch.indices);
-  check_launch("power_argmax");
-  OTCUDA_LAUNCH(power_argmax_merge_kernel, dim3{grid.x}, dim3{kPlainThreads}, 0, stream,
-                scratch.values, scratch.indices, B, int(scratch.shares), value.write<double>(),
-                index.write<int64_t>());
-  check_launch("power_argmax");
+  const PlainScratch scratch(workspace, x.shape[0], y.shape[0]);
+  plain_argmax({x.read<double>(), y.read<double>(), h.read<double>(), x.shape[0], y.shape[0],
+                x.shape[1], scratch.values, scratch.indices},
+               {value.write<double>(), index.write<int64_t>(), nullptr}, stream);
 }
 
 }  // namespace
+
+void check_sizes(const char* op, const TensorView& y) {
+  OTCUDA_CHECK(y.shape[0] <= int64_t(1) << 31 && y.shape[1] <= int64_t(1) << 18,
+               std::string(op) + " on CUDA takes N <= 2^31 and D <= 2^18; got y " + shape_text(y));
+}
 
 void pack_panels(const float* rows, const Panels& panels, cudaStream_t stream) {
   if (panels.D == 0) return;
@@ -389,7 +388,7 @@ void pack_heights(const float* heights, int64_t N, float* packed, cudaStream_t s
 }
 
 void panels_argmax(const Panels& x, const Panels& y, const float* packed_heights, PanelKey* keys,
-                   float* value, int64_t* index, cudaStream_t stream) {
+                   const Winners<float>& winners, cudaStream_t stream) {
   const int64_t row_blocks = x.panels();
   const int64_t shares = std::min<int64_t>(
       shares_of(row_blocks, y.panels(), kBlocksPerProcessor * processors()), 65535);
@@ -400,7 +399,27 @@ void panels_argmax(const Panels& x, const Panels& y, const float* packed_heights
   check_launch("power_argmax");
   const dim3 teams{unsigned(ceil_div(x.rows, kThreads / 8))};
   OTCUDA_LAUNCH(power_argmax_winner_kernel, teams, dim3{kThreads}, 0, stream, x.data, y.data,
-                packed_heights, int(x.rows), y.rows, int(x.D), keys, value, index);
+                packed_heights, int(x.rows), y.rows, int(x.D), keys, winners);
+  check_launch("power_argmax");
+}
+
+// Fewer samples are split into more shares: under kPlainBlocks blocks of samples, samples times
+// shares stay under kPlainBlocks * kPlainThreads.
+int64_t plain_scratch(int64_t most_samples, int64_t N) {
+  const int64_t split =
+      std::min(kPlainBlocks * kPlainThreads, most_samples * ceil_div(N, kPlainTargets));
+  return std::max(most_samples, split);
+}
+
+void plain_argmax(const PlainProblem& p, const Winners<double>& winners, cudaStream_t stream) {
+  const int64_t shares =
+      shares_of(ceil_div(p.B, kPlainThreads), ceil_div(p.N, kPlainTargets), kPlainBlocks);
+  const dim3 grid{unsigned(ceil_div(p.B, kPlainThreads)), unsigned(shares), 1};
+  OTCUDA_LAUNCH(power_argmax_plain_kernel, grid, dim3{kPlainThreads}, 0, stream, p.x, p.y, p.h, p.B,
+                p.N, int(p.D), p.values, p.indices);
+  check_launch("power_argmax");
+  OTCUDA_LAUNCH(power_argmax_merge_kernel, dim3{grid.x}, dim3{kPlainThreads}, 0, stream, p.values,
+                p.indices, p.B, int(shares), winners);
   check_launch("power_argmax");
 }
 
@@ -417,10 +436,8 @@ int64_t power_argmax_workspace(DType dtype, int64_t B, int64_t N, int64_t D) {
 void power_argmax(const TensorView& x, const TensorView& y, const TensorView& h,
                   const TensorView& value, const TensorView& index, const TensorView& workspace,
                   uintptr_t stream) {
-  const int64_t B = x.shape[0], D = x.shape[1], N = y.shape[0];
-  OTCUDA_CHECK(N <= kMostTargets && D <= kMostTargets / 256,
-               "power_argmax on CUDA takes N <= 2^31 and D <= 2^23; got y " + shape_text(y));
-  if (B == 0) return;
+  check_sizes("power_argmax", y);
+  if (x.shape[0] == 0) return;
   const DeviceGuard guard(x);
   Workspace pieces("power_argmax", workspace);
   (x.dtype == DType::f64 ? argmax_f64 : argmax_f32)(x, y, h, value, index, &pieces,

@@ -20,6 +20,9 @@ void power_argmax(const TensorView& x, const TensorView& y, const TensorView& h,
                   const TensorView& value, const TensorView& index, const TensorView& workspace,
                   uintptr_t stream);
 
+// Sizes that indices and grids can hold: y [N, D].
+void check_sizes(const char* op, const TensorView& y);
+
 // ---- the pieces, for ops that keep samples and targets packed from call to call
 
 // Rows lie in panels of 128, panel after panel, each [D][128]: what a block copies to shared memory
@@ -45,9 +48,30 @@ void pack_panels(const float* rows, const Panels& panels, cudaStream_t stream);
 // heights [N] -> [panels * 128] in panel order, -inf where there is no target.
 void pack_heights(const float* heights, int64_t N, float* packed, cudaStream_t stream);
 
-// keys [x.rows]: scratch. value may be null; index [x.rows].
-using PanelKey = unsigned long long;  // CUDA's name for the 64 bits of an atomicMax
+using PanelKey = unsigned long long;  // CUDA's name for the 64 bits of an atomic
+
+// Where the winners go: value [B], index [B], and counts [N] that grow by one a sample. Any may be
+// null.
+template <class T>
+struct Winners {
+  T* value;
+  int64_t* index;
+  PanelKey* counts;
+};
+
+// keys [x.rows]: scratch.
 void panels_argmax(const Panels& x, const Panels& y, const float* packed_heights, PanelKey* keys,
-                   float* value, int64_t* index, cudaStream_t stream);
+                   const Winners<float>& winners, cudaStream_t stream);
+
+// The same for float64 rows as they are: x [B, D], y [N, D], h [N]; values and indices are
+// scratch, each of plain_scratch numbers for up to that many samples.
+int64_t plain_scratch(int64_t most_samples, int64_t N);
+struct PlainProblem {
+  const double *x, *y, *h;
+  int64_t B, N, D;
+  double* values;
+  int64_t* indices;
+};
+void plain_argmax(const PlainProblem& problem, const Winners<double>& winners, cudaStream_t stream);
 
 }  // namespace otcuda::cuda

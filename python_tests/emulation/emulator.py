@@ -24,7 +24,13 @@ import numpy as np
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-OPS = ("power_argmax", "cell_mass")
+OPS = (
+    "power_argmax",
+    "cell_mass",
+    "source_samples",
+    "heights_adam_step",
+    "heights_adam_solve",
+)
 HOST = ("fibers.cpp", "memory.cpp", "traffic.cpp", "api.cpp")
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 FLAGS = ["-std=c++17", "-g", "-fPIC", "-ffp-contract=off", "-mfma", "-fno-gnu-unique"]

@@ -84,3 +84,60 @@ def cases(shapes=SHAPES):
             for heights in HEIGHTS:
                 name = f"{shape}, {special}, {heights}"
                 yield name, x_case, y_case, _heights(heights, y_case, noise)
+
+
+def _signed_zeros(x, y, noise):
+    """Live scores are zeros of either sign; the lowest index wins, with the sign of its own."""
+    heights = np.where(np.arange(len(y)) % 3 == 2, np.float32(-0.0), np.float32(-1.0))
+    heights[-1] = 0.0
+    return np.full_like(x, 1e-30), -np.abs(y) * np.float32(1e-30), heights
+
+
+def _not_numbers(x, y, noise):
+    """NaN in x, y and h, Inf in x and y: inf - inf comes up, and +inf wins."""
+    x, y, h, N = x.copy(), y.copy(), noise.copy(), len(y)
+    x[len(x) // 2, -1] = np.nan
+    x[len(x) // 3] = np.inf
+    y[: N // 4, 0] = np.nan
+    y[N // 3] = -np.inf
+    h[N // 2 :: 7] = np.nan
+    h[-1] = np.inf
+    return x, y, h
+
+
+def _dead_behind_nan(x, y, noise):
+    """No score above -inf; the first number stands behind NaNs, or nowhere."""
+    x, h = x.copy(), np.full_like(noise, -np.inf)
+    h[: 2 * len(y) // 3] = np.nan
+    x[len(x) // 2] = np.nan
+    return x, y, h
+
+
+def _infinite_heights(x, y, noise):
+    h = noise.copy()
+    h[len(y) // 2 :: 5] = np.inf
+    return x, y, h
+
+
+# What the golden file does not hold: name -> (shape, how to spoil the base case).
+HARD = {
+    "no dimension": ((5, 9, 0), lambda x, y, noise: (x, y, noise)),
+    "whole panels": ((128, 256, 15), lambda x, y, noise: (x, y, noise)),
+    "over panels": ((130, 1100, 17), lambda x, y, noise: (x, y, noise)),
+    "many duplicates": ((70, 900, 5), lambda x, y, n: (x, y[np.arange(900) // 2 % 180], n * 0)),
+    "signed zeros": ((15, 200, 3), _signed_zeros),
+    "not numbers": ((35, 300, 9), _not_numbers),
+    "dead behind nan": ((21, 390, 6), _dead_behind_nan),
+    "nothing but nan": ((12, 150, 4), lambda x, y, noise: (x, y, noise * np.float32(np.nan))),
+    "infinite heights": ((17, 260, 12), _infinite_heights),
+    "subnormal scores": (
+        (50, 140, 21),
+        lambda x, y, n: (x * n.dtype.type(1e-22), y * n.dtype.type(1e-22), n * 0),
+    ),
+}
+
+
+def hard_case(name, dtype="f4"):
+    """x, y, h of a case of HARD."""
+    shape, spoil = HARD[name]
+    return tuple(np.ascontiguousarray(a, dtype=dtype) for a in spoil(*base(shape)))

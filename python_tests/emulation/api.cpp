@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// The launchers of csrc/cuda as C functions, for ctypes. Each returns null, or what was thrown.
+#include <initializer_list>
+#include <string>
+
+#include "cuda/cell_mass.h"
+#include "cuda/heights_adam_solve.h"
+#include "cuda/heights_adam_step.h"
+#include "cuda/power_argmax.h"
+#include "cuda/source_samples.h"
+#include "planted.h"
+
+namespace {
+using namespace otcuda;
+
+std::string message;
+
+template <class F>
+const char* guarded(F f) {
+  try {
+    f();
+    return nullptr;
+  } catch (const std::exception& e) {
+    return (message = e.what()).c_str();
+  }
+}
+
+TensorView view(void* data, DType dtype, std::initializer_list<int64_t> shape) {
+  TensorView v;
+  v.data = data;
+  v.dtype = dtype;
+  v.device = Device::cuda;
+  for (int64_t n : shape) v.shape[v.ndim++] = n;
+  for (int64_t k = v.ndim, stride = 1; k-- > 0; stride *= v.shape[k]) v.strides[k] = stride;
+  return v;
+}
+DType real(int64_t is_double) { return is_double ? DType::f64 : DType::f32; }
+}  // namespace
+
+extern "C" {
+int64_t emulated_power_argmax_workspace(int64_t is_double, int64_t B, int64_t N, int64_t D) {
+  return cuda::power_argmax_workspace(real(is_double), B, N, D);
+}
+const char* emulated_power_argmax(int64_t is_double, int64_t B, int64_t N, int64_t D, void* x,
+                                  void* y, void* h, void* value, void* index, void* workspace,
+                                  int64_t bytes) {
+  return guarded([&] {
+    const DType t = real(is_double);
+    cuda::power_argmax(view(x, t, {B, D}), view(y, t, {N, D}), view(h, t, {N}), view(value, t, {B}),
+                       view(index, DType::i64, {B}), view(workspace, DType::u8, {bytes}), 0);
+  });
+}
+int64_t emulated_cell_mass_workspace(int64_t N, int64_t weighted) {
+  return cuda::cell_mass_workspace(N, weighted != 0);
+}
+const char* emulated_cell_mass_counts(int64_t B, int64_t N, void* index, void* mass,
+                                      void* workspace, int64_t bytes) {
+  return guarded([&] {
+    cuda::cell_mass_counts(view(index, DType::i64, {B}), view(mass, DType::i64, {N}),
+                           view(workspace, DType::u8, {bytes}), 0);
+  });
+}
+const char* emulated_cell_mass_sums(int64_t is_double, int64_t B, int64_t N, void* index,
+                                    void* weights, void* mass, void* workspace, int64_t bytes) {
+  return guarded([&] {
+    cuda::cell_mass_sums(view(index, DType::i64, {B}), view(weights, real(is_double), {B}),
+                         view(mass, real(is_double), {N}), view(workspace, DType::u8, {bytes}), 0);
+  });
+}
+const char* emulated_source_samples(int64_t is_double, int64_t B, int64_t D, int64_t source,
+                                    uint64_t seed, uint64_t stream, uint64_t offset, void* out) {
+  return guarded([&] {
+    cuda::source_samples({SourceKind(source), seed, stream, offset},
+                         view(out, real(is_double), {B, D}), 0);
+  });
+}
+const char* emulated_heights_adam_step(int64_t is_double, int64_t N, int64_t step, double lr,
+                                       double beta1, double beta2, double eps, void* h, void* m,
+                                       void* v, void* mass, void* nu) {
+  return guarded([&] {
+    const DType t = real(is_double);
+    cuda::heights_adam_step(view(h, t, {N}), view(m, t, {N}), view(v, t, {N}), view(mass, t, {N}),
+                            view(nu, t, {N}), {lr, beta1, beta2, eps}, step, 0);
+  });
+}
+int64_t emulated_heights_adam_solve_workspace(int64_t is_double, int64_t N, int64_t D,
+                                              int64_t batch) {
+  return cuda::heights_adam_solve_workspace(real(is_double), N, D, batch);
+}
+// lr and step lie in host memory, so they come as addresses; the callback stops after `steps`.
+const char* emulated_heights_adam_solve(int64_t is_double, int64_t N, int64_t D, int64_t batch,
+                                        int64_t iterations, int64_t source, int64_t seed,
+                                        int64_t bias_correction, int64_t stop_after, int64_t lr,
+                                        int64_t step, void* y, void* nu, void* h, void* m, void* v,
+                                        void* chi2, void* workspace, int64_t bytes) {
+  return guarded([&] {
+    const DType t = real(is_double);
+    const cuda::SolveArguments arguments{view(y, t, {N, D}),
+                                         view(nu, t, {N}),
+                                         view(h, t, {N}),
+                                         view(m, t, {N}),
+                                         view(v, t, {N}),
+                                         view(chi2, DType::f64, {iterations}),
+                                         reinterpret_cast<const double*>(lr),
+                                         reinterpret_cast<int64_t*>(step),
+                                         SourceKind(source),
+                                         uint64_t(seed),
+                                         batch,
+                                         bias_correction != 0,
+                                         {0.0, 0.9, 0.999, 1e-8}};
+    Poll poll;
+    if (stop_after > 0) {
+      // A Poll calls back every 10 ms; this one must not depend on time.
+      poll = Poll([&](double progress) { return progress * double(iterations) < stop_after; });
+    }
+    cuda::heights_adam_solve(arguments, view(workspace, DType::u8, {bytes}), &poll, 0);
+  });
+}
+const char* emulated_planted(int64_t bug, void* in, void* out, int64_t n, void* total) {
+  return guarded([&] {
+    planted(int(bug), static_cast<const float*>(in), static_cast<float*>(out), int(n),
+            static_cast<unsigned*>(total));
+  });
+}
+}

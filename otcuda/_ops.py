@@ -470,7 +470,6 @@ def _empty_symbols(
     symbols = np.empty(shape, np.dtype(dtype).newbyteorder("="))
     return symbols, None if index is None else index.reshape(-1)
 
-
     return np.empty(
         shape, np.dtype(dtype).newbyteorder("=")
     ), None if index is None else index.reshape(-1)

@@ -7,9 +7,9 @@ import ctypes
 
 import numpy as np
 import pytest
+from emulation.emulator import EmulationError, InOut, Output, aligned
 
 import otcuda
-from emulation.emulator import EmulationError, InOut, Output, aligned
 
 SOURCES = ["normal", "uniform", "gaussian_cdf"]
 
@@ -29,7 +29,9 @@ def test_samples_are_those_of_the_cpu(B, D, offset, source, dtype, emulator):
 @pytest.mark.parametrize("step", [0, 1, 5000])
 def test_a_step_is_that_of_the_cpu(step, dtype, emulator):
     rng = np.random.default_rng(step)
-    h, m, v, mass, nu = (aligned(np.abs(rng.normal(size=(5, 600))).astype(dtype)[k]) for k in range(5))
+    h, m, v, mass, nu = (
+        aligned(np.abs(rng.normal(size=(5, 600))).astype(dtype)[k]) for k in range(5)
+    )
     h[::7] = -np.inf
     state = [a.copy() for a in (h, m, v)]
     otcuda.heights_adam_step(*state, mass, nu, step, lr=0.03)

@@ -172,8 +172,12 @@ def train(talk: Talk, folder: str, as_json: bool, minutes: float | None, **optio
     RUN gets a log (log.jsonl), checkpoints and sample pictures; a run that was killed loses at most
     the steps since its last checkpoint.
     """
+    from otcuda import evaluation
     from otcuda.training import driver
 
+    folder_of_networks = options.pop("networks")
+    if folder_of_networks:
+        options["networks"] = evaluation.Perceptual(folder_of_networks)
     with wrong_usage():
         settings = driver.read_settings(Path(folder), **options)
     seconds = None if minutes is None else 60 * minutes

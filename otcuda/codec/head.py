@@ -27,7 +27,7 @@ from otcuda.codec.networks import NET_SCALE, CodecConfig, ResidualBlock, conv, z
 from otcuda.errors import ArgumentError, ShapeError
 
 FEATURE_STRIDE = 8  # pixels a position of the features
-BLOCKS = 2  # residual blocks of the head
+BLOCKS = 1  # residual blocks of the head
 COARSE_NOISE, FINE_NOISE = 4, 4  # noise planes at 1/8 and at full resolution
 FINE_WIDTH = 8  # channels at full resolution
 LATTICE_LAGS = (8, 16)  # periods that a pixel shuffle and the latent grid can leave behind

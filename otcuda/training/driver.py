@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import shutil
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ import torch
 from torch import Tensor
 
 from otcuda._io import atomic_write
+from otcuda.codec.head import PerceptualHead
+from otcuda.codec.model import digest_of
 from otcuda.codec.networks import Codec
 from otcuda.errors import ArgumentError, BackendError
 from otcuda.training.autoencoder import (
@@ -38,7 +41,12 @@ from otcuda.training.data import (
     pictures_in,
     read_picture,
 )
+from otcuda.training.entropy import EntropyConfig, EntropyStage
+from otcuda.training.gan import GanConfig, GanInputs, GanStage
 from otcuda.training.loop import Callback, LoopConfig, Stage, run_stage
+from otcuda.training.noise import NoiseConfig, NoiseStage
+from otcuda.training.release import assemble, fixed_tables
+from otcuda.training.transport import TransportConfig, TransportStage, parts_of
 
 PRESETS = ("low", "paper")
 STARTS = ("klt", "shipped")
@@ -47,7 +55,7 @@ HELD_OUT = 16  # most pictures that are taken from the training set to judge by
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is made of; all but `stages`, `networks` and `threads` stays in `run.json`.
+    """What a run is made of; all but `stages`, `networks`, `threads` stays in `run.json`.
 
     Attributes:
         sources: folders of pictures, each `FOLDER` or `FOLDER=WEIGHT`.
@@ -56,7 +64,7 @@ class Settings:
         changes: settings by stage (or "loop"), in place of those of the preset.
         start: first weights of the auto-encoder: "klt", "shipped" or a weights file.
         stages: to run, in order.
-        networks: folder of the metric networks, for stage `gan`.
+        networks: feature network of stage `gan` (`otcuda.training.texture.FeatureNetwork`).
         threads: of torch; None leaves it alone.
     """
 
@@ -66,7 +74,7 @@ class Settings:
     changes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     start: str = "klt"
     stages: tuple[str, ...] = ()
-    networks: str | None = None
+    networks: Any = None
     threads: int | None = None
 
 
@@ -145,9 +153,13 @@ def train(
             if left is not None and left <= 0:
                 return False, False
             loop = dataclasses.replace(configured("loop", settings), max_seconds=left)
+            if name != "autoencoder":
+                run.forget_if_stale(name)
             if not run_stage(STAGES[name].build(run), folder, loop, callback):
                 late = seconds is not None and time.monotonic() - start >= seconds
                 return False, not late
+        if settings.stages != ("autoencoder",):
+            export(folder, settings, callback)
     return True, False
 
 
@@ -197,6 +209,21 @@ class Run:
         net.load_state_dict(part(tensors, "average."))
         return net.eval()
 
+    def forget_if_stale(self, stage: str) -> None:
+        """Remove what a stage made from an auto-encoder that has been trained on since."""
+        home = self.folder / stage
+        mark, digest = home / "base.txt", _digest(self.trained_net())
+        if mark.is_file() and mark.read_text() != digest:
+            shutil.rmtree(home)
+            self._say(f"the auto-encoder has changed: stage {stage} begins anew")
+        home.mkdir(exist_ok=True)
+        atomic_write(mark, digest.encode())
+
+    @property
+    def feature_network(self) -> Any:
+        """The feature network that the caller passed on, or None: see `Settings.networks`."""
+        return self.settings.networks
+
     def tensors(self, stage: str) -> dict[str, Tensor]:
         """What an earlier stage left in its newest checkpoint.
 
@@ -230,11 +257,81 @@ def _autoencoder(run: Run) -> Stage:
     return AutoencoderStage(run.first_net(), run.pictures, run.held_out, config)
 
 
+def _entropy(run: Run) -> EntropyStage:
+    return EntropyStage(run.trained_net(), run.pictures, run.held_out, run.config("entropy"))
+
+
+def _noise(run: Run) -> NoiseStage:
+    return NoiseStage(run.trained_net(), run.pictures, run.held_out, run.config("noise"))
+
+
+def _transport(run: Run) -> Stage:
+    noise = _noise(run)
+    noise.load(run.tensors("noise"), {})
+    if noise.law is None:
+        raise ArgumentError(f"stage noise of {run.folder} is not done")
+    synthesis = run.trained_net().synthesis
+    return TransportStage(noise.law, noise.latents, synthesis, run.config("transport"))
+
+
+def _gan(run: Run) -> GanStage:
+    sampler, codebook = parts_of(run.tensors("transport"))
+    if sampler is None or codebook is None:
+        raise ArgumentError(f"stage transport of {run.folder} is not done")
+    net = run.trained_net()
+    inputs = GanInputs(
+        net,
+        run.pictures,
+        run.held_out,
+        run.config("noise"),
+        sampler,
+        codebook,
+        run.feature_network,
+    )
+    torch.manual_seed(run.config("gan").seed)
+    return GanStage(PerceptualHead(net.config), inputs, run.config("gan"))
+
+
 STAGES: dict[str, Entry] = {
     "autoencoder": Entry(
         lambda preset: paper_preset() if preset == "paper" else AutoencoderConfig(), _autoencoder
     ),
+    "entropy": Entry(lambda _: EntropyConfig(), _entropy),
+    "noise": Entry(lambda _: NoiseConfig(), _noise),
+    "transport": Entry(lambda _: TransportConfig(), _transport),
+    "gan": Entry(lambda _: GanConfig(), _gan),
 }
+
+
+def export(folder: Path, settings: Settings, callback: Callback = lambda _: None) -> Path | None:
+    """Write `weights.safetensors` of a run whose stage `entropy` is done, else nothing.
+
+    What later stages have not made yet is left out: the sampler and the perceptual head.
+
+    Returns:
+        The path written, or None.
+    """
+    if newest_checkpoint(folder / "entropy") is None:
+        return None
+    run = Run(folder, settings, callback)
+    entropy, net = _entropy(run), run.trained_net()
+    entropy.load(*newest_checkpoint(folder / "entropy"))
+    transport = newest_checkpoint(folder / "transport")
+    head = None
+    if (folder / "gan" / "best.safetensors").is_file():
+        tensors, _ = load_checkpoint(folder / "gan" / "best.safetensors")
+        head = PerceptualHead(net.config)
+        head.load_state_dict(part(tensors, "average."))
+    callback({"say": "fitting the codebooks of the fixed mode"})
+    tables = fixed_tables(net, run.pictures)
+    steps = newest_checkpoint(folder / "autoencoder")
+    training = {"autoencoder_steps": steps[1]["step"] if steps else 0, "preset": settings.preset}
+    parts = transport[0] if transport else None
+    model = assemble(net, entropy.arrays(), tables, parts, head, training)
+    path = folder / "weights.safetensors"
+    model.save(path)
+    callback({"say": f"{path}: {model}"})
+    return path
 
 
 # --- settings -------------------------------------------------------------------------------------
@@ -305,7 +402,7 @@ def _stored(folder: Path) -> dict[str, Any]:
 
 
 def _store(folder: Path, settings: Settings) -> None:
-    record = dataclasses.asdict(settings)
+    record = dataclasses.asdict(dataclasses.replace(settings, networks=None))
     for name in ("stages", "networks", "threads"):
         del record[name]
     record["torch"] = torch.__version__
@@ -321,6 +418,10 @@ def _locked(folder: Path) -> Iterator[None]:
         except OSError:
             raise ArgumentError(f"another process is training {folder}") from None
         yield
+
+
+def _digest(net: Codec) -> str:
+    return digest_of({k: v.detach().numpy() for k, v in net.state_dict().items()})
 
 
 def _model(path: str | None) -> Any:

@@ -59,7 +59,6 @@ def test_round_trip_and_more_bits_are_closer(part):
         payload = fixed.encode(part, x, number)
         decoded, step = fixed.decode(part, payload, number, (128, 128))
         assert step == 190
-        assert fixed.encode(part, decoded, number) == payload or number == 0
         errors.append(np.square(decoded - x).mean())
     assert errors[1] < errors[0] < x.var()
 

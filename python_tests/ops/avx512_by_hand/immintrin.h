@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// The AVX-512 intrinsics of power_argmax_avx512.cpp, lane by lane as Intel's guide defines them, so that the
+// file runs on any CPU. An intrinsic that is not here does not compile: add it from the guide.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+struct __m512 {
+  float lane[16];
+};
+struct __m512d {
+  double lane[8];
+};
+struct __m512i {
+  char byte[64];
+};
+using __mmask16 = uint16_t;
+using __mmask8 = uint8_t;
+
+enum { _CMP_NLE_UQ = 6, _CMP_ORD_Q = 7 };
+
+inline bool compare(double a, double b, int predicate) {
+  return predicate == _CMP_NLE_UQ ? !(a <= b) : !std::isnan(a) && !std::isnan(b);
+}
+
+inline void check_aligned(const void* pointer) {
+  if (reinterpret_cast<uintptr_t>(pointer) % 64 != 0) __builtin_trap();  // as the hardware would
+}
+
+#define FLOATS(suffix, Vector, T, kLanes, Mask)                                                  \
+  inline Vector _mm512_set1_##suffix(T a) {                                                      \
+    Vector r;                                                                                    \
+    for (T& lane : r.lane) lane = a;                                                             \
+    return r;                                                                                    \
+  }                                                                                              \
+  inline Vector _mm512_load_##suffix(const T* from) {                                            \
+    check_aligned(from);                                                                         \
+    Vector r;                                                                                    \
+    std::memcpy(&r, from, 64);                                                                   \
+    return r;                                                                                    \
+  }                                                                                              \
+  inline void _mm512_store_##suffix(T* to, Vector a) {                                           \
+    check_aligned(to);                                                                           \
+    std::memcpy(to, &a, 64);                                                                     \
+  }                                                                                              \
+  inline Vector _mm512_fmadd_##suffix(Vector a, Vector b, Vector c) {                            \
+    for (int k = 0; k < kLanes; ++k) c.lane[k] = std::fma(a.lane[k], b.lane[k], c.lane[k]);      \
+    return c;                                                                                    \
+  }                                                                                              \
+  inline Vector _mm512_add_##suffix(Vector a, Vector b) {                                        \
+    for (int k = 0; k < kLanes; ++k) a.lane[k] += b.lane[k];                                     \
+    return a;                                                                                    \
+  }                                                                                              \
+  /* The second operand where either is NaN and where both are zeros. */                         \
+  inline Vector _mm512_maskz_max_##suffix(Mask mask, Vector a, Vector b) {                       \
+    Vector r;                                                                                    \
+    for (int k = 0; k < kLanes; ++k) {                                                           \
+      r.lane[k] = (mask >> k & 1) == 0 ? T(0) : a.lane[k] > b.lane[k] ? a.lane[k] : b.lane[k];   \
+    }                                                                                            \
+    return r;                                                                                    \
+  }                                                                                              \
+  inline Mask _mm512_cmp_##suffix##_mask(Vector a, Vector b, int predicate) {                    \
+    Mask mask = 0;                                                                               \
+    for (int k = 0; k < kLanes; ++k) mask |= Mask(compare(a.lane[k], b.lane[k], predicate) << k); \
+    return mask;                                                                                 \
+  }                                                                                              \
+  inline Mask _mm512_mask_cmp_##suffix##_mask(Mask mask, Vector a, Vector b, int predicate) {    \
+    return mask & _mm512_cmp_##suffix##_mask(a, b, predicate);                                   \
+  }                                                                                              \
+  inline Vector _mm512_mask_mov_##suffix(Vector source, Mask mask, Vector a) {                   \
+    for (int k = 0; k < kLanes; ++k) {                                                           \
+      if (mask >> k & 1) source.lane[k] = a.lane[k];                                             \
+    }                                                                                            \
+    return source;                                                                               \
+  }
+FLOATS(ps, __m512, float, 16, __mmask16)
+FLOATS(pd, __m512d, double, 8, __mmask8)
+#undef FLOATS
+
+inline __m512i _mm512_load_si512(const void* from) {
+  check_aligned(from);
+  __m512i r;
+  std::memcpy(&r, from, 64);
+  return r;
+}
+
+inline void _mm512_store_si512(void* to, __m512i a) {
+  check_aligned(to);
+  std::memcpy(to, &a, 64);
+}
+
+#define INTEGERS(suffix, T, Mask)                                                   \
+  inline __m512i _mm512_set1_##suffix(T a) {                                        \
+    __m512i r;                                                                      \
+    for (size_t k = 0; k < 64 / sizeof(T); ++k) std::memcpy(r.byte + k * sizeof(T), &a, sizeof(T)); \
+    return r;                                                                       \
+  }                                                                                 \
+  inline __m512i _mm512_mask_mov_##suffix(__m512i source, Mask mask, __m512i a) {   \
+    for (size_t k = 0; k < 64 / sizeof(T); ++k) {                                   \
+      if (mask >> k & 1) std::memcpy(source.byte + k * sizeof(T), a.byte + k * sizeof(T), sizeof(T)); \
+    }                                                                               \
+    return source;                                                                  \
+  }
+INTEGERS(epi32, int32_t, __mmask16)
+INTEGERS(epi64, int64_t, __mmask8)
+#undef INTEGERS

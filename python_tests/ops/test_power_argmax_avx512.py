@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The AVX-512 file of power_argmax on any CPU, intrinsics done by hand; no tile spills."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import argmax_cases
+import numpy as np
+import pytest
+
+import otcuda
+
+HERE = Path(__file__).parent
+CSRC = HERE.parents[1] / "csrc"
+
+pytestmark = [
+    pytest.mark.slow,  # compiles for some seconds
+    pytest.mark.skipif(
+        shutil.which("g++") is None or not CSRC.is_dir(), reason="needs g++ and the sources"
+    ),
+]
+
+
+FLAGS = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+LEVEL_FLAGS = {
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],
+}
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    library = tmp_path_factory.mktemp("avx512") / "panel.so"
+    folders = [f"-I{HERE / 'avx512_by_hand'}", f"-I{CSRC}"]
+    source = HERE / "avx512_by_hand" / "panel.cpp"
+    subprocess.run(
+        ["g++", *FLAGS, "-O1", "-shared", "-w", *folders, source, "-o", library], check=True
+    )
+    return ctypes.CDLL(str(library))
+
+
+def aligned(shape, dtype):
+    """Zeros whose first byte lies at a multiple of 64."""
+    count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.zeros(count + 64, "u1")
+    begin = -raw.ctypes.data % 64
+    return raw[begin : begin + count].view(dtype).reshape(shape)
+
+
+def scan(kernel, x, y, h):
+    """One panel over every block of samples: what power_argmax.cpp does with a level."""
+    width = "f32" if x.dtype == np.float32 else "f64"
+    block = getattr(kernel, f"samples_{width}")()
+    D, values, indices = x.shape[1], [], []
+    y, h = np.ascontiguousarray(y), np.ascontiguousarray(h)
+    for begin in range(0, len(x), block):
+        part = x[begin : begin + block]
+        packed = aligned((max(D, 1), block), x.dtype)
+        packed[:D, : len(part)] = part.T
+        best, index = aligned(block, x.dtype), aligned(block, "i4" if width == "f32" else "i8")
+        best[:], index[:] = np.nan, -1
+        arrays = [ctypes.c_void_p(a.ctypes.data) for a in (packed, y, h, best, index)]
+        sizes = ctypes.c_int64(len(y)), ctypes.c_int64(D)
+        getattr(kernel, f"panel_{width}")(*arrays[:3], *sizes, *arrays[3:])
+        values.append(best[: len(part)].copy())
+        indices.append(index[: len(part)].astype("i8"))
+    return np.concatenate(values), np.concatenate(indices)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_golden_cases_have_the_bits_of_the_portable_level(kernel, dtype):
+    otcuda.set_simd_level("portable")
+    shapes = [shape for shape in argmax_cases.SHAPES if np.prod(shape) < 200_000]
+    for name, *arrays in argmax_cases.cases(shapes):
+        x, y, h = (a.astype(dtype) for a in arrays)
+        value, index = scan(kernel, x, y, h)
+        want_value, want_index = otcuda.power_argmax(x, y, h)
+        assert index.tolist() == want_index.tolist(), name
+        numbers = ~np.isnan(want_value)
+        assert value[numbers].tobytes() == want_value[numbers].tobytes(), name
+        assert np.isnan(value[~numbers]).all(), name
+    otcuda.set_simd_level("auto")
+
+
+@pytest.mark.parametrize("N", range(1, 14))
+def test_every_remainder_of_targets(kernel, N):
+    rng = np.random.default_rng(N)
+    x, y, h = (rng.integers(-8, 9, size).astype("f4") for size in ((130, 3), (N, 3), N))
+    value, index = scan(kernel, x, y, h)
+    want_value, want_index = otcuda.power_argmax(x, y, h)
+    assert index.tolist() == want_index.tolist()
+    assert value.tolist() == want_value.tolist()
+
+
+def inner_loops(path):
+    """Instructions of each innermost loop, by the jumps back in the disassembly."""
+    text = subprocess.check_output(["objdump", "-d", "--no-show-raw-insn", path], text=True)
+    lines = re.findall(r"^\s+([0-9a-f]+):\t(.*)$", text, re.MULTILINE)
+    place = {int(address, 16): k for k, (address, _) in enumerate(lines)}
+    for k, (address, instruction) in enumerate(lines):
+        jump = re.match(r"j\w+\s+([0-9a-f]+)", instruction)
+        if jump and int(jump[1], 16) <= int(address, 16) and int(jump[1], 16) in place:
+            body = [instruction for _, instruction in lines[place[int(jump[1], 16)] : k]]
+            if not any(re.match("j", instruction) for instruction in body):
+                yield body
+
+
+@pytest.mark.parametrize(("level", "sums"), [("avx2", 12), ("avx512", 24)])
+def test_the_tile_of_power_argmax_stays_in_registers(level, sums, tmp_path):
+    source, target = CSRC / "cpu" / f"power_argmax_{level}.cpp", tmp_path / "kernel.o"
+    flags = [*FLAGS, *LEVEL_FLAGS[level], "-O3", f"-I{CSRC}"]
+    subprocess.run(["g++", *flags, "-c", source, "-o", target], check=True)
+    tiles = 0
+    for body in inner_loops(target):
+        if sum("vfmadd" in instruction for instruction in body) == sums:
+            tiles += 1
+            assert not any(re.match(r"vmov\w+\s+%[xyz]mm\d+,.*\(", line) for line in body)
+            assert not any("(%rsp" in line for line in body)
+            assert len(body) < 2 * sums
+    assert tiles == 2  # float and double

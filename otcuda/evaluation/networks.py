@@ -238,10 +238,9 @@ def _l2_pool(x: Tensor) -> Tensor:
 def _unit(x: Tensor) -> Tensor:
     """Features of each place on the unit sphere; a place without any stays zero.
 
-    The root is taken of a positive number: at zero its gradient would be infinite, and a loss NaN.
+    The root's infinite gradient there ends in a ReLU that did not fire, whose own is zero.
     """
-    square = x.square().sum(1, keepdim=True)
-    return x / (square.clamp_min(1e-30).sqrt() + 1e-10)
+    return x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10)
 
 
 def _lpips(a: Taps, b: Taps, heads: list[Tensor]) -> Tensor:

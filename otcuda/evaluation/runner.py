@@ -185,7 +185,7 @@ class _Run:
     def aim(self, budget_bytes: int | None, bpp: float) -> None:
         """The budget of each picture, and the target rate."""
         for picture, area in zip(self.pictures, self.areas, strict=True):
-            # 0.03 x 400 / 8 is a hair under 1.5; a whole number must not lose a byte so
+            # 0.57 * 800 / 8 is a hair under 57, and no byte may be lost by that
             self.budgets[picture.name] = budget_bytes or math.floor(bpp * area / 8 + 1e-9)
         if budget_bytes:
             bpp = float(np.mean([8 * budget_bytes / area for area in self.areas]))

@@ -144,6 +144,7 @@ def test_a_format_that_is_not_built_in_is_named(photograph):
 
 def test_scales_are_written_in_the_codec_s_words():
     assert CODECS["jpeg"].label(0) == "quality 1"
+    assert CODECS["avif"].constant.options(7)["max_threads"] == 1  # the bytes depend on it
     assert CODECS["avif"].label(CODECS["avif"].finest) == "quality 100"
     assert CODECS["jpeg2000"].label(115) == "21.5 dB"
     rates: Scale = CODECS["jpeg2000"].filled

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""otcuda beside Pillow's codecs on a folder of pictures: the quality table, and interleaved times.
+
+python benchmarks/codec.py kodak --data DIR [--networks DIR] [--rounds 5] [--timed 2]
+
+Without arguments on the bundled photograph, so that `make bench` needs no data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from typing import Any
+
+import harness
+
+from otcuda._io import atomic_write
+from otcuda.errors import BudgetError
+from otcuda.evaluation import CODECS, OtcudaCodec, PictureSet, evaluate, find_pictures, table
+from otcuda.evaluation.baselines import Codec, fill
+
+PACKAGES = ("otcuda", "numpy", "pillow", "torch")
+
+
+def rivals(names: Sequence[str]) -> dict[str, Codec]:
+    """Codecs by name; `otcuda-e2` is our codec at effort 2."""
+    found: dict[str, Codec] = {}
+    for name in names:
+        ours = re.fullmatch(r"otcuda(-e([0-9]))?", name)
+        if ours:
+            found[name] = OtcudaCodec(**({"effort": int(ours[2])} if ours[1] else {}))
+            found[name].name = name
+        elif name in CODECS:
+            found[name] = CODECS[name]
+        else:
+            raise SystemExit(f"{name} is none of otcuda, otcuda-e0, ..., {', '.join(CODECS)}")
+    return found
+
+
+def best_file(codec: Codec, image: Any, budget_bytes: int) -> bytes:
+    """What a user waits for: the file within the budget, or the coarsest where there is none."""
+    try:
+        return fill(codec, image, budget_bytes).blob
+    except BudgetError:
+        return codec.encode(image, 0)
+
+
+def cases(codecs: dict[str, Codec], images: dict[str, Any], bpp: float) -> Iterator[harness.Case]:
+    for name, image in images.items():
+        pixels = image.shape[0] * image.shape[1]
+        budget = int(bpp * pixels / 8)
+        blobs = {rival: best_file(codec, image, budget) for rival, codec in codecs.items()}
+        encoders = {
+            rival: lambda c=codec, x=image, n=budget: best_file(c, x, n)
+            for rival, codec in codecs.items()
+        }
+        decoders = {
+            rival: lambda c=codec, b=blobs[rival]: c.decode(b) for rival, codec in codecs.items()
+        }
+        notes = {"bytes": {rival: len(blob) for rival, blob in blobs.items()}}
+        yield harness.Case(f"{name} encode", (), pixels / 1e6, "MP/s", encoders, notes)
+        yield harness.Case(f"{name} decode", (), pixels / 1e6, "MP/s", decoders, notes)
+
+
+def pictures(given: argparse.Namespace) -> PictureSet:
+    if given.pictures is not None:
+        return find_pictures(given.pictures, given.data)
+    with resources.as_file(resources.files("otcuda") / "data" / "demo.jpg") as path:
+        return find_pictures(path)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pictures", nargs="?", help="a data set or a folder")
+    parser.add_argument("--data", help="folder of the named set")
+    parser.add_argument("--networks", help="folder of the metric networks")
+    parser.add_argument("--bpp", type=float, default=0.03)
+    parser.add_argument("--codecs", nargs="+", default=["otcuda", *CODECS])
+    parser.add_argument("--timed", type=int, default=2, help="pictures that are timed")
+    parser.add_argument("--rounds", type=int, default=3, help="after one that is dropped")
+    parser.add_argument("--least", type=float, default=0.02, help="CPU seconds a measurement")
+    parser.add_argument("--machine", default=platform.machine(), help="part of the result's name")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = arguments()
+    codecs = rivals(given.codecs)
+    networks = None
+    if given.networks:
+        from otcuda.evaluation import Perceptual
+
+        networks = Perceptual(given.networks)
+    found = pictures(given)
+    result = evaluate(
+        found,
+        list(codecs.values()),
+        bpp=given.bpp,
+        networks=networks,
+        callback=lambda done, total, what: print(f"{done}/{total} {what}", file=sys.stderr),
+    )
+    print(table(result))
+    skipped = {fault.file for fault in result.skipped}
+    readable = [p for p in found.pictures if p.name not in skipped]
+    images = {p.name: p.read() for p in readable[: given.timed]}
+    rows = []
+    for case in cases(codecs, images, given.bpp):
+        rows.append(harness.measure(case, given.rounds, given.least))
+        rates = "  ".join(f"{k} {v['median']:.4g}" for k, v in rows[-1]["rates"].items())
+        print(f"{case.name:24s} {case.unit:6s} {rates}", flush=True)
+    written = {"op": "codec", "clock": "cpu", **harness.environment(PACKAGES), "rows": rows}
+    written["quality"] = {k: v for k, v in result.to_json().items() if k != "rows"}
+    path = harness.RESULTS / f"codec.{given.machine}.json"
+    harness.RESULTS.mkdir(exist_ok=True)
+    atomic_write(path, (json.dumps(written, indent=1, allow_nan=False) + "\n").encode())
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

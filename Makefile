@@ -2,9 +2,10 @@
 PYTHON ?= python
 JOBS ?= 2
 BUILD ?= build/dev
+RUN ?= runs/background
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
 
 dev:  ## fast in-place build: build/dev, then otcuda/_C*.so
 	cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$$($(PYTHON) -c 'import sys; print(sys.executable)') -Dpybind11_DIR=$$($(PYTHON) -m pybind11 --cmakedir) $(CMAKE_ARGS) && cmake --build $(BUILD) -j $(JOBS) && cmake --install $(BUILD) --component python --prefix .
@@ -21,6 +22,9 @@ lint:  ## ruff, clang-format, import-linter
 format:  ## rewrite Python and C++ in house style
 	$(PYTHON) -m ruff check --fix . ; $(PYTHON) -m ruff format . && git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs clang-format -i
 
+train-background:  ## train at lowest priority on one thread, detached: DATA=folder RUN=folder; goes on where it stopped
+	mkdir -p $(RUN) && OMP_NUM_THREADS=1 nohup setsid $$(command -v ionice >/dev/null && echo ionice -c 3) nice -n 19 $(PYTHON) -m otcuda train $(RUN) $(if $(DATA),--data $(DATA)) --start shipped --threads 1 $(TRAIN) >>$(RUN)/train.txt 2>&1 & echo "training in the background; tail -f $(RUN)/train.txt"
+
 bench:  ## benchmarks into benchmarks/results
 	for each in benchmarks/*.py; do test $$each = benchmarks/harness.py || $(PYTHON) $$each || exit 1; done
 
@@ -30,5 +34,5 @@ cuda:  ## compile the CUDA half, warnings as errors; needs nvcc, no card
 golden:  ## rewrite the golden files and print the difference
 	$(PYTHON) tools/make_golden.py && git diff --stat -- python_tests/golden
 
-.PHONY: help dev test test-all lint format bench cuda golden
+.PHONY: help dev test test-all lint format train-background bench cuda golden
 .DEFAULT_GOAL := help

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save
 from torch import Tensor
 
 from otcuda._io import atomic_write
@@ -247,6 +249,19 @@ class Entry:
     build: Callable[[Run], Stage]
 
 
+def _fixed_tables(run: Run, net: Codec, callback: Callback) -> dict[str, Any]:
+    """Codebooks of the fixed mode; kept in the run folder while the networks stay the same."""
+    kept, digest = run.folder / "fixed.safetensors", _digest(net)
+    if kept.is_file():
+        with safe_open(kept, framework="np") as file:
+            if (file.metadata() or {}).get("base") == digest:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    callback({"say": "fitting the codebooks of the fixed mode"})
+    tables = fixed_tables(net, run.pictures)
+    atomic_write(kept, save(tables, metadata={"base": digest}))
+    return tables
+
+
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Tensors whose names start so, without the prefix."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -322,8 +337,7 @@ def export(folder: Path, settings: Settings, callback: Callback = lambda _: None
         tensors, _ = load_checkpoint(folder / "gan" / "best.safetensors")
         head = PerceptualHead(net.config)
         head.load_state_dict(part(tensors, "average."))
-    callback({"say": "fitting the codebooks of the fixed mode"})
-    tables = fixed_tables(net, run.pictures)
+    tables = _fixed_tables(run, net, callback)
     steps = newest_checkpoint(folder / "autoencoder")
     training = {"autoencoder_steps": steps[1]["step"] if steps else 0, "preset": settings.preset}
     parts = transport[0] if transport else None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,39 +70,40 @@ def heights_adam_step(
     [-0.05, 0.05]
     """
     arrays = {"h": h, "m": m, "v": v, "mass": mass, "nu": nu}
-    settings = (operator.index(step), float(lr), float(betas[0]), float(betas[1]), float(eps))
+    settings = operator.index(step), float(lr), float(betas[0]), float(betas[1]), float(eps)
     if not is_torch(h):
         check_writable("heights_adam_step", h=h, m=m, v=v)
-        _heights_adam_step(*as_numpy("heights_adam_step", **arrays), *settings, NumpyArrays)
+        _heights_adam_step(as_numpy("heights_adam_step", **arrays), settings, NumpyArrays)
         return
     check_torch("heights_adam_step", **arrays)
     if needs_dispatcher(*arrays.values()) and registered():
         sys.modules["torch"].ops.otcuda.heights_adam_step.default(*arrays.values(), *settings)
     else:
-        _heights_adam_step(*arrays.values(), *settings, TorchArrays)
+        _heights_adam_step(tuple(arrays.values()), settings, TorchArrays)
 
 
-def _check_heights_adam_step(arrays: Any, **tensors: Any) -> None:
-    check_shapes("heights_adam_step", **{name: (a, "N") for name, a in tensors.items()})
-    check_floats("heights_adam_step", arrays, **tensors)
+def _check_heights_adam_step(arrays: Any, *cells: Any) -> None:
+    named = dict(zip(("h", "m", "v", "mass", "nu"), cells, strict=True))
+    check_shapes("heights_adam_step", **{name: (a, "N") for name, a in named.items()})
+    check_floats("heights_adam_step", arrays, **named)
 
 
-def _heights_adam_step(h, m, v, mass, nu, step, lr, beta1, beta2, eps, arrays):
-    _check_heights_adam_step(arrays, h=h, m=m, v=v, mass=mass, nu=nu)
+def _heights_adam_step(cells: Sequence[Any], settings: tuple, arrays: Any) -> None:
+    """`cells` are h, m, v, mass, nu; `settings` step, lr, both betas, eps."""
+    _check_heights_adam_step(arrays, *cells)
     respect_torch_threads()
-    mass, nu = arrays.contiguous(mass), arrays.contiguous(nu)
-    native.heights_adam_step(*map(arrays.native, (h, m, v, mass, nu)), step, lr, beta1, beta2, eps)
-    arrays.wrote(h, m, v)
+    inputs = map(arrays.contiguous, cells[3:])
+    native.heights_adam_step(*map(arrays.native, (*cells[:3], *inputs)), *settings)
+    arrays.wrote(*cells[:3])
 
 
 @registers
 def _register_heights_adam_step(torch: Any, library: Any) -> None:
+    def kernel(*arguments):
+        _heights_adam_step(arguments[:5], arguments[5:], TorchArrays)
 
-    def kernel(h, m, v, mass, nu, step, lr, beta1, beta2, eps):
-        _heights_adam_step(h, m, v, mass, nu, step, lr, beta1, beta2, eps, TorchArrays)
-
-    def fake(h, m, v, mass, nu, step, lr, beta1, beta2, eps):
-        _check_heights_adam_step(TorchArrays, h=h, m=m, v=v, mass=mass, nu=nu)
+    def fake(*arguments):
+        _check_heights_adam_step(TorchArrays, *arguments[:5])
 
     schema = (
         "heights_adam_step(Tensor(a!) h, Tensor(b!) m, Tensor(c!) v, Tensor mass, Tensor nu, "

@@ -101,13 +101,19 @@ class LatentSampler:
 
     Args:
         law: of the pooled latents.
-        ot: solved problem with source "gaussian_cdf" and targets `law.targets(coordinates)`.
+        targets: `law.targets` of the coordinates of the crops, [N, D].
+        heights: of the solved problem with source "gaussian_cdf", [N].
         latents: decoded latents of the crops, [N, M, h, w]; None decodes the coordinates instead,
-            a thousandth of the size and a little smoother.
+            a hundredth of the size and a little smoother.
     """
 
-    def __init__(self, law: NoiseLaw, ot: SemiDiscreteOT, latents: Tensor | None = None) -> None:
-        self.law, self.ot, self._latents = law, ot, latents
+    def __init__(
+        self, law: NoiseLaw, targets: Tensor, heights: Tensor, latents: Tensor | None = None
+    ) -> None:
+        self.law, self.targets, self.heights = law, targets.float(), heights
+        self._latents = latents
+        self.ot = SemiDiscreteOT(self.targets, source="gaussian_cdf")
+        self.ot.heights = heights
 
     def draw(self, n: int, seed: int, extended: bool = True) -> LatentDraw:
         """Latents of fresh noise.
@@ -147,7 +153,7 @@ class LatentSampler:
         if self._latents is None:
             # The targets are coordinates in another unit: undo `law.targets`.
             unit = self.law.scale.square().mean() / self.law.scale
-            points = self.ot.y[indices] * unit
+            points = self.targets[indices] * unit
             return self.law.unpool((weights[..., None] * points).sum(1))
         chosen = self._latents[indices].float()
         return (weights[..., None, None, None] * chosen).sum(1)
@@ -155,7 +161,7 @@ class LatentSampler:
     def tensors(self) -> dict[str, Tensor]:
         """Everything a sampler is made of, to be saved."""
         whole = {f"law.{name}": tensor for name, tensor in self.law.tensors().items()}
-        whole |= {"targets": self.ot.y, "heights": self.ot.heights}
+        whole |= {"targets": self.targets, "heights": self.heights}
         return whole if self._latents is None else {**whole, "latents": self._latents}
 
     @staticmethod
@@ -167,9 +173,12 @@ class LatentSampler:
         """
         try:
             law = {k.removeprefix("law."): v for k, v in tensors.items() if k.startswith("law.")}
-            ot = SemiDiscreteOT(tensors["targets"].float(), source="gaussian_cdf")
-            ot.heights = tensors["heights"]
-            return LatentSampler(NoiseLaw.from_tensors(law), ot, tensors.get("latents"))
+            return LatentSampler(
+                NoiseLaw.from_tensors(law),
+                tensors["targets"],
+                tensors["heights"],
+                tensors.get("latents"),
+            )
         except KeyError as error:
             raise ModelMismatchError(f"these weights hold no sampler: {error} is missing") from None
 

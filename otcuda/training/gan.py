@@ -229,7 +229,7 @@ class GanStage:
         self._device, self._inputs = torch.device(device), inputs
         self._net = inputs.net.eval().requires_grad_(False).to(device)
         self._networks = inputs.networks or FilterBank()
-        self._codebook = inputs.codebook.to(device)
+        self._codebook = inputs.codebook
         self.head = head.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.head).requires_grad_(False)
         torch.manual_seed(config.seed)

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from otcuda import power_argmax
 from otcuda.codec.networks import to_rgb
 from otcuda.codec.sampling import LatentSampler, NoiseLaw
 from otcuda.errors import ArgumentError
@@ -75,22 +76,27 @@ class LabelCodebook:
 
     def labels(self, latents: Tensor) -> Tensor:
         """Cell of every position, int64 [B, h, w]."""
-        score = self.coordinates(latents) @ self.codes.T + self.heights
-        return score.argmax(1).view(len(latents), *latents.shape[2:])
+        # On the CPU, wherever the latents lie: few numbers, and the core may know no other device.
+        coordinates = self.coordinates(latents.cpu().float())
+        _, index = power_argmax(coordinates, self.codes, self.heights)
+        return index.view(len(latents), *latents.shape[2:]).to(latents.device)
 
-    def jittered(self, latents: Tensor, width: float, generator: torch.Generator) -> Tensor:
+    def jittered(
+        self, latents: Tensor, width: float | Tensor, generator: torch.Generator
+    ) -> Tensor:
         """Latents moved at random inside their cells, uniformly within +-width/2 a channel.
 
         A position that would leave its cell stays where it is.
+
+        Args:
+            latents: [B, M, h, w].
+            width: a number, or a tensor that fits.
+            generator: on the CPU.
         """
-        noise = torch.rand(latents.shape, generator=generator, device=generator.device)
-        moved = latents + width * (noise.to(latents.device) - 0.5)
+        noise = torch.rand(latents.shape, generator=generator).to(latents.device)
+        moved = latents + width * (noise - 0.5)
         stays = self.labels(moved) == self.labels(latents)
         return torch.where(stays[:, None], moved, latents)
-
-    def to(self, device: torch.device | str) -> LabelCodebook:
-        """The codebook on a device."""
-        return LabelCodebook(*(getattr(self, name).to(device) for name in self.tensors()))
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything it is made of, to be saved."""
@@ -128,7 +134,7 @@ def centres(points: Tensor, K: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     codes = distinct[torch.randperm(len(distinct), generator=generator)[:K]].clone()
     for _ in range(_LLOYD_ROUNDS):
-        nearest = (points @ codes.T - codes.square().sum(1) / 2).argmax(1)
+        _, nearest = power_argmax(points, codes, -codes.square().sum(1) / 2)
         counts = torch.bincount(nearest, minlength=K)
         sums = torch.zeros_like(codes).index_add_(0, nearest, points)
         used = counts > 0
@@ -153,8 +159,6 @@ class TransportStage:
         self, law: NoiseLaw, latents: Tensor, decoder: Decoder, config: TransportConfig
     ) -> None:
         self.config, self._law, self._latents, self._decoder = config, law, latents, decoder
-        targets = [law.targets(law.pool(part)) for part in latents.split(256)]
-        self._ot = SemiDiscreteOT(torch.cat(targets), source="gaussian_cdf")
         self.sampler: LatentSampler | None = None
         self.codebook: LabelCodebook | None = None
 
@@ -163,10 +167,12 @@ class TransportStage:
         return self._solve_map() if step == 0 else self._solve_codebook()
 
     def _solve_map(self) -> dict[str, float]:
-        config = self.config
-        most = config.samples * len(self._latents)
-        result = self._ot.fit(method="adam", chi2=config.chi2, max_samples=most, seed=config.seed)
-        self.sampler = LatentSampler(self._law, self._ot, self._latents)
+        config, law = self.config, self._law
+        targets = torch.cat([law.targets(law.pool(part)) for part in self._latents.split(256)])
+        ot = SemiDiscreteOT(targets, source="gaussian_cdf")
+        most = config.samples * len(targets)
+        result = ot.fit(method="adam", chi2=config.chi2, max_samples=most, seed=config.seed)
+        self.sampler = LatentSampler(law, targets, ot.heights, self._latents)
         return {"chi2": result.chi2, "samples": float(result.samples)}
 
     def _solve_codebook(self) -> dict[str, float]:
@@ -197,7 +203,8 @@ class TransportStage:
         K = len(share)
         label_chi2 = float(K * share.square().sum() - 1)
         entropy = float(-(share * share.clamp_min(1e-12).log2()).sum() / np.log2(K))
-        chi2 = self._ot.chi2(64 * len(self._latents), seed=self.config.seed + 1).value
+        fresh = 64 * len(self._latents)
+        chi2 = self.sampler.ot.chi2(fresh, seed=self.config.seed + 1).value
         return {
             "chi2": chi2,
             "label_chi2": label_chi2,
@@ -229,8 +236,6 @@ class TransportStage:
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Inverse of `state`."""
         self.sampler, self.codebook = parts_of(tensors)
-        if self.sampler is not None:
-            self._ot = self.sampler.ot
 
 
 def parts_of(

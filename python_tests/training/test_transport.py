@@ -53,7 +53,7 @@ def solved(world, tmp_path_factory):
 
 def test_heights_balance_the_crops_and_zero_heights_do_not(solved):
     chi2 = solved.validate()["chi2"]
-    flat = SemiDiscreteOT(solved.sampler.ot.y, source="gaussian_cdf")
+    flat = SemiDiscreteOT(solved.sampler.targets, source="gaussian_cdf")
     flat.heights = torch.zeros(48)
     assert chi2 < 0.05
     assert flat.chi2(20_000, seed=1).value > 20 * max(chi2, 0.01)
@@ -68,12 +68,12 @@ def test_noise_draws_every_crop_equally_often(solved):
 
 def test_map_is_that_of_the_stretched_cube(solved):
     """Stretching the targets stands for stretching the source: same cells, up to rounding."""
-    law, ot = solved.sampler.law, solved.sampler.ot
+    law, sampler = solved.sampler.law, solved.sampler
     x = transported_noise(torch.randn(500, 4, generator=torch.Generator().manual_seed(0)))
     coordinates = law.pool(solved.sampler._latents)
     unit = law.scale.square().mean()
-    stretched = (x * law.scale) @ coordinates.T + unit * torch.as_tensor(ot.heights).float()
-    assert (stretched.argmax(1) == ot.assign(x)).float().mean() > 0.99
+    stretched = (x * law.scale) @ coordinates.T + unit * sampler.heights
+    assert (stretched.argmax(1) == sampler.ot.assign(x)).float().mean() > 0.99
 
 
 def test_plain_map_gives_the_latents_of_the_crop(world, solved):
@@ -93,7 +93,7 @@ def test_extended_map_mixes_and_keeps_inside(world, solved):
 
 def test_coordinates_stand_in_for_missing_latents(solved):
     whole = solved.sampler
-    pooled = LatentSampler(whole.law, whole.ot)
+    pooled = LatentSampler(whole.law, whole.targets, whole.heights)
     expected = whole.law.unpool(whole.law.pool(whole.draw(12, 5).latents))
     torch.testing.assert_close(pooled.draw(12, 5).latents, expected, rtol=1e-3, atol=0.5)
 

@@ -388,6 +388,7 @@ def _register_source_samples(torch: Any, library: Any) -> None:
 # What otcuda.coding is made of. Symbols live in host memory: coding is serial.
 
 NativeTables = native.Tables
+_INTEGERS = frozenset(np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8))
 
 
 def integers(op: str, name: str, array: Any) -> np.ndarray:
@@ -396,6 +397,10 @@ def integers(op: str, name: str, array: Any) -> np.ndarray:
     Raises:
         ArgumentError: not an array of integers.
     """
+    if type(array) is np.ndarray and array.dtype in _INTEGERS:
+        flags = array.flags
+        if flags.c_contiguous and flags.aligned:
+            return array  # what follows costs more than coding a short message
     if is_torch(array):
         array = array.detach().cpu().numpy()
     elif not isinstance(array, np.ndarray):
@@ -453,26 +458,24 @@ def _empty_symbols(
     op: str, index: Any, shape: Any, dtype: str, limit: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Room for symbols of the shape of the index (or of `shape`), and the flat index."""
+    wanted = None
+    if shape is not None:
+        wanted = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+        if any(size < 0 for size in wanted):
+            raise ShapeError(f"{op}: shape is {shape}, expected sizes of 0 or more")
     if index is not None:
         index = integers(op, "index", index)
-        if shape is not None and tuple(np.atleast_1d(shape)) != index.shape:
+        if wanted is not None and wanted != index.shape:
             raise ShapeError(f"{op}: shape is {shape}, but index has {list(index.shape)}")
-        shape = index.shape
-    elif shape is None:
+        wanted, index = index.shape, index.reshape(-1)
+    elif wanted is None:
         raise ArgumentError(f"{op} needs index or shape: a message does not tell its length")
-    shape = tuple(int(size) for size in np.atleast_1d(shape)) if shape != () else ()
-    if any(size < 0 for size in shape):
-        raise ShapeError(f"{op}: shape is {shape}, expected sizes of 0 or more")
-    if math.prod(shape) > limit:
-        raise LimitError(f"{op}: {math.prod(shape)} symbols asked for, max_symbols is {limit}")
-    if np.dtype(dtype).kind not in "iu":
+    if math.prod(wanted) > limit:
+        raise LimitError(f"{op}: {math.prod(wanted)} symbols asked for, max_symbols is {limit}")
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "iu":
         raise ArgumentError(f"{op}: dtype is {dtype}, expected integers")
-    symbols = np.empty(shape, np.dtype(dtype).newbyteorder("="))
-    return symbols, None if index is None else index.reshape(-1)
-
-    return np.empty(
-        shape, np.dtype(dtype).newbyteorder("=")
-    ), None if index is None else index.reshape(-1)
+    return np.empty(wanted, dtype.newbyteorder("=")), index
 
 
 def range64_encode(tables: NativeTables, symbols: Any, index: Any) -> bytes:

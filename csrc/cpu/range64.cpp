@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "common/check.h"
@@ -48,33 +49,70 @@ void with_integer(DType dtype, const Function& f) {
   }
 }
 
-// Elements begin .. begin + n - 1, n <= kRun.
+// As int64; what lies above it, as the largest.
+template <class T>
+int64_t clamped(T value) {
+  const bool above = std::is_unsigned_v<T> && static_cast<uint64_t>(value) > INT64_MAX;
+  return above ? INT64_MAX : static_cast<int64_t>(value);
+}
+
+// Elements begin .. begin + n - 1.
 void load(const TensorView& view, int64_t begin, int64_t n, int64_t* run) {
   with_integer(view.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const T* from = view.read<T>() + begin;
     for (int64_t i = 0; i < n; ++i) {
       const T value = from[i];
-      if (sizeof(T) == 8 && std::is_unsigned_v<T> && static_cast<int64_t>(value) < 0) {
+      run[i] = clamped(value);
+      if (static_cast<T>(run[i]) != value) {
         throw ArgumentError("an element is " + std::to_string(value) + ", over 2^63 - 1");
       }
-      run[i] = static_cast<int64_t>(value);
     }
   });
 }
 
-void store(const int64_t* run, int64_t begin, int64_t n, const TensorView& view) {
+// The same, narrowed to To; calls refuse(i, value) for the first one outside low .. high, a span
+// inside To. Without a branch an element: with one, reading costs half as much as coding.
+template <class To, class Refuse>
+void load_within(const TensorView& view, int64_t begin, int64_t n, int64_t low, int64_t high,
+                 To* run, const Refuse& refuse_element) {
+  bool outside = false;
+  with_integer(view.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const T* from = view.read<T>() + begin;
+    T least = std::numeric_limits<T>::max(), most = std::numeric_limits<T>::min();
+    for (int64_t i = 0; i < n; ++i) {
+      const T value = from[i];
+      least = std::min(least, value);
+      most = std::max(most, value);
+      run[i] = static_cast<To>(value);
+    }
+    outside = n > 0 && (clamped(least) < low || clamped(most) > high);
+  });
+  if (!outside) return;
+  Vector<int64_t> wide(n);
+  load(view, begin, n, wide.data());
+  for (int64_t i = 0; i < n; ++i) {
+    if (wide[i] < low || wide[i] > high) refuse_element(begin + i, wide[i]);
+  }
+  throw ArgumentError("an array was changed while it was read");
+}
+
+void store(const int32_t* run, int64_t begin, int64_t n, const TensorView& view) {
   with_integer(view.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     T* to = view.write<T>() + begin;
+    int32_t least = INT32_MAX, most = INT32_MIN;
     for (int64_t i = 0; i < n; ++i) {
+      least = std::min(least, run[i]);
+      most = std::max(most, run[i]);
       to[i] = static_cast<T>(run[i]);
-      if (static_cast<int64_t>(to[i]) != run[i] || (std::is_unsigned_v<T> && run[i] < 0)) {
-        throw CorruptDataError("symbol " + std::to_string(run[i]) + " at " +
-                               std::to_string(begin + i) + " does not fit " +
-                               dtype_name(view.dtype));
-      }
     }
+    const bool fits = least >= clamped(std::numeric_limits<T>::min()) &&
+                      most <= clamped(std::numeric_limits<T>::max());
+    if (n == 0 || fits) return;
+    throw CorruptDataError("a symbol among " + span_text(least, most) + " does not fit " +
+                           dtype_name(view.dtype));
   });
 }
 
@@ -91,38 +129,43 @@ void put_escaped(Encoder& encoder, const Tables& tables, int64_t offset) {
   encoder.exp_golomb(static_cast<uint64_t>(offset < 0 ? -1 - offset : offset - n));
 }
 
-int64_t get_escaped(RangeDecoder& decoder, const Tables& tables, uint32_t table) {
+int32_t get_escaped(RangeDecoder& decoder, const Tables& tables, uint32_t table) {
   const int64_t n = tables.symbols(), low = tables.low();
   const uint32_t inside = decoder.uniform(static_cast<uint32_t>(n + 1));
   if (inside < n) {
     // An encoder escapes only what has no interval.
     if (tables.interval(table, inside).frequency != 0) decoder.reject();
-    return low + int64_t{inside};
+    return static_cast<int32_t>(low + inside);
   }
   const bool below = decoder.bits(1) != 0;
   const int64_t distance =
       static_cast<int64_t>(std::min<uint64_t>(decoder.exp_golomb(), 1ull << 33));
   const int64_t symbol = below ? low - 1 - distance : low + n + distance;
-  if (symbol >= INT32_MIN && symbol <= INT32_MAX) return symbol;
+  if (symbol >= INT32_MIN && symbol <= INT32_MAX) return static_cast<int32_t>(symbol);
   decoder.reject();
-  return low;
+  return tables.low();
 }
 
-[[noreturn]] void refuse_symbol(const Tables& tables, int64_t i, int64_t symbol) {
-  if (tables.escape()) refuse("symbols", i, symbol, span_text(INT32_MIN, INT32_MAX));
-  refuse("symbols", i, symbol,
-         span_text(tables.low(), tables.low() + tables.symbols() - 1) + " (no escape)");
-}
+// Symbols and tables of a run, all of them codable.
+struct Run {
+  int32_t symbol[kRun];
+  uint16_t table[kRun] = {};
 
-void check_index(const Tables& tables, int64_t i, int64_t table) {
-  if (static_cast<uint64_t>(table) < static_cast<uint64_t>(tables.count())) return;
-  refuse("index", i, table, span_text(0, tables.count() - 1));
-}
+  void load_symbols(const Tables& tables, const TensorView& symbols, int64_t begin, int64_t n) {
+    const bool any_symbol = tables.escape();
+    const int64_t low = any_symbol ? INT32_MIN : tables.low();
+    const int64_t high = any_symbol ? INT32_MAX : low + tables.symbols() - 1;
+    load_within(symbols, begin, n, low, high, symbol, [&](int64_t i, int64_t value) {
+      refuse("symbols", i, value, span_text(low, high) + (any_symbol ? "" : " (no escape)"));
+    });
+  }
 
-bool is_codable(const Tables& tables, int64_t symbol) {
-  if (tables.escape()) return symbol >= INT32_MIN && symbol <= INT32_MAX;
-  return symbol >= tables.low() && symbol - tables.low() < tables.symbols();
-}
+  void load_index(const Tables& tables, const TensorView& index, int64_t begin, int64_t n) {
+    const int64_t high = tables.count() - 1;
+    load_within(index, begin, n, 0, high, table,
+                [&](int64_t i, int64_t value) { refuse("index", i, value, span_text(0, high)); });
+  }
+};
 
 // Calls run(begin, n) for the runs of a length.
 template <class Function>
@@ -168,28 +211,24 @@ Vector<int64_t> probabilities(const TensorView& p1, int64_t length, int P) {
 void range64_put(Encoder& encoder, const Tables& tables, const TensorView& symbols,
                  const TensorView* index, Poll& poll) {
   const int P = tables.precision();
-  const uint64_t alphabet = static_cast<uint64_t>(tables.symbols());
-  int64_t symbol[kRun], table[kRun] = {};
+  const int64_t low = tables.low(), alphabet = tables.symbols();
+  Run run;
   for_runs(symbols.size(), [&](int64_t begin, int64_t n) {
     poll(double(begin) / double(symbols.size()));
-    load(symbols, begin, n, symbol);
-    if (index != nullptr) load(*index, begin, n, table);
+    run.load_symbols(tables, symbols, begin, n);
+    if (index != nullptr) run.load_index(tables, *index, begin, n);
     Encoder local = std::move(encoder);  // its state lives in registers
     for (int64_t i = 0; i < n; ++i) {
-      check_index(tables, begin + i, table[i]);
-      const uint64_t offset =
-          static_cast<uint64_t>(symbol[i]) - static_cast<uint64_t>(int64_t{tables.low()});
-      if (offset < alphabet) {
-        const auto at =
-            tables.interval(static_cast<uint32_t>(table[i]), static_cast<uint32_t>(offset));
+      const int64_t offset = run.symbol[i] - low;
+      if (static_cast<uint64_t>(offset) < static_cast<uint64_t>(alphabet)) {
+        const auto at = tables.interval(run.table[i], static_cast<uint32_t>(offset));
         if (at.frequency != 0) {
           local.put(at.start, at.frequency, P);
           continue;
         }
       }
-      if (!is_codable(tables, symbol[i])) refuse_symbol(tables, begin + i, symbol[i]);
       local.put(tables.escape_slot(), 1, P);
-      put_escaped(local, tables, static_cast<int64_t>(offset));
+      put_escaped(local, tables, offset);
     }
     encoder = std::move(local);
   });
@@ -199,46 +238,39 @@ void range64_get(RangeDecoder& decoder, const Tables& tables, const TensorView* 
                  const TensorView& symbols, Poll& poll) {
   const int P = tables.precision();
   const uint32_t escape = tables.escape() ? tables.escape_slot() : UINT32_MAX;
-  int64_t symbol[kRun], table[kRun] = {};
+  Run run;
   for_runs(symbols.size(), [&](int64_t begin, int64_t n) {
     poll(double(begin) / double(symbols.size()));
-    if (index != nullptr) load(*index, begin, n, table);
+    if (index != nullptr) run.load_index(tables, *index, begin, n);
     RangeDecoder local = decoder;
     for (int64_t i = 0; i < n; ++i) {
-      check_index(tables, begin + i, table[i]);
       const uint32_t slot = local.slot(P);
       if (slot == escape) {
         local.take(escape, 1, P);
-        symbol[i] = get_escaped(local, tables, static_cast<uint32_t>(table[i]));
+        run.symbol[i] = get_escaped(local, tables, run.table[i]);
         continue;
       }
-      const auto found = tables.find(static_cast<uint32_t>(table[i]), slot);
+      const auto found = tables.find(run.table[i], slot);
       local.take(found.start, found.frequency, P);
-      symbol[i] = tables.low() + int64_t{found.symbol};
+      run.symbol[i] = static_cast<int32_t>(tables.low() + int64_t{found.symbol});
     }
     decoder = local;
     if (decoder.corrupt())
       throw CorruptDataError("the message holds a step that no encoder writes");
-    store(symbol, begin, n, symbols);
+    store(run.symbol, begin, n, symbols);
   });
 }
 
 void range64_check_symbols(const Tables& tables, const TensorView& symbols) {
-  int64_t symbol[kRun];
-  for_runs(symbols.size(), [&](int64_t begin, int64_t n) {
-    load(symbols, begin, n, symbol);
-    for (int64_t i = 0; i < n; ++i) {
-      if (!is_codable(tables, symbol[i])) refuse_symbol(tables, begin + i, symbol[i]);
-    }
-  });
+  Run run;
+  for_runs(symbols.size(),
+           [&](int64_t begin, int64_t n) { run.load_symbols(tables, symbols, begin, n); });
 }
 
 void range64_check_index(const Tables& tables, const TensorView& index) {
-  int64_t table[kRun];
-  for_runs(index.size(), [&](int64_t begin, int64_t n) {
-    load(index, begin, n, table);
-    for (int64_t i = 0; i < n; ++i) check_index(tables, begin + i, table[i]);
-  });
+  Run run;
+  for_runs(index.size(),
+           [&](int64_t begin, int64_t n) { run.load_index(tables, index, begin, n); });
 }
 
 void range64_put_bits(Encoder& encoder, const TensorView& values, int k) {

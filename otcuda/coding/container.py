@@ -13,7 +13,7 @@ from otcuda.coding.tables import Tables
 from otcuda.errors import CorruptDataError, LimitError, ShapeError
 
 _MAGIC = 0xA0  # the low three bits name the dtype
-_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+_DTYPES = [np.dtype(name) for name in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")]
 
 
 def encode(symbols: Any, tables: Tables, index: Any = None) -> bytes:
@@ -40,7 +40,7 @@ def encode(symbols: Any, tables: Tables, index: Any = None) -> bytes:
     """
     symbols = _ops.integers("encode", "symbols", symbols)
     payload = _ops.range64_encode(tables._native, symbols, index)
-    head = bytes([_MAGIC | _DTYPES.index(symbols.dtype.name)]) + _varint(symbols.size)
+    head = bytes([_MAGIC | _DTYPES.index(symbols.dtype)]) + _varint(symbols.size)
     return head + _check(symbols) + payload
 
 

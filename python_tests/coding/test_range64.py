@@ -145,7 +145,7 @@ STEP = st.one_of(
 
 
 @given(st.lists(STEP, max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_steps_in_any_order_and_the_plain_decoder_agrees(steps):
     encoder, wanted = RangeEncoder(), []
     for kind, k, value in steps:
@@ -242,7 +242,7 @@ def test_prefixes_and_flips_are_symbols_or_a_named_error_in_both_decoders(case):
 
 
 @given(st.binary(max_size=64), st.integers(0, 80), st.integers(0, 63))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_bytes(data, length, t):
     for tables in (GAUSS, Tables([[0, 3, 0, 4]], precision=3)):
         index = [t % tables.count] * length
@@ -253,7 +253,7 @@ def test_any_bytes(data, length, t):
 
 
 @given(st.binary(max_size=64), st.lists(STEP, max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_steps_on_any_bytes(data, steps):
     decoder = RangeDecoder(data)
     try:
@@ -284,7 +284,7 @@ def test_bytes_to_spare_and_missing_symbols_are_named():
     decoder.get(GAUSS, index[:20])
     with pytest.raises(otcuda.CorruptDataError, match="bytes to spare"):
         decoder.finish()
-    with pytest.raises(otcuda.CorruptDataError, match=r"symbol .* does not fit uint8"):
+    with pytest.raises(otcuda.CorruptDataError, match=r"symbol among 300 \.\. 300 does not fit uint8"):
         decode_raw(
             encode_raw([300], Tables.gaussian([1.0], 0, 9)),
             Tables.gaussian([1.0], 0, 9),
@@ -340,7 +340,7 @@ ONE = Tables([[1, 3]], precision=2, escape=False)
         (lambda: decode_raw(b"", ONE), otcuda.ArgumentError, "needs index or shape"),
         (lambda: decode_raw(b"", ONE, shape=-1), otcuda.ShapeError, "sizes of 0 or more"),
         (lambda: decode_raw(b"", ONE, [0], shape=2), otcuda.ShapeError, r"index has \[1\]"),
-        (lambda: decode_raw(b"", ONE, [0], dtype="f4"), otcuda.ArgumentError, "dtype is f4"),
+        (lambda: decode_raw(b"", ONE, [0], dtype="f4"), otcuda.ArgumentError, "dtype is float32"),
         (
             lambda: RangeEncoder().bits([1, 4], 2),
             otcuda.ArgumentError,
@@ -436,7 +436,7 @@ def test_one_encoder_serves_one_call_at_a_time():
 @pytest.mark.parametrize("direction", ["encode", "decode"])
 def test_the_gil_is_released(direction):
     """With no switches by time, another thread runs only if the call lets it."""
-    symbols, index = (np.tile(part, 200) for part in drawn(7, 2000))
+    symbols, index = (np.tile(part, 50) for part in drawn(7, 2000))
     message = encode_raw(symbols, GAUSS, index)
     ran, gate = [], threading.Lock()
     gate.acquire()
@@ -448,13 +448,15 @@ def test_the_gil_is_released(direction):
     thread = threading.Thread(target=other)
     thread.start()
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(100)
+    sys.setswitchinterval(1000)
     try:
         gate.release()
-        if direction == "encode":
-            encode_raw(symbols, GAUSS, index)
-        else:
-            decode_raw(message, GAUSS, index)
+        end = time.monotonic() + 10
+        while not ran and time.monotonic() < end:
+            if direction == "encode":
+                encode_raw(symbols, GAUSS, index)
+            else:
+                decode_raw(message, GAUSS, index)
         ran_meanwhile = list(ran)
     finally:
         sys.setswitchinterval(interval)

@@ -30,7 +30,7 @@ def code_length(weights, f):
 
 
 @given(WEIGHTS, st.integers(1, 9), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_quantiser_equals_plain_greedy(weights, P, escape):
     if sum(weights) == 0 or (not escape and len(weights) > 2**P):
         with pytest.raises(otcuda.ArgumentError):
@@ -163,7 +163,7 @@ def test_damaged_bytes_are_refused_or_are_other_tables(tables):
 
 
 @given(st.binary(max_size=80))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_bytes_after_a_true_head_are_judged_as_by_the_plain_reader(tail):
     data = bytes.fromhex("01040100 feffffff") + tail
     try:

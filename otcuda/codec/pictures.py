@@ -70,7 +70,9 @@ class Networks:
 
 def padded_planes(image: np.ndarray) -> Tensor:
     """Colour planes [1, 3, H, W] of a picture, continued at the edges to multiples of 64."""
-    rgb = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()  # a copy: it may be read-only
+    rgb = (
+        torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+    )  # a copy: it may be read-only
     pad = (0, -image.shape[1] % ALIGN, 0, -image.shape[0] % ALIGN)
     planes = to_planes(F.pad(rgb, pad, "replicate"))
     return planes.contiguous(memory_format=torch.channels_last)

@@ -284,7 +284,9 @@ def test_bytes_to_spare_and_missing_symbols_are_named():
     decoder.get(GAUSS, index[:20])
     with pytest.raises(otcuda.CorruptDataError, match="bytes to spare"):
         decoder.finish()
-    with pytest.raises(otcuda.CorruptDataError, match=r"symbol among 300 \.\. 300 does not fit uint8"):
+    with pytest.raises(
+        otcuda.CorruptDataError, match=r"symbol among 300 \.\. 300 does not fit uint8"
+    ):
         decode_raw(
             encode_raw([300], Tables.gaussian([1.0], 0, 9)),
             Tables.gaussian([1.0], 0, 9),

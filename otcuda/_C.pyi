@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The native core of otcuda; used through otcuda._ops only.
+"""
+from __future__ import annotations
+import typing
+Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
+__all__: list[str] = ['ContextNet', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'num_threads', 'power_argmax', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
+class ContextNet:
+    """
+    Weights of csrc/common/context_net.h, checked.
+    """
+    def __init__(self, arrays: dict) -> None:
+        ...
+    def decode(self, payload: Array, k: int, off: typing.Any, symbols: Array, values16: Array, poll: typing.Any) -> None:
+        """
+        payload [n] uint8 -> symbols, values16 [M, h, w] int16.
+        """
+    def encode(self, symbols: Array, k: int, off: typing.Any, poll: typing.Any) -> bytes:
+        """
+        symbols [M, h, w] int16 -> bytes.
+        """
+    def measure(self, symbols: Array, k: int, off: typing.Any, values16: Array, scale_index: Array, poll: typing.Any) -> float:
+        """
+        symbols [M, h, w] int16 -> values16, scale_index [M, h, w]; the bits.
+        """
+    def quantise(self, u: Array, k: int, off: typing.Any, conditional: bool, multiplier: float, outputs: tuple, poll: typing.Any) -> float:
+        """
+        u [M, h, w] float32 -> (symbols, values16, scale_index) [M, h, w]; the bits.
+        """
+    @property
+    def channels(self) -> int:
+        ...
+class Tables:
+    """
+    Integer tables. Contract: csrc/common/tables.h.
+    """
+    def __init__(self, frequencies: Array, low: int, precision: int, escape: bool) -> None:
+        ...
+class RangeEncoder:
+    """
+    Contract: csrc/common/range64.h.
+    """
+    def __init__(self) -> None:
+        ...
+    def bit(self, values: Array, p1: Array, precision: int) -> None:
+        ...
+    def bits(self, values: Array, k: int) -> None:
+        ...
+    def exp_golomb(self, values: Array) -> None:
+        ...
+    def finish(self) -> bytes:
+        ...
+    def put(self, tables: Tables, symbols: Array, index: Array | None) -> None:
+        ...
+    def uniform(self, values: Array, K: int) -> None:
+        ...
+class RangeDecoder:
+    """
+    Contract: csrc/common/range64.h.
+    """
+    def __init__(self, message: bytes) -> None:
+        ...
+    def bit(self, values: Array, p1: Array, precision: int) -> None:
+        ...
+    def bits(self, values: Array, k: int) -> None:
+        ...
+    def exp_golomb(self, values: Array) -> None:
+        ...
+    def finish(self) -> None:
+        ...
+    def get(self, tables: Tables, index: Array | None, symbols: Array) -> None:
+        ...
+    def uniform(self, values: Array, K: int) -> None:
+        ...
+def allocation_count() -> int:
+    ...
+def backend_paths() -> dict:
+    ...
+def build_options() -> dict:
+    ...
+@typing.overload
+def cell_mass(index: Array, mass: Array) -> None:
+    """
+    index [B] int64 -> mass [N] int64. Contract: csrc/common/cell_mass.h.
+    """
+@typing.overload
+def cell_mass(index: Array, weights: Array, mass: Array) -> None:
+    """
+    index [B] int64, weights [B] -> mass [N]. Contract: csrc/common/cell_mass.h.
+    """
+def fail_allocation(k: int) -> None:
+    ...
+def fma_peak(seconds: float) -> float:
+    ...
+def gaussian_weights(scale_q16: Array, low: int, weights: Array) -> None:
+    """
+    scale_q16 [T] int64 -> weights [T, n] uint32.
+    """
+def heights_adam_solve(y: Array, nu: Array, h: Array, m: Array, v: Array, step: Array, lr: Array, chi2: Array, *, source: str, seed: int, batch: int, bias_correction: bool, beta1: float, beta2: float, eps: float, callback: typing.Any) -> None:
+    """
+    h, m, v [N] and step [1] in place. Contract: csrc/common/heights_adam_solve.h.
+    """
+def heights_adam_step(h: Array, m: Array, v: Array, mass: Array, nu: Array, step: int, lr: float, beta1: float, beta2: float, eps: float) -> None:
+    """
+    h, m, v [N] in place from mass, nu [N]. Contract: csrc/common/heights_adam_step.h.
+    """
+def laplace_weights(scale_q16: Array, low: int, weights: Array) -> None:
+    """
+    scale_q16 [T] int64 -> weights [T, n] uint32.
+    """
+def memory_in_use() -> int:
+    ...
+def memory_limit() -> int:
+    ...
+def memory_peak() -> int:
+    ...
+def num_threads() -> int:
+    ...
+def power_argmax(x: Array, y: Array, h: Array, value: Array, index: Array) -> None:
+    """
+    x [B, D], y [N, D], h [N] -> value [B], index [B]. Contract: csrc/common/power_argmax.h.
+    """
+def quantise_weights(weights: Array, precision: int, escape: bool, frequencies: Array) -> None:
+    """
+    weights [T, n] uint32 -> frequencies [T, n] uint32. Contract: csrc/common/tables.h.
+    """
+def range64_decode(tables: Tables, message: bytes, index: Array | None, symbols: Array) -> None:
+    """
+    message, index [n] or None -> symbols [n].
+    """
+def range64_encode(tables: Tables, symbols: Array, index: Array | None) -> bytes:
+    """
+    symbols [n], index [n] or None -> message. Contract: csrc/common/range64.h.
+    """
+def reset_backend_paths() -> None:
+    ...
+def reset_memory_peak() -> None:
+    ...
+def set_host_num_threads(n: int) -> None:
+    ...
+def set_memory_limit(bytes: int) -> None:
+    ...
+def set_num_threads(n: int) -> None:
+    ...
+def set_simd_level(level: str) -> None:
+    ...
+def simd_level() -> str:
+    ...
+def simd_levels() -> list[str]:
+    ...
+def source_samples(out: Array, source: str, seed: int, stream: int, offset: int) -> None:
+    """
+    -> out [B, D]. Contract: csrc/common/source_samples.h.
+    """
+def symbol_sum(symbols: Array) -> int:
+    """
+    symbols [n] -> uint32, the check of docs/coding.md.
+    """

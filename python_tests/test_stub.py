@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""otcuda/_C.pyi has not drifted from the native core; `make golden` rewrites it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from pathlib import Path
+
+import golden_stub
+import pytest
+
+from otcuda._ops import native
+
+STUB = Path(__file__).parents[1] / "otcuda" / "_C.pyi"
+
+
+def told(tree):
+    """Name -> parameters of each overload, as the stub has them."""
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            arguments = [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]
+            found.setdefault(node.name, []).append(arguments)
+        elif isinstance(node, ast.ClassDef):
+            methods = told(node)
+            found |= {f"{node.name}.{name}": value for name, value in methods.items()}
+    return found
+
+
+def real(scope, prefix=""):
+    """The same, as pybind11 writes it into docstrings."""
+    found = {}
+    for name, value in vars(scope).items():
+        if isinstance(value, type):
+            found |= real(value, f"{name}.")
+        elif not name.startswith("_") or name == "__init__":
+            signatures = re.findall(
+                rf"(?:^|\d\. ){name}\((.*)\) ->", value.__doc__ or "", re.MULTILINE
+            )
+            parts = [re.findall(r"(?:^|, )(\w+)(?=:|,|$)", text) for text in signatures]
+            if isinstance(value, property):
+                parts = [["self"]]
+            if parts:
+                found[prefix + name] = parts
+    return found
+
+
+def test_names_and_parameters_are_those_of_the_core():
+    assert told(ast.parse(STUB.read_text())) == real(native)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("pybind11_stubgen") is None, reason="needs pybind11-stubgen"
+)
+def test_text_is_what_stubgen_writes():
+    assert STUB.read_text() == golden_stub.stub()

@@ -19,6 +19,7 @@ from typing import Any
 
 import harness
 
+import otcuda
 from otcuda._io import atomic_write
 from otcuda.errors import BudgetError
 from otcuda.evaluation import CODECS, OtcudaCodec, PictureSet, evaluate, find_pictures, table
@@ -40,6 +41,13 @@ def rivals(names: Sequence[str]) -> dict[str, Codec]:
         else:
             raise SystemExit(f"{name} is none of otcuda, otcuda-e0, ..., {', '.join(CODECS)}")
     return found
+
+
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    otcuda.set_num_threads(1)
 
 
 def best_file(codec: Codec, image: Any, budget_bytes: int) -> bytes:
@@ -92,6 +100,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
+    one_thread()
     codecs = rivals(given.codecs)
     networks = None
     if given.networks:
@@ -113,10 +122,10 @@ def main() -> None:
     rows = []
     for case in cases(codecs, images, given.bpp):
         rows.append(harness.measure(case, given.rounds, given.least))
-        rates = "  ".join(f"{k} {v['median']:.4g}" for k, v in rows[-1]["rates"].items())
-        print(f"{case.name:24s} {case.unit:6s} {rates}", flush=True)
-    written = {"op": "codec", "clock": "cpu", **harness.environment(PACKAGES), "rows": rows}
+        print(harness.line(rows[-1]), flush=True)
+    written = {"op": "codec", "clock": "cpu", "threads": 1, **harness.environment(PACKAGES)}
     written["quality"] = {k: v for k, v in result.to_json().items() if k != "rows"}
+    written["rows"] = rows
     path = harness.RESULTS / f"codec.{given.machine}.json"
     harness.RESULTS.mkdir(exist_ok=True)
     atomic_write(path, (json.dumps(written, indent=1, allow_nan=False) + "\n").encode())

@@ -42,16 +42,18 @@ class OtcudaCodec:
 
     Args:
         realism: 0 for the least error, 1 for the most natural look.
+        model: weights, from `otcuda.codec.load_model`; None takes those of the package.
         options: more keywords of `otcuda.codec.compress`, such as `effort`.
     """
 
     finest = 100
     """A setting is a `quality` of `otcuda.codec.compress`."""
 
-    def __init__(self, realism: float = 0.0, **options: Any) -> None:
+    def __init__(self, realism: float = 0.0, model: Any = None, **options: Any) -> None:
         self.name = "otcuda" if realism == 0 else f"otcuda realism {realism:g}"
         self._realism = realism
-        self._options = options
+        self._model = model
+        self._options = {"model": model, **options}
 
     def encode(self, image: Pixels, setting: int) -> bytes:
         """The file of a picture [H, W, 3], uint8, at one quality."""
@@ -63,7 +65,7 @@ class OtcudaCodec:
         """The picture [H, W, 3] of a file."""
         from otcuda import codec
 
-        return codec.decompress(blob, realism=self._realism)
+        return codec.decompress(blob, realism=self._realism, model=self._model)
 
     def fill(self, image: Pixels, budget_bytes: int) -> Encoded:
         """The best file of at most `budget_bytes`."""

@@ -42,8 +42,8 @@ def test_psnr_of_extremes():
     assert psnr(white, white) == math.inf
 
 
-@pytest.mark.parametrize("size", [(161, 161), (161, 200), (177, 163), (256, 320), (255, 511)])
-@pytest.mark.parametrize("strength", [2, 25, 90])
+@pytest.mark.parametrize("size", [(161, 161), (161, 200), (191, 163), (176, 255)])
+@pytest.mark.parametrize("strength", [2, 90])
 def test_ms_ssim_is_that_of_pytorch_msssim(size, strength):
     torch = pytest.importorskip("torch")
     rival = pytest.importorskip("pytorch_msssim")

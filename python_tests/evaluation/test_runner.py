@@ -310,14 +310,16 @@ def codec_module(monkeypatch):
     module.calls = []
     blocks = Blocks()
 
-    def compress(image, *, bytes=None, quality=None, **options):
-        module.calls.append(({"bytes": bytes} if bytes else {"quality": quality}) | options)
+    def compress(image, *, bytes=None, quality=None, model=None, **options):
+        module.calls.append(
+            ({"bytes": bytes} if bytes else {"quality": quality}) | options | {"model": model}
+        )
         if bytes:
             return blocks.fill(image, bytes).blob
         return blocks.encode(image, quality // 20)
 
-    def decompress(blob, realism=0.0):
-        module.calls.append({"realism": realism})
+    def decompress(blob, *, realism=0.0, model=None):
+        module.calls.append({"realism": realism, "model": model})
         return blocks.decode(blob)
 
     module.compress, module.decompress = compress, decompress
@@ -331,18 +333,21 @@ def test_the_package_s_own_codec_behind_its_adapter(codec_module):
 
     result = evaluated(PICTURES, ["otcuda"], bpp=0.1)
     assert rows_of(result, "filled")["large"].bytes == 581
-    assert {"bytes": 614} in codec_module.calls
-    assert {"realism": 0.0} in codec_module.calls
+    assert {"bytes": 614, "model": None} in codec_module.calls
+    assert {"realism": 0.0, "model": None} in codec_module.calls
     common = result.mean("otcuda", "constant")
     assert common.bpp <= 0.1
     assert common.setting == "quality 39"  # of the stand-in, 40 is the next finer
-    assert {"quality": 39} in codec_module.calls
-    assert {"quality": 40} in codec_module.calls
+    assert {"quality": 39, "model": None} in codec_module.calls
+    assert {"quality": 40, "model": None} in codec_module.calls
 
-    codec = OtcudaCodec(realism=0.5, effort=1)
+    codec = OtcudaCodec(realism=0.5, model="mine", effort=1)
     assert codec.name == "otcuda realism 0.5"
     codec.decode(codec.encode(SMALL, 100))
-    assert codec_module.calls[-2:] == [{"quality": 100, "effort": 1}, {"realism": 0.5}]
+    assert codec_module.calls[-2:] == [
+        {"quality": 100, "effort": 1, "model": "mine"},
+        {"realism": 0.5, "model": "mine"},
+    ]
 
 
 def test_evaluation_needs_no_torch():
@@ -355,6 +360,6 @@ def test_evaluation_needs_no_torch():
         "image = np.random.default_rng(0).integers(0, 256, (170, 170, 3), dtype=np.uint8)\n"
         "print(table(evaluate([Picture('a', image)], ['jpeg', 'webp'], bpp=9)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stderr == ""
     assert "jpeg" in done.stdout

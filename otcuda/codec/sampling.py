@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -77,10 +77,10 @@ class NoiseLaw:
         }
 
     @staticmethod
-    def from_tensors(tensors: Mapping[str, Tensor]) -> NoiseLaw:
-        """Inverse of `tensors`."""
+    def from_tensors(tensors: Mapping[str, Any]) -> NoiseLaw:
+        """Inverse of `tensors`; NumPy arrays and half precision do too."""
         M, h, w = (int(size) for size in tensors["shape"])
-        floats = (tensors[name].float() for name in ("mean", "basis", "scale"))
+        floats = (torch.as_tensor(tensors[name]).float() for name in ("mean", "basis", "scale"))
         return NoiseLaw(*floats, (M, h, w), float(tensors["log2_step"]))
 
 
@@ -110,10 +110,10 @@ class LatentSampler:
     def __init__(
         self, law: NoiseLaw, targets: Tensor, heights: Tensor, latents: Tensor | None = None
     ) -> None:
-        self.law, self.targets, self.heights = law, targets.float(), heights
+        self.law, self.targets, self.heights = law, targets.float(), heights.float()
         self._latents = latents
         self.ot = SemiDiscreteOT(self.targets, source="gaussian_cdf")
-        self.ot.heights = heights
+        self.ot.heights = self.heights
 
     def draw(self, n: int, seed: int, extended: bool = True) -> LatentDraw:
         """Latents of fresh noise.
@@ -165,20 +165,18 @@ class LatentSampler:
         return whole if self._latents is None else {**whole, "latents": self._latents}
 
     @staticmethod
-    def from_tensors(tensors: Mapping[str, Tensor]) -> LatentSampler:
-        """Inverse of `tensors`.
+    def from_tensors(tensors: Mapping[str, Any]) -> LatentSampler:
+        """Inverse of `tensors`; NumPy arrays and half precision do too.
 
         Raises:
             ModelMismatchError: the tensors are not those of a sampler.
         """
         try:
             law = {k.removeprefix("law."): v for k, v in tensors.items() if k.startswith("law.")}
-            return LatentSampler(
-                NoiseLaw.from_tensors(law),
-                tensors["targets"],
-                tensors["heights"],
-                tensors.get("latents"),
-            )
+            targets, heights = (torch.as_tensor(tensors[name]) for name in ("targets", "heights"))
+            latents = tensors.get("latents")
+            latents = None if latents is None else torch.as_tensor(latents)
+            return LatentSampler(NoiseLaw.from_tensors(law), targets, heights, latents)
         except KeyError as error:
             raise ModelMismatchError(f"these weights hold no sampler: {error} is missing") from None
 

@@ -28,6 +28,7 @@ from otcuda.errors import ArgumentError
 from otcuda.transport import SemiDiscreteOT
 
 _LLOYD_ROUNDS = 10
+_LABEL_SAMPLES = 1 << 22  # limit of the codebook's solver; a few codes are cheap to solve for
 
 Decoder = Callable[[Tensor, Tensor], Tensor]
 
@@ -185,7 +186,7 @@ class TransportStage:
         result = ot.fit(
             method="adam",
             chi2=config.chi2,
-            max_samples=16 * config.samples * config.codes,
+            max_samples=_LABEL_SAMPLES,
             seed=config.seed,
         )
         self.codebook = LabelCodebook(mean, basis, codes, ot.heights.float())

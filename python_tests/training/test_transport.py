@@ -23,7 +23,7 @@ from otcuda.training.transport import (
 from otcuda.transport import SemiDiscreteOT
 
 NOISE = NoiseConfig(crops=48, crop=64, dimension=4, log2_step=6.0, batch=16)
-CONFIG = TransportConfig(chi2=0.02, samples=512, codes=8, code_dimension=3, positions=4096)
+CONFIG = TransportConfig(chi2=0.02, samples=2048, codes=8, code_dimension=3, positions=4096)
 
 
 class World:
@@ -102,6 +102,11 @@ def test_sampler_survives_saving_and_names_what_is_missing(solved):
     tensors = solved.sampler.tensors()
     again = LatentSampler.from_tensors(tensors)
     assert torch.equal(again.draw(9, 4).latents, solved.sampler.draw(9, 4).latents)
+    halves = {
+        k: v.half().numpy() if v.dtype.is_floating_point else v.numpy() for k, v in tensors.items()
+    }
+    close = LatentSampler.from_tensors(halves).draw(200, 4, extended=False)
+    assert (close.index == solved.sampler.draw(200, 4, extended=False).index).float().mean() > 0.95
     tensors.pop("heights")
     with pytest.raises(ModelMismatchError, match="heights"):
         LatentSampler.from_tensors(tensors)
@@ -140,8 +145,8 @@ def test_labels_are_balanced_by_heights_and_not_without(world, solved):
         share = share / share.sum()
         return float(len(share) * share.square().sum() - 1)
 
-    assert imbalance(book) < 0.1  # quantised latents sit in heaps that no height divides
-    assert imbalance(nearest) > 3 * imbalance(book)
+    assert imbalance(book) < 0.03
+    assert imbalance(nearest) > 0.2
 
 
 def test_jitter_moves_latents_inside_their_cells(world, solved, rng):

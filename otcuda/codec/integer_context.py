@@ -20,6 +20,7 @@ weights file each name begins with `context.`:
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -336,7 +337,7 @@ def integer_arrays(model: ContextModel, exponents: Exponents) -> dict[str, np.nd
     both = arrays["near.weight"]
     arrays["near.weight"], arrays["far.weight"] = np.split(both, 2, axis=1)
     arrays["offset"] = integer_offset(parameters["phase_scale"], parameters["channel_scale"])
-    arrays["tables"] = tables_from_counts(np.zeros((SCALES, RADIUS + 2)))
+    arrays["tables"] = laplace_tables().copy()
     return arrays
 
 
@@ -354,6 +355,12 @@ def laplace_masses() -> np.ndarray:
     scale = 2.0 ** (np.arange(SCALES) / SCALE_STEPS + SCALE_LOWEST)[:, None]
     tail = np.exp(-(np.arange(1, RADIUS + 2) - 0.5) / scale)  # P(|x| > m - 1/2), m = 1 .. 16
     return np.concatenate([1 - tail[:, :1], tail[:, :-1] - tail[:, 1:], tail[:, -1:]], 1)
+
+
+@functools.cache
+def laplace_tables() -> np.ndarray:
+    """Tables of the Laplace laws, for a model whose symbols nobody has counted yet."""
+    return tables_from_counts(np.zeros((SCALES, RADIUS + 2)))
 
 
 def count_symbols(symbols: np.ndarray, scale_index: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from otcuda.codec.integer_context import (
+    RADIUS,
     SCALE_LOWEST,
     SCALE_STEPS,
     SCALES,
@@ -249,11 +250,13 @@ class EntropyStage:
         config: EntropyConfig,
     ) -> None:
         self.config, self.steps = config, config.steps
-        self.net = net.to(memory_format=torch.channels_last)
+        self.net = net.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.net.context.requires_grad_(True)
         self._pictures, self._held_out = pictures, held_out
         self._judged: list[np.ndarray] | None = None
         self._counted: list[np.ndarray] | None = None
         self._exponents: Exponents | None = None
+        self._arrays: dict[str, np.ndarray] | None = None  # of the weights as they are
         self._optimiser = torch.optim.Adam(
             net.context.parameters(), lr=config.learning_rate, betas=(0.9, 0.98)
         )
@@ -275,6 +278,7 @@ class EntropyStage:
         """One step on `batch` crops."""
         config = self.config
         torch.manual_seed(config.seed * 1_000_003 + step)
+        self._arrays = None
         low, high = config.step_range
         k = torch.randint(low, high + 1, (config.batch,)).float()
         latents = self._crops((0, step))
@@ -307,14 +311,17 @@ class EntropyStage:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The integer model as it is now, its tables counted."""
+        if self._arrays is not None:
+            return self._arrays
         arrays = integer_arrays(self.net.context, self.exponents)
         model = IntegerContext(arrays)
-        counts = np.zeros((SCALES, arrays["tables"].shape[1] // 2 + 1), np.int64)
+        counts = np.zeros((SCALES, RADIUS + 2), np.int64)
         for k in np.linspace(*self.config.step_range, self.config.counted_steps).round():
             for latents in self._counting_latents():
                 choice = model.quantise(latents / 2 ** np.float32(log2_step(k)), int(k))
                 counts += count_symbols(choice.symbols, choice.scale_index)
-        return arrays | {"tables": tables_from_counts(counts)}
+        self._arrays = arrays | {"tables": tables_from_counts(counts)}
+        return self._arrays
 
     def validate(self) -> dict[str, float]:
         """Mean bytes of held-out pictures at two steps; `score` is minus their mean."""
@@ -358,6 +365,7 @@ class EntropyStage:
         """Inverse of `state`."""
         first, deep, *mix = state["exponents"]
         self._exponents = Exponents(first, deep, tuple(mix))
+        self._arrays = None
         weights = {k[4:]: v for k, v in tensors.items() if k.startswith("net.")}
         self.net.context.load_state_dict(weights)
         whole = self._optimiser.state_dict()

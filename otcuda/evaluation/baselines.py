@@ -185,7 +185,11 @@ def versions() -> dict[str, str]:
     from PIL import features
 
     libraries = {"jpeg": "jpg", "jpeg2000": "jpg_2000", "webp": "webp", "avif": "avif"}
-    found = {name: features.version(library) or "" for name, library in libraries.items()}
+    built = features.get_supported()  # an older Pillow does not know the name avif
+    found = {
+        name: (features.version(library) or "") if library in built else ""
+        for name, library in libraries.items()
+    }
     return {"pillow": PIL.__version__, **found}
 
 

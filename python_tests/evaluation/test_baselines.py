@@ -26,7 +26,7 @@ BUILT = {"jpeg": "jpg", "jpeg2000": "jpg_2000", "webp": "webp", "avif": "avif"}
 @pytest.fixture(params=list(BUILT))
 def codec(request):
     """Each codec in turn; skipped where this Pillow lacks it."""
-    if not features.check(BUILT[request.param]):
+    if BUILT[request.param] not in features.get_supported():
         pytest.skip(f"this Pillow was built without {request.param}")
     return CODECS[request.param]
 
@@ -43,7 +43,15 @@ def test_codecs_are_known_by_name():
     assert list(CODECS) == list(BUILT)
     assert [codec.name for codec in CODECS.values()] == list(BUILT)
     assert set(versions()) == {"pillow", *BUILT}
-    assert all(versions().values())
+    built = {name for name, library in BUILT.items() if library in features.get_supported()}
+    assert {name for name, version in versions().items() if version} == {"pillow", *built}
+
+
+def test_versions_of_a_pillow_without_avif(monkeypatch):
+    supported = [name for name in features.get_supported() if name != "avif"]
+    monkeypatch.setattr(features, "get_supported", lambda: supported)
+    assert versions()["avif"] == ""
+    assert versions()["jpeg"]
 
 
 def test_finer_settings_take_more_and_look_better(codec, photograph):

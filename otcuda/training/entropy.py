@@ -5,8 +5,9 @@ Analysis and synthesis are frozen. Each step runs the integers of csrc/common/co
 floating point, exactly, with the gradients that the float model would have. The 64 tables are
 counted from the symbols of training crops. What is judged is bytes of the native code.
 
-Loss of a crop at step D: bits + |error|^2 / (c D^2), the error that of the latents, so that a mean
-is worth what it corrects as well as what it saves.
+Loss: for the mean, bits of the residual with additive noise; for the scale, bits of the rounded
+symbols that it has to tell apart. (A term for the error of the latents cost bytes and gained none
+of that error; noise for both cost 1 % of the bytes at coarse steps.)
 """
 
 from __future__ import annotations
@@ -67,7 +68,6 @@ class EntropyConfig:
         batch: crops a step.
         crop: edge of a crop in pixels, a multiple of 64.
         learning_rate: of Adam.
-        multiplier: c in lambda = c D^2, a bit.
         step_range: smallest and largest byte k of the quantiser step, D = 2^(3 + k / 32).
         calibration: crops on which the ranges of the activations are measured.
         counted: crops whose symbols make the tables.
@@ -79,7 +79,6 @@ class EntropyConfig:
     batch: int = 4
     crop: int = 256
     learning_rate: float = 4e-4
-    multiplier: float = 0.15
     step_range: tuple[int, int] = (128, 214)
     calibration: int = 32
     counted: int = 128
@@ -299,15 +298,14 @@ class EntropyStage:
         u = latents / step
         coded = IntegerTwin(self.net.context, self.exponents)(u, k)
         scale = torch.exp2(coded.log2_scale)
-        # Additive noise for the mean, real symbols for the scale that has to tell them apart.
         noisy = u - coded.mean + torch.rand_like(u) - 0.5
         rate = laplace_bits(noisy, scale.detach()) + laplace_bits(coded.symbols, scale)
         bits = laplace_bits(coded.symbols, scale.detach()).sum((1, 2, 3))
         error = (coded.symbols + coded.mean - u).square()
-        total = (rate + error / self.config.multiplier).sum((1, 2, 3))
         positions = latents.shape[2] * latents.shape[3]
         weight = (step[:, 0, 0, 0] / 2**8.5).pow(0.8)  # every step about as much
-        return (total * weight).mean() / positions, bits.mean().item(), error.mean().item()
+        loss = (rate.sum((1, 2, 3)) * weight).mean() / positions
+        return loss, bits.mean().item(), error.mean().item()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The integer model as it is now, its tables counted."""

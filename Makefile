@@ -31,8 +31,11 @@ bench:  ## benchmarks into benchmarks/results
 cuda:  ## compile the CUDA half, warnings as errors; needs nvcc, no card
 	$(MAKE) dev BUILD=build/cuda CMAKE_ARGS="-DOTCUDA_CUDA=ON -DOTCUDA_WERROR=ON"
 
+fuzz:  ## mutation harnesses under sanitizers; needs a C++ compiler
+	$(PYTHON) -m pytest -m slow python_tests/coding/test_fuzz.py
+
 golden:  ## rewrite the golden files and print the difference
 	$(PYTHON) tools/make_golden.py && git diff --stat -- python_tests/golden
 
-.PHONY: help dev test test-all lint format train-background bench cuda golden
+.PHONY: help dev test test-all lint format train-background bench cuda fuzz golden
 .DEFAULT_GOAL := help

@@ -166,6 +166,22 @@ def excess_bits(length: int, messages: int = 300) -> dict[str, float]:
     }
 
 
+def table_excess(length: int = 200_000) -> dict[str, float]:
+    """Cost of the conditional symbols under integer tables over the unrounded model, percent."""
+    rng = np.random.default_rng(5)
+    index = rng.integers(0, len(SCALES), length)
+    symbols = np.rint(rng.standard_normal(length) * SCALES[index]).clip(LOW, HIGH).astype(np.int64)
+    pmf = np.stack([gaussian_pmf(scale) for scale in SCALES])
+    bits = -np.log2(pmf[index, symbols - LOW]).sum()
+    return {
+        f"P{precision} {'escape' if escape else 'all symbols'}": round(
+            100 * (Tables.from_pmf(pmf, precision, escape, LOW).cost(symbols, index) / bits - 1), 4
+        )
+        for precision in (12, 14, 16)
+        for escape in (False, True)
+    }
+
+
 def cases() -> Iterator[harness.Case]:
     for length in (1000, 10_000, 100_000, 1_000_000):
         yield from conditional(length)
@@ -174,4 +190,10 @@ def cases() -> Iterator[harness.Case]:
 
 if __name__ == "__main__":
     over = {f"n={length}": excess_bits(length) for length in (10, 100, 1500)}
-    harness.main("range64", cases(), packages=("constriction", "numpy"), excess_bits=over)
+    harness.main(
+        "range64",
+        cases(),
+        packages=("constriction", "numpy"),
+        excess_bits=over,
+        table_excess_percent=table_excess(),
+    )

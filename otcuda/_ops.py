@@ -9,7 +9,6 @@ goes straight to C++, or through `torch.ops.otcuda` where a gradient or a compil
 from __future__ import annotations
 
 import functools
-import math
 import operator
 import sys
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from otcuda._arrays import (
     like_first,
     needs_dispatcher,
 )
-from otcuda.errors import ArgumentError, LimitError, ShapeError, check_shapes
+from otcuda.errors import ArgumentError, ShapeError, check_shapes
 
 # --- switches -------------------------------------------------------------------------------------
 
@@ -385,39 +384,13 @@ def _register_source_samples(torch: Any, library: Any) -> None:
 
 
 # --- coding: tables and range64 -------------------------------------------------------------------
-# What otcuda.coding is made of. Symbols live in host memory: coding is serial.
+# What otcuda.coding is made of. Arrays are NumPy's, contiguous, in host memory: coding is serial.
 
 NativeTables = native.Tables
-_INTEGERS = frozenset(np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8))
-
-
-def integers(op: str, name: str, array: Any) -> np.ndarray:
-    """`array` as C-contiguous integers in host memory, of its own shape.
-
-    Raises:
-        ArgumentError: not an array of integers.
-    """
-    if type(array) is np.ndarray and array.dtype in _INTEGERS:
-        flags = array.flags
-        if flags.c_contiguous and flags.aligned:
-            return array  # what follows costs more than coding a short message
-    if is_torch(array):
-        array = array.detach().cpu().numpy()
-    elif not isinstance(array, np.ndarray):
-        array = np.from_dlpack(array) if hasattr(array, "__dlpack__") else np.asarray(array)
-    if array.size == 0 and array.dtype == np.float64:  # np.asarray([]) knows no better
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iu":
-        raise ArgumentError(f"{op}: {name} is {array.dtype}, expected integers")
-    native_order = array.dtype.newbyteorder("=")
-    return np.require(array, native_order, ["C", "A"]).reshape(array.shape)
-
-
-def _like(array: np.ndarray, like: Any) -> Any:
-    """`array` as the kind of `like`, on its device."""
-    if is_torch(like):
-        return sys.modules["torch"].from_numpy(array).to(like.device)
-    return array if like is None else like_first(like, array)
+NativeRangeEncoder = native.RangeEncoder
+NativeRangeDecoder = native.RangeDecoder
+range64_encode = native.range64_encode
+range64_decode = native.range64_decode
 
 
 def quantise_weights(weights: np.ndarray, precision: int, escape: bool) -> np.ndarray:
@@ -438,86 +411,6 @@ def density_weights(density: str, scale_q16: np.ndarray, low: int, n: int) -> np
 def symbol_sum(symbols: np.ndarray) -> int:
     """The check of docs/coding.md over symbols of any shape, in C order."""
     return native.symbol_sum(symbols.reshape(-1))
-
-
-def _flat(op: str, symbols: Any, index: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Symbols and index as flat integers of equal shapes."""
-    symbols = integers(op, "symbols", symbols)
-    if index is None:
-        return symbols.reshape(-1), None
-    index = integers(op, "index", index)
-    if symbols.shape != index.shape:
-        raise ShapeError(
-            f"{op} takes symbols and index of one shape; got symbols {list(symbols.shape)}, "
-            f"index {list(index.shape)}"
-        )
-    return symbols.reshape(-1), index.reshape(-1)
-
-
-def _empty_symbols(
-    op: str, index: Any, shape: Any, dtype: str, limit: int
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Room for symbols of the shape of the index (or of `shape`), and the flat index."""
-    wanted = None
-    if shape is not None:
-        wanted = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
-        if any(size < 0 for size in wanted):
-            raise ShapeError(f"{op}: shape is {shape}, expected sizes of 0 or more")
-    if index is not None:
-        index = integers(op, "index", index)
-        if wanted is not None and wanted != index.shape:
-            raise ShapeError(f"{op}: shape is {shape}, but index has {list(index.shape)}")
-        wanted, index = index.shape, index.reshape(-1)
-    elif wanted is None:
-        raise ArgumentError(f"{op} needs index or shape: a message does not tell its length")
-    if math.prod(wanted) > limit:
-        raise LimitError(f"{op}: {math.prod(wanted)} symbols asked for, max_symbols is {limit}")
-    dtype = np.dtype(dtype)
-    if dtype.kind not in "iu":
-        raise ArgumentError(f"{op}: dtype is {dtype}, expected integers")
-    return np.empty(wanted, dtype.newbyteorder("=")), index
-
-
-def range64_encode(tables: NativeTables, symbols: Any, index: Any) -> bytes:
-    """The headerless message of otcuda.coding.encode_raw."""
-    return native.range64_encode(tables, *_flat("encode", symbols, index))
-
-
-def range64_decode(
-    tables: NativeTables, message: bytes, index: Any, shape: Any, dtype: str, limit: int
-) -> Any:
-    """Its inverse: symbols of the shape and kind of the index."""
-    symbols, flat = _empty_symbols("decode", index, shape, dtype, limit)
-    native.range64_decode(tables, message, flat, symbols.reshape(-1))
-    return _like(symbols, index)
-
-
-class RangeCoder:
-    """What otcuda.coding's RangeEncoder and RangeDecoder call; one object serves one thread."""
-
-    def __init__(self, message: bytes | None = None):
-        self._coder = native.RangeEncoder() if message is None else native.RangeDecoder(message)
-
-    def put(self, tables: NativeTables, symbols: Any, index: Any) -> None:
-        self._coder.put(tables, *_flat("put", symbols, index))
-
-    def get(self, tables: NativeTables, index: Any, shape: Any, dtype: str, limit: int) -> Any:
-        symbols, flat = _empty_symbols("get", index, shape, dtype, limit)
-        self._coder.get(tables, flat, symbols.reshape(-1))
-        return _like(symbols, index)
-
-    def put_step(self, step: str, values: Any, *arguments: Any) -> None:
-        """`step` is bits, uniform, bit or exp_golomb."""
-        flat = integers(step, "values", values).reshape(-1)
-        getattr(self._coder, step)(flat, *arguments)
-
-    def get_step(self, step: str, shape: Any, limit: int, *arguments: Any) -> np.ndarray | int:
-        values, _ = _empty_symbols(step, None, () if shape is None else shape, "int64", limit)
-        getattr(self._coder, step)(values.reshape(-1), *arguments)
-        return int(values) if shape is None else values
-
-    def finish(self) -> bytes | None:
-        return self._coder.finish()
 
 
 # --- context_net ----------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from otcuda import _ops
-from otcuda.coding.range64 import MAX_SYMBOLS
+from otcuda.coding.arrays import integers
+from otcuda.coding.range64 import MAX_SYMBOLS, decode_raw, encode_raw
 from otcuda.coding.tables import Tables
 from otcuda.errors import CorruptDataError, LimitError, ShapeError
 
@@ -38,8 +39,8 @@ def encode(symbols: Any, tables: Tables, index: Any = None) -> bytes:
     >>> len(blob), decode(blob, tables).tolist()
     (6, [0, 0, 1, 0, 2])
     """
-    symbols = _ops.integers("encode", "symbols", symbols)
-    payload = _ops.range64_encode(tables._native, symbols, index)
+    symbols = integers("encode", "symbols", symbols)
+    payload = encode_raw(symbols, tables, index)
     head = bytes([_MAGIC | _DTYPES.index(symbols.dtype)]) + _varint(symbols.size)
     return head + _check(symbols) + payload
 
@@ -79,13 +80,13 @@ def decode(
         raise CorruptDataError("a range64 container that ends in its head")
     if n > max_symbols:
         raise LimitError(f"decode: the blob holds {n} symbols, max_symbols is {max_symbols}")
-    wanted = shape if index is None else _ops.integers("decode", "index", index).shape
+    wanted = shape if index is None else integers("decode", "index", index).shape
     wanted = n if wanted is None else wanted
     if np.prod(wanted, dtype=object) != n:
         raise ShapeError(f"decode: the blob holds {n} symbols, asked for {wanted}")
     dtype = _DTYPES[blob[0] & 7]
-    symbols = _ops.range64_decode(tables._native, payload, index, wanted, dtype, max_symbols)
-    if _check(_ops.integers("decode", "symbols", symbols)) != blob[at : at + 2]:
+    symbols = decode_raw(payload, tables, index, wanted, dtype, max_symbols)
+    if _check(integers("decode", "symbols", symbols)) != blob[at : at + 2]:
         raise CorruptDataError(
             "the check of the symbols differs: the blob is damaged, or tables or index are not "
             "those it was written with"

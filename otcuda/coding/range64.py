@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from otcuda import _ops
+from otcuda.coding.arrays import empty_symbols, flat_pair, integers, like_of
 from otcuda.coding.tables import Tables
 from otcuda.errors import ShapeError
 
@@ -45,7 +46,7 @@ def encode_raw(symbols: Any, tables: Tables, index: Any = None) -> bytes:
     >>> decode_raw(message, tables, [0, 1, 1, 0])
     array([  0,   3,  -2, 400], dtype=int32)
     """
-    return _ops.range64_encode(tables._native, symbols, index)
+    return _ops.range64_encode(tables._native, *flat_pair("encode", symbols, index))
 
 
 def decode_raw(
@@ -77,8 +78,9 @@ def decode_raw(
         LimitError: more symbols than `max_symbols`.
         ArgumentError: an index that is no table, neither index nor shape.
     """
-    message = bytes(memoryview(message))
-    return _ops.range64_decode(tables._native, message, index, shape, dtype, max_symbols)
+    symbols, flat = empty_symbols("decode", index, shape, dtype, max_symbols)
+    _ops.range64_decode(tables._native, bytes(memoryview(message)), flat, symbols.reshape(-1))
+    return like_of(symbols, index)
 
 
 class RangeEncoder:
@@ -97,28 +99,29 @@ class RangeEncoder:
     """
 
     def __init__(self) -> None:
-        self._coder = _ops.RangeCoder()
+        self._coder = _ops.NativeRangeEncoder()
 
     def put(self, symbols: Any, tables: Tables, index: Any = None) -> None:
         """Symbols by tables, as in `encode_raw`; nothing is coded if one of them has no code."""
-        self._coder.put(tables._native, symbols, index)
+        self._coder.put(tables._native, *flat_pair("put", symbols, index))
 
     def bits(self, values: Any, k: int) -> None:
         """Integers of k bits each, 0 <= k <= 63."""
-        self._coder.put_step("bits", values, k)
+        self._coder.bits(_flat("bits", values), k)
 
     def uniform(self, values: Any, K: int) -> None:
         """Integers from 0 to K - 1 for log2 K bits each, without loss for any K <= 2^24."""
-        self._coder.put_step("uniform", values, K)
+        self._coder.uniform(_flat("uniform", values), K)
 
     def bit(self, values: Any, p1: Any, precision: int = 16) -> None:
         """Zeros and ones; `p1`, an integer or one each, is the chance of a 1 in 2^-precision."""
-        values = _ops.integers("bit", "values", values)
-        self._coder.put_step("bit", values, _probabilities(p1, values.shape), precision)
+        values = integers("bit", "values", values)
+        p1 = _probabilities(p1, values.shape)
+        self._coder.bit(values.reshape(-1), p1, precision)
 
     def exp_golomb(self, values: Any) -> None:
         """Integers from 0 to 2^63 - 1 for 2 floor(log2(v + 1)) + 1 bits each."""
-        self._coder.put_step("exp_golomb", values)
+        self._coder.exp_golomb(_flat("exp_golomb", values))
 
     def finish(self) -> bytes:
         """The message. The encoder is then as new."""
@@ -137,7 +140,7 @@ class RangeDecoder:
     """
 
     def __init__(self, message: _BytesLike, max_symbols: int = MAX_SYMBOLS):
-        self._coder = _ops.RangeCoder(bytes(memoryview(message)))
+        self._coder = _ops.NativeRangeDecoder(bytes(memoryview(message)))
         self._limit = max_symbols
 
     def get(
@@ -148,35 +151,47 @@ class RangeDecoder:
         dtype: str = "int32",
     ) -> Any:
         """Symbols by tables, as in `decode_raw`."""
-        return self._coder.get(tables._native, index, shape, dtype, self._limit)
+        symbols, flat = empty_symbols("get", index, shape, dtype, self._limit)
+        self._coder.get(tables._native, flat, symbols.reshape(-1))
+        return like_of(symbols, index)
 
     def bits(self, k: int, shape: int | tuple[int, ...] | None = None) -> Any:
         """Integers of k bits each, 0 <= k <= 63."""
-        return self._coder.get_step("bits", shape, self._limit, k)
+        return self._step("bits", shape, k)
 
     def uniform(self, K: int, shape: int | tuple[int, ...] | None = None) -> Any:
         """Integers from 0 to K - 1, K <= 2^24."""
-        return self._coder.get_step("uniform", shape, self._limit, K)
+        return self._step("uniform", shape, K)
 
     def bit(self, p1: Any, precision: int = 16, shape: int | tuple[int, ...] | None = None) -> Any:
         """Zeros and ones, `p1` as it was when encoding; an array of them gives the shape."""
         if shape is None and np.ndim(p1) > 0:
             shape = np.shape(p1)
-        flat = _probabilities(p1, () if shape is None else shape)
-        return self._coder.get_step("bit", shape, self._limit, flat, precision)
+        p1 = _probabilities(p1, () if shape is None else shape)
+        return self._step("bit", shape, p1, precision)
 
     def exp_golomb(self, shape: int | tuple[int, ...] | None = None) -> Any:
         """Integers from 0 to 2^63 - 1."""
-        return self._coder.get_step("exp_golomb", shape, self._limit)
+        return self._step("exp_golomb", shape)
+
+    def _step(self, step: str, shape: Any, *arguments: Any) -> Any:
+        wanted = () if shape is None else shape
+        values, _ = empty_symbols(step, None, wanted, "int64", self._limit)
+        getattr(self._coder, step)(values.reshape(-1), *arguments)
+        return int(values) if shape is None else values
 
     def finish(self) -> None:
         """To be called after the last symbol: CorruptDataError where bytes are left over."""
         self._coder.finish()
 
 
+def _flat(step: str, values: Any) -> np.ndarray:
+    return integers(step, "values", values).reshape(-1)
+
+
 def _probabilities(p1: Any, shape: Any) -> np.ndarray:
     """`p1` as one integer for each of `shape`."""
-    p1 = _ops.integers("bit", "p1", p1)
+    p1 = integers("bit", "p1", p1)
     try:
         return np.ascontiguousarray(np.broadcast_to(p1, shape)).reshape(-1)
     except ValueError:

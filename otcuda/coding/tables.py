@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from otcuda import _ops
+from otcuda.coding.arrays import integers
 from otcuda.errors import ArgumentError, CorruptDataError, ShapeError
 
 _HEAD = struct.Struct("<BBBBiII")  # version, precision, flags, 0, low, T, n
@@ -246,10 +247,10 @@ class Tables:
         Raises:
             ArgumentError: a symbol without a code, an index that is no table.
         """
-        s = _ops.integers("cost", "symbols", symbols).astype(np.int64).reshape(-1)
+        s = integers("cost", "symbols", symbols).astype(np.int64).reshape(-1)
         t = np.zeros_like(s)
         if index is not None:
-            t = _ops.integers("cost", "index", index).astype(np.int64).reshape(-1)
+            t = integers("cost", "index", index).astype(np.int64).reshape(-1)
         elif self.count > 1:
             raise ArgumentError("cost: index is missing, but there are several tables")
         if t.shape != s.shape or (t < 0).any() or (t >= self.count).any():
@@ -293,7 +294,7 @@ def _check_in(name: str, value: int, low: int, high: int) -> None:
 
 def _rows(op: str, name: str, array: Any) -> np.ndarray:
     """[T, n], uint32, contiguous; a single row may come as [n]."""
-    rows = np.atleast_2d(_ops.integers(op, name, array))
+    rows = np.atleast_2d(integers(op, name, array))
     _check_2d(op, name, rows)
     if int(rows.min()) < 0 or int(rows.max()) >= 2**32:
         raise ArgumentError(

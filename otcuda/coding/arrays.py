@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays at the door of the coder: integers of any kind in, symbols of the same kind out."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+
+from otcuda._arrays import is_torch, like_first
+from otcuda.errors import ArgumentError, LimitError, ShapeError
+
+_INTEGERS = frozenset(np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8))
+
+
+def integers(op: str, name: str, array: Any) -> np.ndarray:
+    """`array` as C-contiguous integers in host memory, of its own shape.
+
+    Raises:
+        ArgumentError: not an array of integers.
+    """
+    if type(array) is np.ndarray and array.dtype in _INTEGERS:
+        flags = array.flags
+        if flags.c_contiguous and flags.aligned:
+            return array  # what follows costs more than coding a short message
+    if is_torch(array):
+        array = array.detach().cpu().numpy()
+    elif not isinstance(array, np.ndarray):
+        array = np.from_dlpack(array) if hasattr(array, "__dlpack__") else np.asarray(array)
+    if array.size == 0 and array.dtype == np.float64:  # np.asarray([]) knows no better
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise ArgumentError(f"{op}: {name} is {array.dtype}, expected integers")
+    native_order = array.dtype.newbyteorder("=")
+    return np.require(array, native_order, ["C", "A"]).reshape(array.shape)
+
+
+def like_of(array: np.ndarray, like: Any) -> Any:
+    """`array` as the kind of `like`, on its device."""
+    if is_torch(like):
+        return sys.modules["torch"].from_numpy(array).to(like.device)
+    return array if like is None else like_first(like, array)
+
+
+def flat_pair(op: str, symbols: Any, index: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Symbols and index as flat integers of equal shapes."""
+    symbols = integers(op, "symbols", symbols)
+    if index is None:
+        return symbols.reshape(-1), None
+    index = integers(op, "index", index)
+    if symbols.shape != index.shape:
+        raise ShapeError(
+            f"{op} takes symbols and index of one shape; got symbols {list(symbols.shape)}, "
+            f"index {list(index.shape)}"
+        )
+    return symbols.reshape(-1), index.reshape(-1)
+
+
+def empty_symbols(
+    op: str, index: Any, shape: Any, dtype: str, limit: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Room for symbols of the shape of the index (or of `shape`), and the flat index."""
+    wanted = None
+    if shape is not None:
+        wanted = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+        if any(size < 0 for size in wanted):
+            raise ShapeError(f"{op}: shape is {shape}, expected sizes of 0 or more")
+    if index is not None:
+        index = integers(op, "index", index)
+        if wanted is not None and wanted != index.shape:
+            raise ShapeError(f"{op}: shape is {shape}, but index has {list(index.shape)}")
+        wanted, index = index.shape, index.reshape(-1)
+    elif wanted is None:
+        raise ArgumentError(f"{op} needs index or shape: a message does not tell its length")
+    if math.prod(wanted) > limit:
+        raise LimitError(f"{op}: {math.prod(wanted)} symbols asked for, max_symbols is {limit}")
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "iu":
+        raise ArgumentError(f"{op}: dtype is {dtype}, expected integers")
+    return np.empty(wanted, dtype.newbyteorder("=")), index

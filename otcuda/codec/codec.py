@@ -29,8 +29,9 @@ from otcuda.errors import ArgumentError, BudgetError, ModelMismatchError
 EFFORTS = (0, 1, 2)
 COARSEST = 255  # the largest index of a quantiser step
 DEFAULT_BPP = 0.03
-# The share of the multiplier lambda = c D^2 that conditional heights use when they fill a budget.
-FILL_MULTIPLIERS = (0.02, 0.05, 0.1)
+FINER_STEPS = 3  # how many finer steps conditional heights may try to fit into a budget
+LARGEST_FILL = 0.12  # the largest multiplier c in lambda = c D^2 they do it with
+FILL_HALVINGS = 6
 
 Callback = Callable[[str, float], None]
 
@@ -167,30 +168,35 @@ def _compress_coded(task: _Task, budget: int, effort: int, say: Callback) -> byt
     if effort == 0:
         return blob
     best = (task.error(step, task.quantised(step).values16), blob)
-    for finer in range(1, len(FILL_MULTIPLIERS) + 1):
-        say("filling the budget", finer / (len(FILL_MULTIPLIERS) + 1))
+    room = 8 * (budget - _head_bytes(task))
+    for finer in range(1, FINER_STEPS + 1):
+        say("filling the budget", finer / (FINER_STEPS + 1))
         if step - finer >= 0:
-            best = min(best, *_filled(task, step - finer, budget), key=lambda pair: pair[0])
+            best = min(best, *_filled(task, step - finer, room, budget), key=lambda pair: pair[0])
     if effort == 2:
         best = min(best, refine(task, step, budget, say), key=lambda pair: pair[0])
     return best[1]
 
 
-def _filled(task: _Task, step: int, budget: int) -> list[tuple[float, bytes]]:
-    """The least multiplier of the list with which a finer step fits: (error, file), or nothing."""
-    for multiplier in FILL_MULTIPLIERS:
+def _filled(task: _Task, step: int, room: float, budget: int) -> list[tuple[float, bytes]]:
+    """A finer step with the least multiplier that makes it fit: (error, file), or nothing."""
+    low, high, fitting = 0.0, LARGEST_FILL, None
+    for _ in range(FILL_HALVINGS):
+        multiplier = high if fitting is None else (low + high) / 2
         quantised = task.quantised(step, multiplier)
-        if quantised.bits <= 8 * budget:
-            blob = task.file(step, quantised.symbols)
-            if len(blob) <= budget:
-                return [(task.error(step, quantised.values16), blob)]
-    return []
+        if quantised.bits <= room:
+            high, fitting = multiplier, quantised
+        elif fitting is None:
+            return []
+        else:
+            low = multiplier
+    blob = task.file(step, fitting.symbols)
+    return [(task.error(step, fitting.values16), blob)] if len(blob) <= budget else []
 
 
 def _finest_step(task: _Task, budget: int, say: Callback) -> tuple[int, bytes]:
     """The smallest quantiser step whose file fits, by bisection on the model's bits."""
-    head = len(write_file(_header(task.image, "coded", 0, task.grey, task.model), b""))
-    room = 8 * (budget - head)
+    room = 8 * (budget - _head_bytes(task))
     low, high = 0, COARSEST  # bits fall with the step, up to noise
     while low < high:
         say("rate", 1 - (high - low) / COARSEST)
@@ -207,6 +213,10 @@ def _finest_step(task: _Task, budget: int, say: Callback) -> tuple[int, bytes]:
         f"{budget} bytes cannot hold this picture of {task.image.shape[1]} x "
         f"{task.image.shape[0]} pixels; the least is {len(blob)} bytes"
     )
+
+
+def _head_bytes(task: _Task) -> int:
+    return len(write_file(_header(task.image, "coded", 0, task.grey, task.model), b""))
 
 
 def _compress_fixed(task: _Task, budget: int | None, say: Callback) -> bytes:

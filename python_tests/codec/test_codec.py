@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures to files and back with the shipped weights: budgets, sizes, errors, no layer a stub."""
+
+import contextlib
+import copy
+import dataclasses
+from importlib import resources
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import otcuda
+from otcuda.codec import compress, decompress, info, load_model
+from otcuda.codec.bitstream import read_header, write_file
+from otcuda.codec.model import Model, export_model
+from otcuda.evaluation.metrics import psnr
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model()
+
+
+@pytest.fixture(scope="module")
+def photo():
+    with resources.as_file(resources.files("otcuda") / "data" / "demo.jpg") as path:
+        return np.asarray(Image.open(path).convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def small(photo):
+    return np.ascontiguousarray(photo[100:260, 200:424])
+
+
+@pytest.fixture(scope="module")
+def blob(photo):
+    return compress(photo, bytes=1474)
+
+
+def changed(model, **tensors):
+    """The model with some tensors replaced."""
+    record = {"id": model.id, "config": model.config}
+    return Model({**model.tensors, **tensors}, record)
+
+
+def test_a_photograph_in_1474_bytes(photo, blob):
+    assert len(blob) <= 1474
+    assert info(blob).bpp <= 0.03
+    decoded = decompress(blob)
+    assert decoded.shape == photo.shape
+    assert psnr(photo, decoded) > 26.5
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 65), (17, 3), (64, 64), (65, 129)])
+@pytest.mark.parametrize("mode", ["coded", "fixed"])
+def test_any_size_round_trips(photo, shape, mode):
+    image = photo[200 : 200 + shape[0], 300 : 300 + shape[1]]
+    data = compress(image, bytes=20_000, mode=mode, effort=0)
+    assert info(data).mode == mode
+    decoded = decompress(data)
+    assert decoded.shape == image.shape
+    if mode == "coded":  # the finest step: close even where the networks never trained
+        assert np.abs(decoded.astype(int) - image).mean() < 12
+
+
+@pytest.mark.parametrize("size", [60, 200, 700])
+@pytest.mark.parametrize("effort", [0, 1, 2])
+def test_budgets_are_kept_and_used(small, size, effort):
+    data = compress(small, bytes=size, effort=effort)
+    assert 0.85 * size < len(data) <= size
+
+
+def test_effort_never_costs_quality(small):
+    errors = [
+        np.square(decompress(compress(small, bytes=200, effort=e)).astype(float) - small).mean()
+        for e in (0, 1, 2)
+    ]
+    assert errors[0] >= errors[1] >= errors[2]
+
+
+def test_more_bytes_are_closer(small):
+    closeness = [psnr(small, decompress(compress(small, bytes=n))) for n in (60, 200, 700)]
+    assert closeness == sorted(closeness)
+    assert closeness[2] > closeness[0] + 2
+
+
+def test_quality_is_monotone(small):
+    sizes = [len(compress(small, quality=q)) for q in (0, 30, 60, 100)]
+    assert sizes == sorted(sizes)
+    assert info(compress(small, quality=100)).step == 128
+
+
+def test_grey_pictures_stay_grey_and_cost_no_colour(small):
+    grey = small.mean(2).astype(np.uint8)
+    data = compress(grey, quality=60)
+    assert info(data).grey
+    assert data == compress(np.repeat(grey[:, :, None], 3, 2), quality=60)
+    assert data == compress(Image.fromarray(grey), quality=60)
+    decoded = decompress(data)
+    assert (decoded == decoded[:, :, :1]).all()
+    assert len(data) < len(compress(small, quality=60))
+
+
+def test_files_and_pixels_are_reproducible(small):
+    data = compress(small, bytes=200)
+    assert data == compress(small, bytes=200)
+    for realism in (0.0, 1.0):
+        first, again = (decompress(data, realism=realism) for _ in range(2))
+        assert (first == again).all()
+
+
+def test_fixed_mode_has_one_size(photo):
+    sizes = {len(compress(p, mode="fixed")) for p in (photo, photo[::-1], 255 - photo)}
+    assert len(sizes) == 1
+    assert sizes.pop() <= 1474
+    assert psnr(photo, decompress(compress(photo, mode="fixed"))) > 22
+
+
+# --- no layer is a stub: put something trivial in its place, and a number moves -------------------
+
+
+def test_without_its_heights_the_fixed_mode_is_worse(photo, model):
+    heights = np.zeros_like(model.tensors["fixed.0.heights"])
+    flat = changed(model, **{"fixed.0.heights": heights})
+    pictures = [decompress(compress(photo, mode="fixed", model=m), model=m) for m in (model, flat)]
+    assert psnr(photo, pictures[0]) > psnr(photo, pictures[1]) + 1
+
+
+def test_without_the_context_model_files_grow(photo, model):
+    out = {k: np.zeros_like(v) for k, v in model.tensors.items() if k.startswith("context.out.")}
+    blind = changed(model, **out)
+    sizes = [len(compress(photo, quality=30, model=m)) for m in (model, blind)]
+    assert sizes[1] > 1.15 * sizes[0]
+
+
+def test_without_the_synthesis_network_pictures_are_worse(photo, model, blob):
+    name = max(k for k in model.tensors if k.startswith("synthesis.fine.") and "weight" in k)
+    last = {name: np.zeros_like(model.tensors[name])}
+    bias = name.replace("weight", "bias")
+    linear = changed(model, **last, **{bias: np.zeros_like(model.tensors[bias])})
+    assert psnr(photo, decompress(blob, model=model)) > 0.5 + psnr(
+        photo, decompress(blob, model=linear)
+    )
+
+
+def test_without_the_head_realism_does_nothing(blob, model):
+    plain, real = decompress(blob, realism=0.0), decompress(blob, realism=1.0)
+    assert np.abs(real.astype(int) - plain).mean() > 0.5
+    headless = {k: v for k, v in model.tensors.items() if not k.startswith("head.")}
+    bare = Model(headless, {"id": model.id, "config": model.config})
+    assert (decompress(blob, realism=1.0, model=bare) == plain).all()
+
+
+def test_realism_blends(blob):
+    ends = [decompress(blob, realism=r).astype(float) for r in (0.0, 1.0)]
+    middle = decompress(blob, realism=0.5).astype(float)
+    assert np.abs(middle - (ends[0] + ends[1]) / 2).mean() < 1
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "words"),
+    [
+        (np.zeros((4, 4), np.float32), {}, "float32"),
+        (np.zeros((4, 4, 4), np.uint8), {}, "uint8"),
+        (np.zeros((0, 4, 3), np.uint8), {}, "each edge"),
+        (np.zeros((4, 4, 3), np.uint8), {"mode": "lossless"}, "mode is 'lossless'"),
+        (np.zeros((4, 4, 3), np.uint8), {"effort": 3}, "effort is 3"),
+        (np.zeros((4, 4, 3), np.uint8), {"bytes": 0}, "bytes is 0"),
+        (np.zeros((4, 4, 3), np.uint8), {"bpp": -1.0}, "bpp is -1"),
+        (np.zeros((4, 4, 3), np.uint8), {"quality": 101}, "quality is 101"),
+        (np.zeros((4, 4, 3), np.uint8), {"bytes": 9, "bpp": 1.0}, "bytes and bpp"),
+    ],
+)
+def test_wrong_arguments_are_named(image, options, words):
+    with pytest.raises(otcuda.ArgumentError, match=words):
+        compress(image, **options)
+
+
+def test_a_budget_that_cannot_be_met_says_what_can(photo):
+    with pytest.raises(otcuda.BudgetError, match="the least is"):
+        compress(photo, bytes=12)
+    with pytest.raises(otcuda.BudgetError, match="the least is"):
+        compress(photo, bytes=100, mode="fixed")
+
+
+def test_other_weights_are_noticed(blob, model):
+    header, payload = read_header(blob)
+    other = dataclasses.replace(header, model=(header.model + 1) % 7)
+    with pytest.raises(otcuda.ModelMismatchError, match="pass --model"):
+        decompress(write_file(other, payload))
+    weights = copy.copy(model.tensors)
+    custom = Model(weights, {"id": 7, "config": model.config})
+    with pytest.raises(otcuda.ModelMismatchError, match=model.digest[:8]):
+        decompress(blob, model=custom)
+
+
+def test_damaged_weights_are_noticed(tmp_path, model):
+    path = tmp_path / "w.safetensors"
+    model.save(path)
+    assert load_model(path).digest == model.digest
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(otcuda.ModelMismatchError, match="damaged"):
+        load_model(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(otcuda.ModelMismatchError, match="no weights file"):
+        load_model(path)
+    with pytest.raises(FileNotFoundError):
+        load_model(tmp_path / "none")
+
+
+def test_damaged_files_end_in_an_error_or_a_picture(small):
+    data = compress(small, bytes=200)
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        hurt = bytearray(data)
+        hurt[int(rng.integers(7, len(hurt)))] ^= 1 << int(rng.integers(8))
+        with contextlib.suppress(otcuda.CorruptDataError):
+            assert decompress(bytes(hurt)).shape == small.shape
+
+
+def test_limits_come_before_allocation(blob):
+    with pytest.raises(otcuda.LimitError, match="max_pixels"):
+        decompress(blob, max_pixels=1000)
+
+
+def test_a_callback_hears_and_stops(small):
+    heard = []
+    compress(small, bytes=200, callback=lambda what, share: heard.append((what, share)))
+    assert {what for what, _ in heard} >= {"analysis", "rate"}
+    assert all(0 <= share <= 1 for _, share in heard)
+
+    def stop(*_):
+        raise otcuda.Interrupted("enough")
+
+    with pytest.raises(otcuda.Interrupted):
+        compress(small, bytes=200, callback=stop)
+
+
+def test_export_refuses_weights_over_fp16(model):
+    net = copy.deepcopy(model.net)
+    net.analysis.klt.weight[0, 0] = 1e6
+    with pytest.raises(otcuda.ArgumentError, match=r"analysis\.klt\.weight"):
+        export_model(net, {})
+
+
+def test_large_pictures_go_tile_by_tile_without_seams(model, monkeypatch):
+    from otcuda.codec import pictures
+
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 256, (12, 20, 3)).astype(np.uint8)
+    image = np.asarray(Image.fromarray(coarse).resize((1280, 768), Image.Resampling.BICUBIC))
+    networks = pictures.Networks(model)
+    whole = networks.analyse(image)
+    decoded = networks.synthesise(whole, 180, (768, 1280)).astype(int)
+    monkeypatch.setattr(pictures, "TILE", 256)
+    np.testing.assert_allclose(networks.analyse(image), whole, atol=0.05)
+    assert np.abs(networks.synthesise(whole, 180, (768, 1280)) - decoded).max() <= 1

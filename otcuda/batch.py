@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from otcuda._io import atomic_write
-from otcuda.errors import ArgumentError, CorruptDataError, Error, LimitError
+from otcuda.errors import ArgumentError, BackendError, CorruptDataError, Error, LimitError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ProcessPoolExecutor
@@ -364,6 +364,49 @@ def _start_worker(threads: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for name in ("OTCUDA_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
+
+
+def sample(
+    folder: Path, count: int, seed: int, realism: float, model: str | None, exists: str
+) -> Iterator[Record]:
+    """Draw pictures from noise into `sample-<seed>-<index>.png` and yield a record of each.
+
+    A picture depends on weights, seed and index alone, not on how many are drawn.
+
+    Args:
+        folder: made if it is not there.
+        count: how many.
+        seed: of the noise.
+        realism: share of the perceptual head, in [0, 1].
+        model: weights, None for the bundled ones.
+        exists: what to do where a file is there: "refuse", "overwrite" or "skip".
+
+    Raises:
+        FileExistsError: a file is there; nothing has been drawn.
+        BackendError: the weights have no sampler.
+    """
+    paths = [folder / f"sample-{seed}-{k:04d}.png" for k in range(count)]
+    skipped = [_is_there(str(path), exists) for path in paths]
+    weights = _model(model)
+    tensors = weights.part("sampler.")
+    if not tensors:
+        raise BackendError(f"the weights {weights.digest[:8]} hold no sampler; train `all` stages")
+    from otcuda.codec.sampling import LatentSampler, sample_pictures
+
+    sampler = LatentSampler.from_tensors(tensors)
+    for k, path in enumerate(paths):
+        if skipped[k]:
+            continue
+        start = time.perf_counter()
+        own_seed = (seed * 1_000_003 + k) % 2**63
+        options = {"head": weights.head, "realism": realism}
+        image = sample_pictures(weights.net, sampler, 1, own_seed, **options)[0]
+        ms = _ms(start)
+        save = picture_writer(str(path))
+        write_output(str(path), functools.partial(save, image), exists == "overwrite")
+        about = {"output": str(path), "width": image.shape[1], "height": image.shape[0]}
+        about |= {"seed": seed, "index": k, "ms": ms}
+        yield {"schema": SCHEMA, "command": "sample", **about}
 
 
 # --- reading and writing --------------------------------------------------------------------------

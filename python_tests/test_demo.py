@@ -20,12 +20,21 @@ SCHEMA = json.loads((Path(batch.__file__).parent / "data" / "cli.schema.json").r
 pytestmark = pytest.mark.usefixtures("mosaic")
 
 
-@pytest.fixture
-def shown(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    result = run("demo", "--json")
-    assert result.code == 0
-    return json.loads(result.out)
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    import mosaic
+
+    from otcuda import codec
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("demo"))
+        for name in mosaic.NAMES:
+            patch.setitem(vars(codec), name, getattr(mosaic, name))
+        result = run("demo", "--json")
+        assert result.code == 0
+        told = json.loads(result.out)
+        told["files"] = [str(Path(name).absolute()) for name in told["files"]]
+        return told
 
 
 def test_files_and_figures(shown, mosaic):

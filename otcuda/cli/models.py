@@ -16,6 +16,7 @@ from otcuda.cli.talk import (
     INTERRUPTED,
     PARTLY,
     Talk,
+    exists_options,
     json_option,
     talk_options,
     talks,
@@ -240,22 +241,18 @@ class _Teller:
     metavar="FILE",
     help="Weights; the bundled ones by default.",
 )
-@click.option("-f", "--force", is_flag=True, help="Overwrite what is there already.")
+@exists_options
 @json_option
 @talk_options
 @talks
-def sample(talk: Talk, output: str, as_json: bool, **options: Any) -> int:
+def sample(talk: Talk, output: str, as_json: bool, exists: str | None, **options: Any) -> int:
     """Draw pictures from noise by the optimal transport map."""
-    for record in batch.sample(Path(output), **options):
-        _tell_sample(talk, record, as_json)
+    for record in batch.sample(Path(output), exists=exists or "refuse", **options):
+        if as_json:
+            write_json(record)
+        else:
+            talk.say(f"{batch.shown(record['output'])}: {record['width']} x {record['height']}")
     return 0
-
-
-def _tell_sample(talk: Talk, record: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        write_json(record)
-    else:
-        talk.say(f"{batch.shown(record['output'])}: {record['width']} x {record['height']}")
 
 
 @click.command()

@@ -149,8 +149,8 @@ class Shard(click.ParamType):
         return index, count
 
 
-def batch_options(command: Callable) -> Callable:
-    """What `compress` and `decompress` share."""
+def exists_options(command: Callable) -> Callable:
+    """What to do with files that are there already: `exists` is "overwrite", "skip" or None."""
     for option in (
         click.option(
             "-n",
@@ -166,6 +166,15 @@ def batch_options(command: Callable) -> Callable:
             flag_value="overwrite",
             help="Overwrite what is there already.",
         ),
+    ):
+        command = option(command)
+    return command
+
+
+def batch_options(command: Callable) -> Callable:
+    """What `compress` and `decompress` share."""
+    command = exists_options(command)
+    for option in (
         click.option(
             "--shard",
             type=Shard(),

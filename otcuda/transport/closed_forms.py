@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heights without iterations: exact on the line, elsewhere the guess that solvers start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from otcuda.transport.arrays import to_numpy
+from otcuda.transport.cells import START, Cells
+
+_GUESS_SIZE = 1024  # samples, and targets, on which the guess is fitted
+_EIGEN_LIMIT = 1024  # dimensions beyond which covariances count by their traces only
+_GOLDEN = (np.sqrt(5) - 1) / 2
+
+
+def line_heights(
+    y: np.ndarray, weights: np.ndarray, quantile: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Heights for D = 1, exact, eq. (11): cells are intervals that end at quantiles of the source.
+
+    Args:
+        y: different targets, [n], in any order.
+        weights: theirs, [n], sum 1.
+        quantile: inverse distribution function of the source.
+    """
+    order = np.argsort(y)
+    ends = quantile(np.cumsum(weights[order])[:-1].clip(1e-300, 1 - 2.0**-53))
+    h = np.zeros(len(y))
+    h[order[1:]] = -np.cumsum(np.diff(y[order]) * ends)
+    return h
+
+
+def gaussian_heights(cells: Cells, seed: int) -> np.ndarray:
+    """Heights as if source and targets were Gaussian, with one free number, eq. (10).
+
+    `h = -<x_mean, y> - c/2 y' B^-1 y` for centred y, where B is the linear map between both
+    covariances. Right with c = 1 where cells are many for their dimension; the tails of few targets
+    in many dimensions ask for less, so c minimises the dual, which is convex in it, on a few
+    thousand samples and targets.
+    """
+    x = to_numpy(cells.sample(_GUESS_SIZE, seed, START)).astype(np.float64)
+    y = to_numpy(cells.targets(cells.home)).astype(np.float64)
+    mean = x.mean(0)
+    x -= mean
+    bend = _quadratic_form(x, y, cells.weights)
+    some = np.random.default_rng(seed).permutation(cells.n)[:_GUESS_SIZE]
+    weights = cells.weights[some] / cells.weights[some].sum()
+    scores, bends = (x @ y[some].T).astype(np.float32), bend[some]
+
+    def dual(c: float) -> float:
+        heights = (-c * bends).astype(np.float32)
+        return float((scores + heights).max(1).mean() + c * (weights @ bends))
+
+    return -(y @ mean) - _golden_section(dual, 0.0, 2.0, steps=20) * bend
+
+
+def _quadratic_form(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Half y_i' B^-1 y_i of centred x and y, [n].
+
+    B = Sx^-1/2 (Sx^1/2 Sy Sx^1/2)^1/2 Sx^-1/2 maps N(0, Sx) to N(0, Sy).
+    """
+    D = y.shape[1]
+    square = (y * y).sum(1)
+    if D > _EIGEN_LIMIT:
+        return square * np.sqrt((x * x).mean() * D / max(weights @ square, 1e-300)) / 2
+    sx = x.T @ x / len(x)
+    sy = (weights[:, None] * y).T @ y
+    # A ridge: a direction in which the targets do not vary must not ask for infinite curvature.
+    sx += 1e-6 * max(np.trace(sx) / D, 1e-300) * np.eye(D)
+    sy += 1e-4 * max(np.trace(sy) / D, 1e-300) * np.eye(D)
+    root = _power(sx, 0.5)
+    inverse = root @ _power(root @ sy @ root, -0.5) @ root
+    return ((y @ inverse) * y).sum(1) / 2
+
+
+def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    return (vectors * values.clip(values[-1] * 1e-12) ** exponent) @ vectors.T
+
+
+def _golden_section(f: Callable[[float], float], low: float, high: float, steps: int) -> float:
+    """Minimum of a convex function on [low, high] within (high - low) 0.62^steps."""
+    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    at_left, at_right = f(left), f(right)
+    for _ in range(steps):
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - _GOLDEN * (high - low)
+            at_left = f(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + _GOLDEN * (high - low)
+            at_right = f(right)
+    return (low + high) / 2

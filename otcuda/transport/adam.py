@@ -115,10 +115,12 @@ class _Adam:
         self.rounds += 1
         self._restart(self.h)
         self.stream = Stream(cells.source, cells.D, cells.home, self._key())
-        done = 0
+        done, held_back = 0, 0.0
         for stage in range(_STAGES):
             left = _STAGES - stage
-            share = min(samples - done, self.affordable() - self.held_back()) / left
+            if stage <= 1:  # the first one shows the speed
+                held_back = self.held_back()
+            share = min(samples - done, self.affordable() - held_back) / left
             steps = max(1, round(share / self.batch))
             if not self.busy and run.seconds_left() < float("inf"):
                 steps = min(steps, 4)  # to see the speed
@@ -132,7 +134,8 @@ class _Adam:
     def validate(self) -> Chi2:
         """chi2 of the heights on samples that no round has seen."""
         run = self.run
-        M = int(min(self.check, max(self.affordable(), 2)))
+        # No more than were fitted on: a goal far away is checked when it is near.
+        M = int(max(2, min(self.check, max(run.samples, _FEWEST), self.affordable())))
         # A callback may have stopped the rounds; only the clock cuts a measurement short.
         chi2 = self.cells.chi2(
             self.h, M, self.seed, VALIDATION + self.rounds, lambda: run.seconds_left() <= 0
@@ -155,7 +158,7 @@ class _Adam:
         cells, run, state = self.cells, self.run, self.state
         before, began = state.step, run.seconds()
         self._measure_unit(stage, steps * self.batch)
-        # Adam divides by the size of the gradient: sqrt(nu / batch) near the solution, if that is noise.
+        # Adam divides by the size of the gradient: sqrt(nu / batch) where that is noise.
         rate = step * self.unit * (1.0 if self.whole else (self.batch / cells.n) ** 0.5)
         if cells.source.name in NAMED:
             otcuda.heights_adam_solve(

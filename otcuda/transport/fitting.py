@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from time import monotonic
 from typing import Any
 
 from otcuda.errors import ArgumentError
@@ -79,11 +79,11 @@ class Run:
         self.samples = self.scanned = 0
         self.stopped_by: str | None = None
         self._callback = callback
-        self._start = time.monotonic()
+        self._start = monotonic()
 
     def seconds(self) -> float:
         """Wall time since the fit began."""
-        return time.monotonic() - self._start
+        return monotonic() - self._start
 
     def seconds_left(self) -> float:
         """Wall time until the limit; infinite without one."""

@@ -67,11 +67,12 @@ def test_time_is_used_to_the_end_of_a_round(monkeypatch):
         return solve(*arguments, iterations=iterations, batch=batch, **options)
 
     monkeypatch.setattr(otcuda, "heights_adam_solve", slow_solve)
-    monkeypatch.setattr(fitting.time, "monotonic", lambda: now)
+    monkeypatch.setattr(fitting, "monotonic", lambda: now)
     result = SemiDiscreteOT(clusters(1000, 4)).fit(max_seconds=10)
     assert result.stopped_by == "seconds"
     assert not result.converged
-    assert 65_000 < result.samples < 100_000
+    assert 65_000 < result.samples < 95_000
+    assert 10_000 < result.scanned - result.samples < 30_000
     stages = [r for r in result.history if r["stage"] != "validation"]
     assert len(stages) == 24
     assert stages[-1]["step"] == pytest.approx(0.4 * 1000 / result.samples, rel=0.3)
@@ -302,8 +303,8 @@ def test_wrong_samples_and_heights_are_named():
 
 def test_a_goal_out_of_reach_ends_as_stalled():
     """A sampler that repeats its samples: what was fitted on them is no better on any others."""
-    points = np.random.default_rng(0).normal(size=(3000, 3))
-    ot = SemiDiscreteOT(Y, source=lambda n: points[:n] if n <= 3000 else np.resize(points, (n, 3)))
-    result = ot.fit(chi2=1e-6)
+    points = np.random.default_rng(0).normal(size=(500, 3))
+    ot = SemiDiscreteOT(Y[:8], source=lambda n: np.resize(points, (n, 3)))
+    result = ot.fit(chi2=1e-3)
     assert result.stopped_by == "stalled"
     assert not result.converged

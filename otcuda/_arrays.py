@@ -169,3 +169,36 @@ def check_floats(op: str, arrays: type, **tensors: Any) -> None:
     if dtypes[0] not in ("float32", "float64") or len(set(dtypes)) > 1:
         names, given = ", ".join(tensors), ", ".join(dtypes)
         raise ArgumentError(f"{op}: {names} are {given}; expected all float32 or all float64")
+
+
+# --- CUDA: `native` is the module _C, which _ops alone imports
+
+
+def on_cuda(native: Any, array: Any) -> bool:
+    """Whether the CUDA kernels of this build are to work on it."""
+    return is_torch(array) and array.is_cuda and native.build_options()["cuda"]
+
+
+def cuda_stream(native: Any, array: Any) -> tuple[int, ...]:
+    """Torch's current stream there, the last argument of a call on CUDA; nothing elsewhere."""
+    if not on_cuda(native, array):
+        return ()
+    return (sys.modules["torch"].cuda.current_stream(array.device).cuda_stream,)
+
+
+def cuda_workspace(native: Any, op: str, array: Any, *sizes: int) -> Any:
+    """What native.<op>_workspace(*sizes) asks for, from torch's allocator, beside `array`."""
+    torch = sys.modules["torch"]
+    count = getattr(native, f"{op}_workspace")(*sizes)
+    return torch.empty(count, dtype=torch.uint8, device=array.device)
+
+
+def raise_cell_mass_faults(workspace: Any, N: int, index: Any, weights: Any = None) -> None:
+    """Asks the device, which cannot raise, what it met: this waits for it."""
+    stray, infinite = workspace[:16].view(sys.modules["torch"].int64).tolist()
+    if stray >= 0:
+        raise ArgumentError(
+            f"index[{stray}] is {int(index[stray])}, expected -1 (left out) to N - 1 = {N - 1}"
+        )
+    if infinite >= 0:
+        raise ArgumentError(f"weights[{infinite}] is not finite; weights are finite numbers")

@@ -18,8 +18,11 @@ from otcuda._arrays import (
     check_floats,
     check_torch,
     check_writable,
+    cuda_stream,
+    cuda_workspace,
     is_torch,
     needs_dispatcher,
+    on_cuda,
 )
 from otcuda._ops import define, native, registered, registers, respect_torch_threads
 from otcuda.errors import ArgumentError, Interrupted, check_shapes
@@ -93,7 +96,8 @@ def _heights_adam_step(cells: Sequence[Any], settings: tuple, arrays: Any) -> No
     _check_heights_adam_step(arrays, *cells)
     respect_torch_threads()
     inputs = map(arrays.contiguous, cells[3:])
-    native.heights_adam_step(*map(arrays.native, (*cells[:3], *inputs)), *settings)
+    numbers = (*settings, *cuda_stream(native, cells[0]))
+    native.heights_adam_step(*map(arrays.native, (*cells[:3], *inputs)), *numbers)
     arrays.wrote(*cells[:3])
 
 
@@ -189,17 +193,24 @@ def heights_adam_solve(
     arrays, y, nu, state = _check_heights_adam_solve(y, nu, state)
     respect_torch_threads()
     rates = _learning_rates(lr, iterations)
-    chi2, steps = np.empty(len(rates)), np.array([state.step], np.int64)
+    steps, batch = np.array([state.step], np.int64), operator.index(batch)
+    on_device = [arrays.contiguous(y), arrays.contiguous(nu), state.h, state.m, state.v]
+    chi2: Any = np.empty(len(rates))
+    tail: tuple[Any, ...] = (chi2,)
+    if on_cuda(native, y):
+        chi2 = arrays.empty((len(rates),), "float64", y)
+        sizes = (arrays.dtype(y) == "float64", *y.shape, max(batch, 1))
+        workspace = cuda_workspace(native, "heights_adam_solve", y, *sizes)
+        tail = (arrays.native(chi2), arrays.native(workspace), *cuda_stream(native, y))
     try:
         native.heights_adam_solve(
-            *(arrays.native(a) for a in (arrays.contiguous(y), arrays.contiguous(nu))),
-            *(arrays.native(a) for a in (state.h, state.m, state.v)),
+            *map(arrays.native, on_device),
             steps,
             rates,
-            chi2,
+            *tail,
             source=source,
             seed=operator.index(seed) % 2**64,
-            batch=operator.index(batch),
+            batch=batch,
             bias_correction=bias_correction,
             beta1=float(betas[0]),
             beta2=float(betas[1]),
@@ -211,6 +222,7 @@ def heights_adam_solve(
     finally:
         done, state.step = int(steps[0]) - state.step, int(steps[0])
         arrays.wrote(state.h, state.m, state.v)
+    chi2 = chi2.cpu().numpy() if on_cuda(native, y) else chi2
     return state, chi2[:done]
 
 

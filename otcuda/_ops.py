@@ -24,9 +24,13 @@ from otcuda._arrays import (
     check_floats,
     check_torch,
     check_writable,
+    cuda_stream,
+    cuda_workspace,
     is_torch,
     like_first,
     needs_dispatcher,
+    on_cuda,
+    raise_cell_mass_faults,
 )
 from otcuda.errors import ArgumentError, ShapeError, check_shapes
 
@@ -172,14 +176,16 @@ def _check_cell_mass(index: Any, N: int, weights: Any, arrays: Any) -> None:
 def _cell_mass(index: Any, N: int, weights: Any, arrays: Any) -> Any:
     _check_cell_mass(index, N, weights, arrays)
     respect_torch_threads()
-    index = arrays.contiguous(index)
-    if weights is None:
-        mass = arrays.empty((N,), "int64", index)
-        native.cell_mass(arrays.native(index), arrays.native(mass))
-        return mass
-    weights = arrays.contiguous(weights)
-    mass = arrays.empty((N,), arrays.dtype(weights), index)
-    native.cell_mass(arrays.native(index), arrays.native(weights), arrays.native(mass))
+    given = [arrays.contiguous(a) for a in (index, weights) if a is not None]
+    mass = arrays.empty((N,), "int64" if weights is None else arrays.dtype(weights), index)
+    if on_cuda(native, index):
+        workspace = cuda_workspace(native, "cell_mass", index, N, weights is not None)
+        native.cell_mass(
+            *map(arrays.native, (*given, mass, workspace)), *cuda_stream(native, index)
+        )
+        raise_cell_mass_faults(workspace, N, *given)
+    else:
+        native.cell_mass(*map(arrays.native, (*given, mass)))
     return mass
 
 
@@ -267,7 +273,11 @@ def _power_argmax(x: Any, y: Any, h: Any, arrays: Any) -> tuple[Any, Any]:
     x, y, h = arrays.contiguous(x), arrays.contiguous(y), arrays.contiguous(h)
     value = arrays.empty((x.shape[0],), arrays.dtype(x), x)
     index = arrays.empty((x.shape[0],), "int64", x)
-    native.power_argmax(*map(arrays.native, (x, y, h, value, index)))
+    given: tuple[Any, ...] = (x, y, h, value, index)
+    if on_cuda(native, x):
+        sizes = (arrays.dtype(x) == "float64", x.shape[0], *y.shape)
+        given += (cuda_workspace(native, "power_argmax", x, *sizes),)
+    native.power_argmax(*map(arrays.native, given), *cuda_stream(native, x))
     return value, index
 
 
@@ -366,7 +376,7 @@ def _source_samples(
     _check_source_samples(out, source, arrays)
     respect_torch_threads()
     numbers = (number % 2**64 for number in (seed, stream, offset))
-    native.source_samples(arrays.native(out), source, *numbers)
+    native.source_samples(arrays.native(out), source, *numbers, *cuda_stream(native, out))
     arrays.wrote(out)
 
 

@@ -7,10 +7,13 @@
 #include <string>
 
 #include "bindings/adam_settings.h"
+#include "bindings/cuda_call.h"
 #include "bindings/python_poll.h"
 #include "bindings/source_kind.h"
 #include "bindings/tensor_caster.h"
+#include "common/backend_info.h"
 #include "common/check.h"
+#include "cuda/heights_adam_solve.h"
 
 namespace otcuda {
 namespace {
@@ -56,6 +59,56 @@ void solve_on_cpu(const SolveArguments& a, Poll* poll) {
                           a.step.write<int64_t>(), a.chi2.write<double>(), poll);
 }
 
+#if OTCUDA_HAVE_CUDA
+void solve_on_cuda(const SolveArguments& a, const TensorView& workspace, uintptr_t stream,
+                   Poll* poll) {
+  check_on_cuda("heights_adam_solve", "y", a.y);
+  check_same_device("chi2", a.chi2, "y", a.y);
+  check_on_cpu("heights_adam_solve", "step", a.step);
+  check_on_cpu("heights_adam_solve", "lr", a.lr);
+  check_workspace(workspace, a.y);
+  count_backend_path(BackendPath::power_argmax_cuda, a.batch * a.lr.shape[0]);
+  const pybind11::gil_scoped_release unlocked;
+  cuda::heights_adam_solve(
+      {a.y, a.nu, a.h, a.m, a.v, a.chi2, a.lr.read<double>(), a.step.write<int64_t>(), a.source,
+       a.seed, a.batch, a.bias_correction, a.adam},
+      workspace, poll, stream);
+}
+
+void bind_heights_adam_solve_on_cuda(pybind11::module_& m) {
+  m.def(
+      "heights_adam_solve",
+      [](const TensorView& y, const TensorView& nu, const TensorView& h, const TensorView& m,
+         const TensorView& v, const TensorView& step, const TensorView& lr, const TensorView& chi2,
+         const TensorView& workspace, uintptr_t stream, const std::string& source, uint64_t seed,
+         int64_t batch, bool bias_correction, double beta1, double beta2, double eps,
+         const pybind11::object& callback) {
+        const AdamSettings adam{0.0, beta1, beta2, eps};
+        const SolveArguments a{
+            y,   nu, h, m, v, step, lr, chi2, source_kind(source), seed, batch, bias_correction,
+            adam};
+        check_solve(a, y.dtype == DType::f64 ? DType::f64 : DType::f32);
+        Poll poll = python_poll(callback);
+        solve_on_cuda(a, workspace, stream, &poll);
+      },
+      pybind11::arg("y"), pybind11::arg("nu"), pybind11::arg("h"), pybind11::arg("m"),
+      pybind11::arg("v"), pybind11::arg("step"), pybind11::arg("lr"), pybind11::arg("chi2"),
+      pybind11::arg("workspace"), pybind11::arg("stream"), pybind11::kw_only(),
+      pybind11::arg("source"), pybind11::arg("seed"), pybind11::arg("batch"),
+      pybind11::arg("bias_correction"), pybind11::arg("beta1"), pybind11::arg("beta2"),
+      pybind11::arg("eps"), pybind11::arg("callback"),
+      "The same on a CUDA stream, which it does not wait for; step and lr lie in host memory.");
+  m.def(
+      "heights_adam_solve_workspace",
+      [](bool is_double, int64_t N, int64_t D, int64_t batch) {
+        const DType dtype = is_double ? DType::f64 : DType::f32;
+        return cuda::heights_adam_solve_workspace(dtype, N, D, batch);
+      },
+      pybind11::arg("is_double"), pybind11::arg("N"), pybind11::arg("D"), pybind11::arg("batch"),
+      "Bytes of workspace on the device.");
+}
+#endif
+
 }  // namespace
 
 void bind_heights_adam_solve(pybind11::module_& m) {
@@ -94,6 +147,9 @@ void bind_heights_adam_solve(pybind11::module_& m) {
       pybind11::arg("bias_correction"), pybind11::arg("beta1"), pybind11::arg("beta2"),
       pybind11::arg("eps"), pybind11::arg("callback"),
       "h, m, v [N] and step [1] in place. Contract: csrc/common/heights_adam_solve.h.");
+#if OTCUDA_HAVE_CUDA
+  bind_heights_adam_solve_on_cuda(m);
+#endif
 }
 
 }  // namespace otcuda

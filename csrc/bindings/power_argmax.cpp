@@ -3,9 +3,12 @@
 
 #include <pybind11/pybind11.h>
 
+#include "bindings/cuda_call.h"
 #include "bindings/python_poll.h"
 #include "bindings/tensor_caster.h"
+#include "common/backend_info.h"
 #include "common/check.h"
+#include "cuda/power_argmax.h"
 
 namespace otcuda {
 namespace {
@@ -20,6 +23,23 @@ void power_argmax_on_cpu(const TensorView& x, const TensorView& y, const TensorV
                     &poll);
 }
 
+DType check_power_argmax(const TensorView& x, const TensorView& y, const TensorView& h,
+                         const TensorView& value, const TensorView& index) {
+  const DType dtype = x.dtype == DType::f64 ? DType::f64 : DType::f32;
+  check_tensor("x", x, dtype, {any, any});
+  const int64_t B = x.shape[0], D = x.shape[1];
+  check_tensor("y", y, dtype, {any, D});
+  const int64_t N = y.shape[0];
+  OTCUDA_CHECK(N >= 1, "y holds no target, expected at least one");
+  check_tensor("h", h, dtype, {N});
+  check_output("value", value, dtype, {B});
+  check_output("index", index, DType::i64, {B});
+  for (const TensorView* view : {&y, &h, &value, &index}) {
+    check_same_device("an argument", *view, "x", x);
+  }
+  return dtype;
+}
+
 }  // namespace
 
 void bind_power_argmax(pybind11::module_& m) {
@@ -27,18 +47,7 @@ void bind_power_argmax(pybind11::module_& m) {
       "power_argmax",
       [](const TensorView& x, const TensorView& y, const TensorView& h, const TensorView& value,
          const TensorView& index) {
-        const DType dtype = x.dtype == DType::f64 ? DType::f64 : DType::f32;
-        check_tensor("x", x, dtype, {any, any});
-        const int64_t B = x.shape[0], D = x.shape[1];
-        check_tensor("y", y, dtype, {any, D});
-        const int64_t N = y.shape[0];
-        OTCUDA_CHECK(N >= 1, "y holds no target, expected at least one");
-        check_tensor("h", h, dtype, {N});
-        check_output("value", value, dtype, {B});
-        check_output("index", index, DType::i64, {B});
-        for (const TensorView* view : {&y, &h, &value, &index}) {
-          check_same_device("an argument", *view, "x", x);
-        }
+        const DType dtype = check_power_argmax(x, y, h, value, index);
         check_on_cpu("power_argmax", "x", x);
         if (dtype == DType::f32) {
           power_argmax_on_cpu<float>(x, y, h, value, index);
@@ -49,6 +58,29 @@ void bind_power_argmax(pybind11::module_& m) {
       pybind11::arg("x"), pybind11::arg("y"), pybind11::arg("h"), pybind11::arg("value"),
       pybind11::arg("index"),
       "x [B, D], y [N, D], h [N] -> value [B], index [B]. Contract: csrc/common/power_argmax.h.");
+#if OTCUDA_HAVE_CUDA
+  m.def(
+      "power_argmax",
+      [](const TensorView& x, const TensorView& y, const TensorView& h, const TensorView& value,
+         const TensorView& index, const TensorView& workspace, uintptr_t stream) {
+        check_power_argmax(x, y, h, value, index);
+        check_on_cuda("power_argmax", "x", x);
+        check_workspace(workspace, x);
+        count_backend_path(BackendPath::power_argmax_cuda, x.shape[0]);
+        const pybind11::gil_scoped_release unlocked;
+        cuda::power_argmax(x, y, h, value, index, workspace, stream);
+      },
+      pybind11::arg("x"), pybind11::arg("y"), pybind11::arg("h"), pybind11::arg("value"),
+      pybind11::arg("index"), pybind11::arg("workspace"), pybind11::arg("stream"),
+      "The same on a CUDA stream; returns at once.");
+  m.def(
+      "power_argmax_workspace",
+      [](bool is_double, int64_t B, int64_t N, int64_t D) {
+        return cuda::power_argmax_workspace(is_double ? DType::f64 : DType::f32, B, N, D);
+      },
+      pybind11::arg("is_double"), pybind11::arg("B"), pybind11::arg("N"), pybind11::arg("D"),
+      "Bytes of workspace on the device.");
+#endif
 }
 
 }  // namespace otcuda

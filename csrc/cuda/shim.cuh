@@ -4,6 +4,10 @@
 // kernels on a CPU.
 #pragma once
 
+// As cuda_runtime.h has it, for headers that bindings include.
+struct CUstream_st;
+using cudaStream_t = CUstream_st*;
+
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
 

@@ -38,7 +38,7 @@ def torch_power_argmax(device):
 
 @pytest.fixture(params=["emulated", "cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def power_argmax(request):
-    """(x, y, h) -> (value, index) of each backend; on one processor, each block sees several panels."""
+    """(x, y, h) -> (value, index) of each backend; one processor, so that blocks see panels."""
     if request.param != "emulated":
         return torch_power_argmax(request.param)
     emulator = request.getfixturevalue("emulator")

@@ -11,7 +11,6 @@ import exact
 import mass_cases
 import numpy as np
 import pytest
-
 from emulation import nvcc
 from emulation.emulator import aligned
 from emulation.ptx_runner import PtxError, Written, kernel, launch

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the machine code says without a card: resources, occupancy, and the bound of each hot loop.
+
+Needs nvcc and nvdisasm (`pip install nvidia-cuda-nvdisasm`, 5 MB). The rates are those of the CUDA
+programming guide's throughput table; the model knows no latencies, so it is a bound, as good as
+occupancy lets the scheduler hide them. Prints the table of docs/cuda.md:
+
+    PYTHONPATH=python_tests python -m emulation.sass_report [sm_90a ...]
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from emulation import nvcc
+from emulation.emulator import OPS
+
+
+@dataclass(frozen=True)
+class Card:
+    """Cycles of a warp instruction on one of the four schedulers of a multiprocessor."""
+
+    name: str
+    fma: int
+    alu: int
+    shared_kib: int
+    warps: int
+
+
+CARDS = {
+    "sm_80": Card("A100", 2, 2, 164, 64),
+    "sm_86": Card("RTX 3090", 1, 2, 100, 48),
+    "sm_89": Card("RTX 4090", 1, 2, 100, 48),
+    "sm_90a": Card("H100", 1, 2, 228, 64),
+    "sm_100": Card("B200", 1, 2, 228, 64),
+    "sm_120": Card("RTX 5090", 1, 2, 100, 48),
+}
+REGISTERS = 65536
+LDS_WAVEFRONT = 4  # the pipe to shared memory serves four schedulers in turn
+
+FMA = re.compile(r"(FFMA|FMUL|FADD|IMAD|HFMA2)")
+DOUBLE = re.compile(r"(DFMA|DADD|DMUL|DSETP)")
+MEMORY = re.compile(r"(LD|ST|ATOM|RED|SHFL)")
+UNIFORM = re.compile(  # other pipes: they cost an issue slot and nothing that bounds us
+    r"(U[A-Z]+|R2UR|S2U?R|BRA|BAR|DEPBAR|NOP|EXIT|WARPSYNC|BSSY|BSYNC|MUFU|VOTE|POPC|[FI]2[FI]|CALL)"
+)
+
+
+PIPES = {"fma": FMA, "double": DOUBLE, "memory": MEMORY, "uniform": UNIFORM}
+
+
+@dataclass
+class Resources:
+    """What ptxas says of a kernel."""
+
+    registers: int
+    spills: int  # bytes stored and loaded
+    stack: int
+    shared: int
+
+
+@dataclass
+class Loop:
+    """The hottest loop of a kernel, without the loops inside it, and its bound by pipe."""
+
+    instructions: Counter
+    cycles: dict[str, int]
+
+    @property
+    def bound(self) -> str:
+        return max(self.cycles, key=self.cycles.get)
+
+    @property
+    def share(self) -> float:
+        """Of the bound: cycles in which the fma pipe does FFMA."""
+        return self.cycles["ffma"] / max(self.cycles[self.bound], 1)
+
+
+@dataclass
+class Kernel:
+    """One kernel on one architecture."""
+
+    name: str
+    arch: str
+    resources: Resources
+    threads: int
+    opcodes: set[str]
+    loop: Loop | None
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that fit on a multiprocessor, without dynamic shared memory."""
+        card, warps = CARDS[self.arch], self.threads // 32
+        by_registers = REGISTERS // (-(-self.resources.registers // 8) * 8 * 32 * warps)
+        by_shared = card.shared_kib * 1024 // (self.resources.shared + 1024)
+        return min(by_registers, by_shared, card.warps // warps)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What must hold on every architecture, beside no spills and no local memory."""
+
+    opcodes: tuple[str, ...] = ()
+    share: float = 0.0
+    blocks: int = 1
+
+
+BARS = {
+    "power_argmax_tile_kernel": Bar(("FFMA", "LDS", "LDGSTS", "FMNMX"), 0.85, 2),
+    "power_argmax_winner_kernel": Bar(("FFMA", "VOTE")),
+    "power_argmax_plain_kernel": Bar(("DFMA",)),
+    "cell_mass_shared_counts_kernel": Bar(("ATOMS",)),
+    "cell_mass_counts_kernel": Bar(("RED",)),
+    "cell_mass_sums_kernel<float, true>": Bar(("ATOMS",)),
+    "cell_mass_sums_kernel<float, false>": Bar(("RED",)),
+    "source_samples_panels_kernel": Bar(("FFMA", "IMAD")),
+    "heights_adam_step_kernel<float>": Bar(("FFMA",)),
+}
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def nvdisasm() -> str | None:
+    """The tool on PATH, or from NVIDIA's wheel, or None."""
+    if tool := shutil.which("nvdisasm"):
+        return tool
+    try:
+        files = importlib.metadata.files("nvidia-cuda-nvdisasm") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((str(f.locate()) for f in files if f.name == "nvdisasm"), None)
+
+
+def short_name(mangled: str) -> str:
+    """power_argmax_tile_kernel, cell_mass_sums_kernel<float, true>, ..."""
+    for length, rest in re.findall(r"(?=(\d\d)([a-z]\w+))", mangled):
+        name = rest[: int(length)]
+        if name.endswith("_kernel"):
+            break
+    arguments = re.match(r"(I[a-zA-Z0-9]*E)?", rest[len(name) :])[1]
+    if not arguments:
+        return name
+    kind = {"f": "float", "d": "double"}[arguments[1]]
+    flag = {"Lb1": ", true", "Lb0": ", false"}.get(arguments[2:5], "")
+    return f"{name}<{kind}{flag}>"
+
+
+def resources(log: str) -> dict[str, Resources]:
+    """By mangled name, from ptxas -v."""
+    pattern = (
+        r"entry function '(\w+)'.*\n(?:.*\n)?\s+(\d+) bytes stack frame, (\d+) bytes spill stores, "
+        r"(\d+) bytes spill loads\n.*Used (\d+) registers(.*)"
+    )
+    found = {}
+    for name, stack, stores, loads, registers, rest in re.findall(pattern, log):
+        shared = re.search(r"(\d+) bytes smem", rest)
+        spills = int(stores) + int(loads)
+        smem = int(shared[1]) if shared else 0
+        found[name] = Resources(int(registers), spills, int(stack), smem)
+    return found
+
+
+def disassemble(cubin: Path) -> dict[str, tuple[dict[str, int], list[tuple[str, str]]]]:
+    """Mangled name -> labels and (opcode, operands)."""
+    command = [nvdisasm(), "-c", str(cubin)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    kernels = {}
+    for part in re.split(r"\n\.text\.", text)[1:]:
+        labels: dict[str, int] = {}
+        code: list[tuple[str, str]] = []
+        for line in part.splitlines():
+            if match := re.match(r"(\.L_\w+):", line):
+                labels[match[1]] = len(code)
+            elif match := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?(\S+)\s*(.*?) ?;", line):
+                code.append((match[1], match[2]))
+        kernels[part.split(":", 1)[0]] = labels, code
+    return kernels
+
+
+def loops(labels: dict[str, int], code: list[tuple[str, str]]) -> list[list[str]]:
+    """Opcodes of each loop, without those of loops inside it."""
+    spans = set()
+    for end, (op, operands) in enumerate(code):
+        target = re.search(r"(\.L_\w+)\)", operands)
+        if op.startswith("BRA") and target and labels.get(target[1], end + 1) < end:
+            spans.add((labels[target[1]], end))
+    bodies = []
+    for begin, end in spans:
+        inner = [(a, b) for a, b in spans if (a, b) != (begin, end) and begin <= a and b <= end]
+        own = [k for k in range(begin, end + 1) if not any(a <= k <= b for a, b in inner)]
+        bodies.append([code[k][0] for k in own])
+    return bodies
+
+
+def bound(body: list[str], card: Card) -> Loop:
+    """Cycles that one pass of the loop takes on each pipe, for one warp of one scheduler."""
+    kinds = Counter()
+    wavefronts = 0
+    for op in body:
+        kind = next((k for k, p in PIPES.items() if p.match(op)), "alu")
+        kinds[kind] += 1
+        if op.startswith(("LDS", "STS", "ATOMS")):
+            wavefronts += 2 if ".128" in op else 1
+    ffma = sum(op.startswith("FFMA") for op in body)
+    cycles = {
+        "issue": len(body),
+        "fma": kinds["fma"] * card.fma,
+        "alu": kinds["alu"] * card.alu,
+        "shared": wavefronts * LDS_WAVEFRONT,
+        "ffma": ffma * card.fma,
+    }
+    return Loop(Counter(op.split(".")[0] for op in body), cycles)
+
+
+def kernels(name: str, arch: str, cache: Path) -> list[Kernel]:
+    """Every kernel of one .cu file on one architecture."""
+    cubin, log = nvcc.compile_to(name, arch, ".cubin", cache)
+    threads = block_sizes(nvcc.compile_to(name, arch, ".ptx", cache)[0].read_text())
+    used = resources(log)
+    found = []
+    for mangled, (labels, code) in disassemble(cubin).items():
+        bodies = loops(labels, code)
+        hottest = max(
+            bodies, key=lambda b: (sum(o.startswith("FFMA") for o in b), len(b)), default=None
+        )
+        loop = bound(hottest, CARDS[arch]) if hottest else None
+        opcodes = {op.split(".")[0] for op, _ in code}
+        size = threads[mangled]
+        found.append(Kernel(short_name(mangled), arch, used[mangled], size, opcodes, loop))
+    return sorted(found, key=lambda k: k.name)
+
+
+def block_sizes(ptx: str) -> dict[str, int]:
+    """Threads of a block by mangled name."""
+    pattern = r"\.entry (\w+)\([^)]*\)\s*(?:\.maxntid (\d+))?"
+    return {name: int(size or 32) for name, size in re.findall(pattern, ptx)}
+
+
+# --- judging and printing -------------------------------------------------------------------------
+
+
+def faults(kernel: Kernel) -> list[str]:
+    """Which bars a kernel misses."""
+    bar, found, used = BARS.get(kernel.name, Bar()), [], kernel.resources
+    if used.spills or used.stack:
+        found.append(f"{used.spills} bytes spilled, {used.stack} bytes of local memory")
+    for opcode in bar.opcodes:
+        if not any(op.startswith(opcode) for op in kernel.opcodes):
+            found.append(f"no {opcode}")
+    if bar.share and (kernel.loop is None or kernel.loop.share < bar.share):
+        found.append(f"FFMA share of the bound under {bar.share}")
+    if kernel.blocks < bar.blocks:
+        found.append(f"{kernel.blocks} blocks a multiprocessor, wanted {bar.blocks}")
+    return [f"{kernel.name} on {kernel.arch}: {fault}" for fault in found]
+
+
+def table(rows: list[Kernel]) -> str:
+    """Markdown."""
+    lines = [
+        "| kernel | arch | registers | shared | blocks | hot loop | bound | FFMA share |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for k in rows:
+        loop = ("-", "-", "-")
+        if k.loop and k.loop.cycles["ffma"]:
+            top = ", ".join(f"{n} {op}" for op, n in k.loop.instructions.most_common(3))
+            total = k.loop.cycles["issue"]
+            loop = (f"{total}: {top}", k.loop.bound, f"{k.loop.share:.2f}")
+        used = (k.resources.registers, k.resources.shared, k.blocks)
+        lines.append("| " + " | ".join(map(str, (k.name, k.arch, *used, *loop))) + " |")
+    return "\n".join(lines)
+
+
+def main(architectures: list[str]) -> int:
+    """Prints the table; 1 if a bar is missed."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [k for arch in architectures for op in OPS for k in kernels(op, arch, Path(folder))]
+    sys.stdout.write(table(rows) + "\n")
+    missed = [fault for k in rows for fault in faults(k)]
+    sys.stderr.write("\n".join(missed) + "\n" if missed else "")
+    return bool(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or list(CARDS)))

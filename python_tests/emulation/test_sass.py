@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bars on the machine code: no spills, the instructions we count on, the share of the hot loop."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from emulation import nvcc, sass_report
+from emulation.emulator import OPS
+
+FAST = ("sm_90a",)
+CASES = [
+    pytest.param(op, arch, marks=() if arch in FAST else pytest.mark.slow)
+    for arch in nvcc.ARCHITECTURES
+    for op in OPS
+]
+
+
+@pytest.fixture(scope="module")
+def cache(nvcc_cache):
+    if not sass_report.nvdisasm():
+        pytest.skip("nvdisasm is not on PATH; pip install nvidia-cuda-nvdisasm")
+    return nvcc_cache
+
+
+def test_architectures_are_those_of_the_build():
+    text = (nvcc.ROOT / "cmake" / "FindNvcc.cmake").read_text()
+    built = re.findall(r"\b(\d+a?)-real", text)
+    assert [f"sm_{number}" for number in built] == list(nvcc.ARCHITECTURES)
+    assert set(sass_report.CARDS) == set(nvcc.ARCHITECTURES)
+
+
+@pytest.mark.parametrize(("op", "arch"), CASES)
+def test_bars_hold(op, arch, cache):
+    kernels = sass_report.kernels(op, arch, cache)
+    assert kernels
+    assert [fault for kernel in kernels for fault in sass_report.faults(kernel)] == []
+
+
+def test_every_bar_is_about_a_kernel_that_exists(cache):
+    names = {k.name for op in OPS for k in sass_report.kernels(op, FAST[0], cache)}
+    assert set(sass_report.BARS) <= names
+
+
+def test_bars_can_be_missed(cache):
+    """A kernel that spills, lacks its opcodes or wastes its issue slots is named."""
+    tile = next(k for k in sass_report.kernels("power_argmax", FAST[0], cache) if "tile" in k.name)
+    assert tile.loop.instructions["FFMA"] == 1024  # 16 dimensions of 8 x 8 sums
+    tile.resources.spills, tile.resources.registers = 8, 160
+    tile.opcodes.discard("LDGSTS")
+    tile.loop.cycles["issue"] *= 2
+    missed = " ".join(sass_report.faults(tile))
+    for words in ("8 bytes spilled", "no LDGSTS", "share of the bound", "1 blocks"):
+        assert words in missed

@@ -39,7 +39,7 @@ class Case:
 
 
 def seconds_of(call: Callable[..., Any], arguments: tuple[Any, ...], least: float) -> float:
-    """CPU seconds of a call, repeated for `least` seconds; other load counts less than on a wall."""
+    """CPU seconds of a call, repeated for `least` seconds; other load counts for less."""
     calls, start = 0, time.process_time()
     while True:
         call(*arguments)

@@ -24,7 +24,6 @@ _HOME = {
     "set_num_threads": "otcuda._ops",
     "set_simd_level": "otcuda._ops",
     "source_samples": "otcuda._ops",
-    "SemiDiscreteOT": "otcuda.transport",
     "Error": "otcuda.errors",
     "ArgumentError": "otcuda.errors",
     "BackendError": "otcuda.errors",

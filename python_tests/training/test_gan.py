@@ -117,7 +117,7 @@ def test_critic_learns_to_tell_the_base_from_pictures(world):
         return real - fake
 
     before = gap()
-    for step in range(24):
+    for step in range(60):
         stage.advance(step)
     assert gap() > before + 0.05
 

@@ -51,16 +51,20 @@ ERRORS = {
 
 def golden() -> dict[str, str]:
     """Name and text of each file."""
+    before, here = {name: vars(codec).pop(name, None) for name in mosaic.NAMES}, Path.cwd()
     mosaic.install()
-    here = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        errors = {name: failure(name) for name in ERRORS}
-        os.chdir(here)
-    return {
-        "cli_help_v1.txt": help_pages(),
-        "cli_errors_v1.json": json.dumps(errors, indent=1) + "\n",
-    }
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            errors = {name: failure(name) for name in ERRORS}
+            os.chdir(here)
+        pages = help_pages()
+    finally:  # tests of the real codec may follow in this process
+        for name, value in before.items():
+            del vars(codec)[name]
+            if value is not None:
+                setattr(codec, name, value)
+    return {"cli_help_v1.txt": pages, "cli_errors_v1.json": json.dumps(errors, indent=1) + "\n"}
 
 
 def help_pages() -> str:

@@ -5,7 +5,7 @@ The native core of otcuda; used through otcuda._ops only.
 from __future__ import annotations
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['ContextNet', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'num_threads', 'power_argmax', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
+__all__: list[str] = ['ContextNet', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
 class ContextNet:
     """
     Weights of csrc/common/context_net.h, checked.
@@ -89,6 +89,20 @@ def cell_mass(index: Array, weights: Array, mass: Array) -> None:
     """
     index [B] int64, weights [B] -> mass [N]. Contract: csrc/common/cell_mass.h.
     """
+@typing.overload
+def cell_mass(index: Array, mass: Array, workspace: Array, stream: int) -> None:
+    """
+    The same on a CUDA stream. The first 16 bytes of the workspace then tell the first stray sample and the first of infinite weight, int64, -1 for none.
+    """
+@typing.overload
+def cell_mass(index: Array, weights: Array, mass: Array, workspace: Array, stream: int) -> None:
+    """
+    The same on a CUDA stream.
+    """
+def cell_mass_workspace(N: int, weighted: bool) -> int:
+    """
+    Bytes of workspace on the device.
+    """
 def fail_allocation(k: int) -> None:
     ...
 def fma_peak(seconds: float) -> float:
@@ -97,13 +111,29 @@ def gaussian_weights(scale_q16: Array, low: int, weights: Array) -> None:
     """
     scale_q16 [T] int64 -> weights [T, n] uint32.
     """
+@typing.overload
 def heights_adam_solve(y: Array, nu: Array, h: Array, m: Array, v: Array, step: Array, lr: Array, chi2: Array, *, source: str, seed: int, batch: int, bias_correction: bool, beta1: float, beta2: float, eps: float, callback: typing.Any) -> None:
     """
     h, m, v [N] and step [1] in place. Contract: csrc/common/heights_adam_solve.h.
     """
+@typing.overload
+def heights_adam_solve(y: Array, nu: Array, h: Array, m: Array, v: Array, step: Array, lr: Array, chi2: Array, workspace: Array, stream: int, *, source: str, seed: int, batch: int, bias_correction: bool, beta1: float, beta2: float, eps: float, callback: typing.Any) -> None:
+    """
+    The same on a CUDA stream, which it does not wait for; step and lr lie in host memory.
+    """
+def heights_adam_solve_workspace(is_double: bool, N: int, D: int, batch: int) -> int:
+    """
+    Bytes of workspace on the device.
+    """
+@typing.overload
 def heights_adam_step(h: Array, m: Array, v: Array, mass: Array, nu: Array, step: int, lr: float, beta1: float, beta2: float, eps: float) -> None:
     """
     h, m, v [N] in place from mass, nu [N]. Contract: csrc/common/heights_adam_step.h.
+    """
+@typing.overload
+def heights_adam_step(h: Array, m: Array, v: Array, mass: Array, nu: Array, step: int, lr: float, beta1: float, beta2: float, eps: float, stream: int) -> None:
+    """
+    The same on a CUDA stream.
     """
 def laplace_weights(scale_q16: Array, low: int, weights: Array) -> None:
     """
@@ -117,9 +147,19 @@ def memory_peak() -> int:
     ...
 def num_threads() -> int:
     ...
+@typing.overload
 def power_argmax(x: Array, y: Array, h: Array, value: Array, index: Array) -> None:
     """
     x [B, D], y [N, D], h [N] -> value [B], index [B]. Contract: csrc/common/power_argmax.h.
+    """
+@typing.overload
+def power_argmax(x: Array, y: Array, h: Array, value: Array, index: Array, workspace: Array, stream: int) -> None:
+    """
+    The same on a CUDA stream; returns at once.
+    """
+def power_argmax_workspace(is_double: bool, B: int, N: int, D: int) -> int:
+    """
+    Bytes of workspace on the device.
     """
 def quantise_weights(weights: Array, precision: int, escape: bool, frequencies: Array) -> None:
     """
@@ -149,9 +189,15 @@ def simd_level() -> str:
     ...
 def simd_levels() -> list[str]:
     ...
+@typing.overload
 def source_samples(out: Array, source: str, seed: int, stream: int, offset: int) -> None:
     """
     -> out [B, D]. Contract: csrc/common/source_samples.h.
+    """
+@typing.overload
+def source_samples(out: Array, source: str, seed: int, stream: int, offset: int, cuda_stream: int) -> None:
+    """
+    The same on a CUDA stream.
     """
 def symbol_sum(symbols: Array) -> int:
     """

@@ -31,7 +31,6 @@ void check_sums(const TensorView& index, const TensorView& weights, const Tensor
   check_same_device("mass", mass, "index", index);
 }
 
-#if OTCUDA_HAVE_CUDA
 void bind_cell_mass_on_cuda(pybind11::module_& m) {
   m.def(
       "cell_mass",
@@ -64,7 +63,6 @@ void bind_cell_mass_on_cuda(pybind11::module_& m) {
   m.def("cell_mass_workspace", &cuda::cell_mass_workspace, pybind11::arg("N"),
         pybind11::arg("weighted"), "Bytes of workspace on the device.");
 }
-#endif
 
 }  // namespace
 
@@ -90,9 +88,7 @@ void bind_cell_mass(pybind11::module_& m) {
       },
       pybind11::arg("index"), pybind11::arg("weights"), pybind11::arg("mass"),
       "index [B] int64, weights [B] -> mass [N]. Contract: csrc/common/cell_mass.h.");
-#if OTCUDA_HAVE_CUDA
   bind_cell_mass_on_cuda(m);
-#endif
 }
 
 }  // namespace otcuda

@@ -59,7 +59,6 @@ void solve_on_cpu(const SolveArguments& a, Poll* poll) {
                           a.step.write<int64_t>(), a.chi2.write<double>(), poll);
 }
 
-#if OTCUDA_HAVE_CUDA
 void solve_on_cuda(const SolveArguments& a, const TensorView& workspace, uintptr_t stream,
                    Poll* poll) {
   check_on_cuda("heights_adam_solve", "y", a.y);
@@ -107,7 +106,6 @@ void bind_heights_adam_solve_on_cuda(pybind11::module_& m) {
       pybind11::arg("is_double"), pybind11::arg("N"), pybind11::arg("D"), pybind11::arg("batch"),
       "Bytes of workspace on the device.");
 }
-#endif
 
 }  // namespace
 
@@ -147,9 +145,7 @@ void bind_heights_adam_solve(pybind11::module_& m) {
       pybind11::arg("bias_correction"), pybind11::arg("beta1"), pybind11::arg("beta2"),
       pybind11::arg("eps"), pybind11::arg("callback"),
       "h, m, v [N] and step [1] in place. Contract: csrc/common/heights_adam_solve.h.");
-#if OTCUDA_HAVE_CUDA
   bind_heights_adam_solve_on_cuda(m);
-#endif
 }
 
 }  // namespace otcuda

@@ -58,7 +58,6 @@ void bind_heights_adam_step(pybind11::module_& m) {
       pybind11::arg("nu"), pybind11::arg("step"), pybind11::arg("lr"), pybind11::arg("beta1"),
       pybind11::arg("beta2"), pybind11::arg("eps"),
       "h, m, v [N] in place from mass, nu [N]. Contract: csrc/common/heights_adam_step.h.");
-#if OTCUDA_HAVE_CUDA
   m.def(
       "heights_adam_step",
       [](const TensorView& h, const TensorView& m, const TensorView& v, const TensorView& mass,
@@ -76,7 +75,6 @@ void bind_heights_adam_step(pybind11::module_& m) {
       pybind11::arg("nu"), pybind11::arg("step"), pybind11::arg("lr"), pybind11::arg("beta1"),
       pybind11::arg("beta2"), pybind11::arg("eps"), pybind11::arg("stream"),
       "The same on a CUDA stream.");
-#endif
 }
 
 }  // namespace otcuda

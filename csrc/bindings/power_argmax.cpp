@@ -58,7 +58,6 @@ void bind_power_argmax(pybind11::module_& m) {
       pybind11::arg("x"), pybind11::arg("y"), pybind11::arg("h"), pybind11::arg("value"),
       pybind11::arg("index"),
       "x [B, D], y [N, D], h [N] -> value [B], index [B]. Contract: csrc/common/power_argmax.h.");
-#if OTCUDA_HAVE_CUDA
   m.def(
       "power_argmax",
       [](const TensorView& x, const TensorView& y, const TensorView& h, const TensorView& value,
@@ -80,7 +79,6 @@ void bind_power_argmax(pybind11::module_& m) {
       },
       pybind11::arg("is_double"), pybind11::arg("B"), pybind11::arg("N"), pybind11::arg("D"),
       "Bytes of workspace on the device.");
-#endif
 }
 
 }  // namespace otcuda

@@ -33,7 +33,6 @@ void bind_source_samples(pybind11::module_& m) {
       },
       pybind11::arg("out"), pybind11::arg("source"), pybind11::arg("seed"), pybind11::arg("stream"),
       pybind11::arg("offset"), "-> out [B, D]. Contract: csrc/common/source_samples.h.");
-#if OTCUDA_HAVE_CUDA
   m.def(
       "source_samples",
       [](const TensorView& out, const std::string& source, uint64_t seed, uint64_t stream,
@@ -47,7 +46,6 @@ void bind_source_samples(pybind11::module_& m) {
       },
       pybind11::arg("out"), pybind11::arg("source"), pybind11::arg("seed"), pybind11::arg("stream"),
       pybind11::arg("offset"), pybind11::arg("cuda_stream"), "The same on a CUDA stream.");
-#endif
 }
 
 }  // namespace otcuda

@@ -7,22 +7,7 @@ import exact
 import mass_cases
 import numpy as np
 import pytest
-from emulation.emulator import Output, aligned
-
-
-def emulated_cell_mass(emulator, index, N, weights=None, **settings):
-    """(mass, first stray sample, first sample of infinite weight)."""
-    scratch = emulator.workspace("cell_mass", N, int(weights is not None))
-    index = aligned(index)
-    if weights is None:
-        mass = Output(aligned(np.zeros(N, np.int64)))
-        emulator.call("cell_mass_counts", len(index), N, index, mass, scratch, **settings)
-    else:
-        mass = Output(aligned(np.zeros(N, weights.dtype)))
-        kind = int(weights.dtype == np.float64)
-        arguments = (kind, len(index), N, index, aligned(weights), mass, scratch)
-        emulator.call("cell_mass_sums", *arguments, **settings)
-    return mass.array, *scratch.array[:16].view(np.int64).tolist()
+from emulation.calls import emulated_cell_mass
 
 
 @pytest.mark.parametrize("processors", [1, 3])

@@ -5,68 +5,41 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from emulation.emulator import InOut, Output, aligned
+from emulation.calls import (
+    SOURCES,
+    assert_same_state,
+    emulated_samples,
+    emulated_solve,
+    emulated_step,
+)
+from emulation.emulator import EmulationError
 
 import otcuda
-
-SOURCES = ["normal", "uniform", "gaussian_cdf"]
-
-
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize(("B", "D", "offset"), [(1, 1, 0), (37, 5, 3), (130, 7, 2**61), (0, 4, 0)])
-def test_samples_are_those_of_the_cpu(B, D, offset, source, dtype, emulator):
-    want = otcuda.source_samples(np.empty((B, D), dtype), source, seed=9, stream=5, offset=offset)
-    out = Output(aligned(np.zeros((B, D), dtype)))
-    kind = int(dtype == "f8")
-    emulator.call("source_samples", kind, B, D, SOURCES.index(source), 9, 5, offset, out)
-    assert out.array.tobytes() == want.tobytes()
-
-
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
-@pytest.mark.parametrize("step", [0, 1, 5000])
-def test_a_step_is_that_of_the_cpu(step, dtype, emulator):
-    rng = np.random.default_rng(step)
-    h, m, v, mass, nu = (
-        aligned(np.abs(rng.normal(size=(5, 600))).astype(dtype)[k]) for k in range(5)
-    )
-    h[::7] = -np.inf
-    state = [a.copy() for a in (h, m, v)]
-    otcuda.heights_adam_step(*state, mass, nu, step, lr=0.03)
-    numbers = (int(dtype == "f8"), 600, step, 0.03, 0.9, 0.999, 1e-8)
-    emulator.call("heights_adam_step", *numbers, InOut(h), InOut(m), InOut(v), mass, nu)
-    for got, want in zip((h, m, v), state, strict=True):
-        assert got.tobytes() == want.tobytes()
-
-
-def emulated_solve(emulator, y, nu, state, source, *, iterations, batch, lr, **options):
-    """chi2 of the steps made; `state` moves on, as in otcuda.heights_adam_solve."""
-    N, D = y.shape
-    kind = int(y.dtype == np.float64)
-    rates = np.full(iterations, lr) if np.ndim(lr) == 0 else lr
-    steps = np.array([state.step], np.int64)
-    chi2 = Output(aligned(np.zeros(iterations)))
-    h, m, v = (InOut(aligned(a)) for a in (state.h, state.m, state.v))
-    numbers = (kind, N, D, batch, iterations, SOURCES.index(source), options.pop("seed", 0), 1)
-    host = (options.pop("stop_after", 0), rates.ctypes.data, steps.ctypes.data)
-    scratch = emulator.workspace("heights_adam_solve", kind, N, D, batch)
-    arrays = (aligned(y), aligned(nu), h, m, v, chi2, scratch)
-    try:
-        emulator.call("heights_adam_solve", *numbers, *host, *arrays, **options)
-    finally:
-        state.h, state.m, state.v = h.array, m.array, v.array
-        state.step, done = int(steps[0]), int(steps[0]) - state.step
-    return chi2.array[:done]
 
 
 def fresh_state(N, dtype):
     return otcuda.HeightsState(*(np.zeros(N, dtype) for _ in range(3)))
 
 
-def assert_same_state(got, want):
-    assert got.step == want.step
-    for name in ("h", "m", "v"):
-        assert getattr(got, name).tobytes() == getattr(want, name).tobytes(), name
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(("B", "D", "offset"), [(1, 1, 0), (37, 5, 3), (130, 7, 2**61), (0, 4, 0)])
+def test_samples_are_those_of_the_cpu(B, D, offset, source, dtype, emulator):
+    part = {"seed": 9, "stream": 5, "offset": offset}
+    want = otcuda.source_samples(np.empty((B, D), dtype), source, **part)
+    got = emulated_samples(emulator, B, D, dtype, source, **part)
+    assert got.tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("step", [0, 1, 5000])
+def test_a_step_is_that_of_the_cpu(step, dtype, emulator):
+    rng = np.random.default_rng(step)
+    h, m, v, mass, nu = np.abs(rng.normal(size=(5, 600))).astype(dtype)
+    h[::7] = -np.inf
+    got = emulated_step(emulator, h, m, v, mass, nu, step, lr=0.03)
+    otcuda.heights_adam_step(h, m, v, mass, nu, step, lr=0.03)
+    assert [a.tobytes() for a in got] == [a.tobytes() for a in (h, m, v)]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +49,7 @@ def assert_same_state(got, want):
         (37, 5, 50, 4, "f8", "gaussian_cdf"),
         (1100, 3, 140, 3, "f4", "uniform"),
         (1, 2, 1, 2, "f4", "normal"),
+        (1024, 1, 20, 1, "f8", "normal"),
     ],
 )
 def test_a_solve_is_that_of_the_cpu(N, D, batch, iterations, dtype, source, emulator):
@@ -106,7 +80,7 @@ def test_the_centring_step_is_that_of_the_cpu(dtype, emulator):
     assert abs(np.delete(states[1].h, 11).mean()) < 1
 
 
-def test_a_solve_that_was_stopped_is_whole_and_goes_on(emulator):
+def test_a_solve_goes_on_where_it_ended(emulator):
     rng = np.random.default_rng(3)
     y, nu = rng.normal(size=(40, 3)).astype("f4"), np.full(40, 1 / 40, "f4")
     settings = {"batch": 30, "lr": 0.1, "seed": 2}
@@ -116,3 +90,15 @@ def test_a_solve_that_was_stopped_is_whole_and_goes_on(emulator):
     chi2 = [*chi2, *emulated_solve(emulator, y, nu, state, "normal", iterations=2, **settings)]
     assert_same_state(state, want)
     assert chi2 == want_chi2.tolist()
+
+
+def test_a_solve_that_the_callback_stops_has_made_whole_steps(emulator):
+    rng = np.random.default_rng(3)
+    y, nu = rng.normal(size=(40, 3)).astype("f4"), np.full(40, 1 / 40, "f4")
+    settings = {"batch": 30, "lr": 0.1, "seed": 2}
+    state = fresh_state(40, "f4")
+    with pytest.raises(EmulationError, match="stopped by the callback"):
+        emulated_solve(emulator, y, nu, state, "normal", iterations=200, stop_after=2, **settings)
+    assert 2 <= state.step < 200
+    want, _ = otcuda.heights_adam_solve(y, nu, iterations=state.step, **settings)
+    assert_same_state(state, want)

@@ -9,21 +9,11 @@ import argmax_cases
 import exact
 import numpy as np
 import pytest
-from emulation.emulator import ROOT, EmulationError, Output, Scratch, aligned
+from emulation.calls import assert_same_bits, emulated_power_argmax
+from emulation.emulator import ROOT, EmulationError, Scratch
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "power_argmax_v1.npz"
 SMALL = argmax_cases.SHAPES[:4]
-
-
-def emulated_power_argmax(emulator, x, y, h, workspace=None, **settings):
-    kind = int(x.dtype == np.float64)
-    sizes = (len(x), len(y), x.shape[1])
-    value = Output(aligned(np.zeros(len(x), x.dtype)))
-    index = Output(aligned(np.zeros(len(x), np.int64)))
-    scratch = workspace or emulator.workspace("power_argmax", kind, *sizes)
-    inputs = [aligned(a) for a in (x, y, h)]
-    emulator.call("power_argmax", kind, *sizes, *inputs, value, index, scratch, **settings)
-    return value.array, index.array
 
 
 def torch_power_argmax(device):
@@ -43,16 +33,6 @@ def power_argmax(request):
         return torch_power_argmax(request.param)
     emulator = request.getfixturevalue("emulator")
     return lambda *arrays: emulated_power_argmax(emulator, *arrays, processors=1)
-
-
-def assert_same_bits(got, want):
-    """Equal to the bit, but for the payload of a NaN."""
-    (value, index), (want_value, want_index) = got, want
-    np.testing.assert_array_equal(index, want_index)
-    assert value.dtype == want_value.dtype
-    bits = f"u{value.dtype.itemsize}"
-    assert ((value.view(bits) == want_value.view(bits)) | np.isnan(want_value)).all()
-    assert (np.isnan(value) == np.isnan(want_value)).all()
 
 
 def golden_results(shape):

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// csrc/cuda for a build without nvcc: the same functions, which say what is missing. So bindings,
+// and the signatures that Python sees, are the same in every build.
+#include "common/check.h"
+#include "cuda/cell_mass.h"
+#include "cuda/heights_adam_solve.h"
+#include "cuda/heights_adam_step.h"
+#include "cuda/power_argmax.h"
+#include "cuda/source_samples.h"
+
+#if !OTCUDA_HAVE_CUDA
+namespace otcuda::cuda {
+namespace {
+
+[[noreturn]] void absent(const char* op) {
+  throw BackendError(std::string(op) + ": no CUDA kernels here, " + OTCUDA_CUDA_ABSENT_REASON +
+                     "; move the tensors with .cpu() or rebuild with OTCUDA_CUDA=ON");
+}
+
+}  // namespace
+
+int64_t power_argmax_workspace(DType, int64_t, int64_t, int64_t) { absent("power_argmax"); }
+void power_argmax(const TensorView&, const TensorView&, const TensorView&, const TensorView&,
+                  const TensorView&, const TensorView&, uintptr_t) {
+  absent("power_argmax");
+}
+
+int64_t cell_mass_workspace(int64_t, bool) { absent("cell_mass"); }
+void cell_mass_counts(const TensorView&, const TensorView&, const TensorView&, uintptr_t) {
+  absent("cell_mass");
+}
+void cell_mass_sums(const TensorView&, const TensorView&, const TensorView&, const TensorView&,
+                    uintptr_t) {
+  absent("cell_mass");
+}
+
+void source_samples(const SampleSequence&, const TensorView&, uintptr_t) {
+  absent("source_samples");
+}
+
+void heights_adam_step(const TensorView&, const TensorView&, const TensorView&, const TensorView&,
+                       const TensorView&, const AdamSettings&, int64_t, uintptr_t) {
+  absent("heights_adam_step");
+}
+
+int64_t heights_adam_solve_workspace(DType, int64_t, int64_t, int64_t) {
+  absent("heights_adam_solve");
+}
+void heights_adam_solve(const SolveArguments&, const TensorView&, Poll*, uintptr_t) {
+  absent("heights_adam_solve");
+}
+
+}  // namespace otcuda::cuda
+#endif

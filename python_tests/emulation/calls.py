@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ops of csrc/cuda on the emulator, with the arrays of NumPy; and what equal results are."""
+
+from __future__ import annotations
+
+import numpy as np
+from emulation.emulator import Emulator, InOut, Output, Scratch, aligned
+
+SOURCES = ["normal", "uniform", "gaussian_cdf"]
+
+
+def emulated_power_argmax(
+    emulator: Emulator, x, y, h, workspace: Scratch | None = None, **settings
+):
+    """Value and index; `settings` are those of Emulator.call."""
+    kind = int(x.dtype == np.float64)
+    sizes = (len(x), len(y), x.shape[1])
+    value = Output(aligned(np.zeros(len(x), x.dtype)))
+    index = Output(aligned(np.zeros(len(x), np.int64)))
+    scratch = workspace or emulator.workspace("power_argmax", kind, *sizes)
+    inputs = [aligned(a) for a in (x, y, h)]
+    emulator.call("power_argmax", kind, *sizes, *inputs, value, index, scratch, **settings)
+    return value.array, index.array
+
+
+def emulated_cell_mass(emulator: Emulator, index, N, weights=None, **settings):
+    """(mass, first stray sample, first sample of infinite weight)."""
+    scratch = emulator.workspace("cell_mass", N, int(weights is not None))
+    index = aligned(index)
+    if weights is None:
+        mass = Output(aligned(np.zeros(N, np.int64)))
+        emulator.call("cell_mass_counts", len(index), N, index, mass, scratch, **settings)
+    else:
+        mass = Output(aligned(np.zeros(N, weights.dtype)))
+        kind = int(weights.dtype == np.float64)
+        arguments = (kind, len(index), N, index, aligned(weights), mass, scratch)
+        emulator.call("cell_mass_sums", *arguments, **settings)
+    return mass.array, *scratch.array[:16].view(np.int64).tolist()
+
+
+def emulated_samples(emulator: Emulator, B, D, dtype, source, *, seed, stream, offset):
+    """Samples [B, D], as otcuda.source_samples draws them."""
+    out = Output(aligned(np.zeros((B, D), dtype)))
+    kind = int(dtype == "f8")
+    numbers = (SOURCES.index(source), seed, stream, offset)
+    emulator.call("source_samples", kind, B, D, *numbers, out)
+    return out.array
+
+
+def emulated_step(emulator: Emulator, h, m, v, mass, nu, step, *, lr, **settings):
+    """New h, m, v."""
+    state = [InOut(aligned(a)) for a in (h, m, v)]
+    numbers = (int(h.dtype == np.float64), len(h), step, lr, 0.9, 0.999, 1e-8)
+    arrays = (*state, aligned(mass), aligned(nu))
+    emulator.call("heights_adam_step", *numbers, *arrays, **settings)
+    return [a.array for a in state]
+
+
+def emulated_solve(emulator: Emulator, y, nu, state, source, *, iterations, batch, lr, **options):
+    """chi2 of the steps made; `state` moves on, as in otcuda.heights_adam_solve."""
+    N, D = y.shape
+    kind = int(y.dtype == np.float64)
+    rates = np.full(iterations, lr) if np.ndim(lr) == 0 else lr
+    steps = np.array([state.step], np.int64)
+    chi2 = Output(aligned(np.zeros(iterations)))
+    h, m, v = (InOut(aligned(a)) for a in (state.h, state.m, state.v))
+    numbers = (kind, N, D, batch, iterations, SOURCES.index(source), options.pop("seed", 0), 1)
+    host = (options.pop("stop_after", 0), rates.ctypes.data, steps.ctypes.data)
+    scratch = emulator.workspace("heights_adam_solve", kind, N, D, batch)
+    arrays = (aligned(y), aligned(nu), h, m, v, chi2, scratch)
+    try:
+        emulator.call("heights_adam_solve", *numbers, *host, *arrays, **options)
+    finally:
+        state.h, state.m, state.v = h.array, m.array, v.array
+        state.step, done = int(steps[0]), int(steps[0]) - state.step
+    return chi2.array[:done]
+
+
+def assert_same_bits(got, want):
+    """Equal to the bit, but for the payload of a NaN."""
+    (value, index), (want_value, want_index) = got, want
+    np.testing.assert_array_equal(index, want_index)
+    assert value.dtype == want_value.dtype
+    bits = f"u{value.dtype.itemsize}"
+    assert ((value.view(bits) == want_value.view(bits)) | np.isnan(want_value)).all()
+    assert (np.isnan(value) == np.isnan(want_value)).all()
+
+
+def assert_same_state(got, want):
+    """Heights, means and step are the same bits."""
+    assert got.step == want.step
+    for name in ("h", "m", "v"):
+        assert getattr(got, name).tobytes() == getattr(want, name).tobytes(), name

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels with one thing broken: a barrier, wait, bound, atomic or tie rule. All must be caught.
+
+A rule is a pattern in one .cu file and what stands there instead; each place is a mutant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import argmax_cases
+import exact
+import mass_cases
+import numpy as np
+from emulation.calls import (
+    assert_same_bits,
+    assert_same_state,
+    emulated_cell_mass,
+    emulated_power_argmax,
+    emulated_samples,
+    emulated_solve,
+    emulated_step,
+)
+from emulation.emulator import (
+    CHECKED,
+    OPS,
+    EmulationError,
+    Emulator,
+    build,
+    build_checked,
+    build_host,
+    compile_object,
+    link,
+    source_of,
+)
+
+ENDLESS = 40_000_000  # accesses of one launch
+
+BARRIERS = [(r"__syncthreads\(\);", ";")]
+RULES: dict[str, list[tuple[str, str]]] = {
+    "power_argmax": [
+        *BARRIERS,
+        (r"cp_async_wait<kStages - 2>\(\);", ";"),
+        (r"kStages - 2>", "kStages - 1>"),
+        (r"\n +cp_async_commit\(\);", "\n"),
+        (r"row0 \+ r < n", "row0 + r <= n"),
+        (r"d0 \+ lane < D", "d0 + lane <= D"),
+        (r"d0 \+ d < D", "d0 + d <= D"),
+        (r"i < N \? heights", "i <= N ? heights"),
+        (r"k < left", "k <= left"),
+        (r"panels_left > 0", "panels_left >= 0"),
+        (r"next >= size", "next > size"),
+        (r"y \+= size;", ";"),
+        (r"stage == kStages - 1", "stage == kStages"),
+        (r"D - d >= kDepth", "D - d >= 1"),
+        (r"top > best\[r\]", "top >= best[r]"),
+        (r"fmaxf\(m\[6\], m\[7\]\)", "m[6]"),
+        (r"__fadd_rn\(sum\[r\]\[c\], h.v\[c\]\)", "sum[r][c]"),
+        (r"score \+ 0.0f", "score"),
+        (r"~unsigned\(group\);", "unsigned(group);"),
+        (r"best\[r\] > -INFINITY \? ", "true ? "),
+        (r"__shfl_xor_sync\(~0u, key, step\)", "key"),
+        (r"row < rows && key", "row <= rows && key"),
+        (r"atomicMax\(&keys\[row\], key\)", "keys[row] = max(keys[row], key)"),
+        (r"(?<=if \()row >= rows", "row > rows"),
+        (r"i < N && \(key", "(key"),
+        (r"\(key \? s == best : ", "(key ? true : "),
+        (r"hopeless \? 0 : ", ""),
+        (r"min\(i0 \+ k, last - 1\)", "(i0 + k)"),
+        (r"atomicAdd\(&to.counts\[index\], PanelKey\(1\)\)", "++to.counts[index]"),
+    ],
+    "cell_mass": [
+        *BARRIERS,
+        (r"b < B; b \+= step", "b <= B; b += step"),
+        (r"i < N; i \+= kThreads", "i <= N; i += kThreads"),
+        (r"i >= 0 && i < N\)", "i >= 0 && i <= N)"),
+        (r"if \(i != -1\) ", ""),
+        (r"if \(i < N\) mass", "if (i <= N) mass"),
+        (r"atomicAdd\(&local\[i\], 1u\)", "++local[i]"),
+        (r"atomicAdd\(&mass\[i\], Word\(1\)\)", "++mass[i]"),
+        (r"atomicAdd\(&mass\[i\], Word\(local\[i\]\)\)", "mass[i] += local[i]"),
+        (
+            r"atomicAdd\(shared \? &local\[i\] : &sums\[i\], (.*?)\);",
+            r"(shared ? local : sums)[i] += \1;",
+        ),
+        (r"atomicAdd\(&sums\[i\], local\[i\]\)", "sums[i] += local[i]"),
+        (r"atomicMax\(largest, most\)", "*largest = max(*largest, most)"),
+        (r"most = max\(most, __shfl_xor_sync\(~0u, most, d\)\)", ";"),
+        (r"\|\| !finite", ""),
+    ],
+    "source_samples": [
+        (r"k >= 0 && ", ""),
+        (r"k < count\)", "k <= count)"),
+        (r"d0 \+ w >= D", "d0 + w > D"),
+        (r"bits = philox\(sequence.seed, sequence.stream, k / kDraw\);", ";"),
+    ],
+    "heights_adam_step": [(r"i < N\)", "i <= N)")],
+    "heights_adam_solve": [
+        *BARRIERS,
+        (r"i < N\) \{", "i <= N) {"),
+        (r"i < N && is_finite", "i <= N && is_finite"),
+        (r"i >= N \|\|", "i > N ||"),
+        (r"counts\[i\] = 0;", ";"),
+        (r"k \* kCellBlock < N", "k * kCellBlock <= N"),
+        (r"left < kCellBlock \? left : kCellBlock", "kCellBlock"),
+        (r"k >= rows\)", "k > rows)"),
+        (r"put_height\(state.packed, i, float\(state.h\[i\]\)\);", ";"),
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One place of one file, changed."""
+
+    op: str
+    begin: int
+    end: int
+    replacement: str
+
+    @property
+    def name(self) -> str:
+        """File, line, and what stood there."""
+        text = source_of(self.op).read_text()
+        line = text.count("\n", 0, self.begin) + 1
+        was = " ".join(text[self.begin : self.end].split())
+        return f"{self.op}.cu:{line}: {was} -> {self.replacement.strip() or 'nothing'}"
+
+
+def mutants() -> list[Mutant]:
+    """Every place of every rule; a rule without a place is an error."""
+    found = []
+    for op, rules in RULES.items():
+        text = source_of(op).read_text()
+        for pattern, replacement in rules:
+            places = list(re.finditer(pattern, text))
+            if not places:
+                raise ValueError(f"nothing in {op}.cu matches {pattern}")
+            found += [Mutant(op, m.start(), m.end(), m.expand(replacement)) for m in places]
+    return found
+
+
+def build_mutant(mutant: Mutant, cache: Path, folder: Path) -> Emulator:
+    """The library with one file changed; everything else comes from the cache."""
+    built = build(cache).parent
+    text = source_of(mutant.op).read_text()
+    source = folder / f"{mutant.op}.cu"
+    source.write_text(text[: mutant.begin] + mutant.replacement + text[mutant.end :])
+    changed = folder / "changed.o"
+    compile_object(source, changed, [*CHECKED, "-Wno-error"], None)
+    others = [build_checked(op, built) for op in (*OPS, "planted") if op != mutant.op]
+    return Emulator(link([*build_host(built), changed, *others], folder / "mutant.so"))
+
+
+# --- what each op must get right ------------------------------------------------------------------
+
+
+def check_power_argmax(emulator: Emulator) -> None:
+    """Ties, NaN, dead cells, cut slices and several panels a block, in both dtypes."""
+    for name in ("many duplicates", "not numbers", "dead behind nan", "signed zeros"):
+        for dtype in ("f4", "f8"):
+            x, y, h = argmax_cases.hard_case(name, dtype)
+            settings = {"processors": 1, "most_accesses": ENDLESS}
+            got = emulated_power_argmax(emulator, x[:40], y, h, **settings)
+            assert_same_bits(got, exact.power_argmax(x[:40], y, h))
+    for shape in [(130, 300, 37), (9, 1300, 16)]:
+        x, y, noise = argmax_cases.base(shape)
+        for seed in (0, 3):
+            settings = {"processors": 1, "seed": seed, "most_accesses": ENDLESS}
+            got = emulated_power_argmax(emulator, x, y, noise, **settings)
+            assert_same_bits(got, exact.power_argmax(x, y, noise))
+    check_heights_adam_solve(emulator)  # counts
+
+
+def check_cell_mass(emulator: Emulator) -> None:
+    """Counts and sums, few cells and many, with faults among the samples."""
+    for name in mass_cases.CASES:
+        index, N, weights = mass_cases.case(name)
+        settings = {"processors": 3, "most_accesses": ENDLESS}
+        mass, *faults = emulated_cell_mass(emulator, index, N, weights, **settings)
+        assert mass.tobytes() == exact.cell_mass(index, N, weights).tobytes()
+        assert faults == [-1, -1]
+    index, weights = np.arange(700) % 9, np.ones(700, "f4")
+    index[500], weights[600] = 9, np.nan
+    _, *faults = emulated_cell_mass(emulator, index, 9, weights)
+    assert faults == [500, 600]
+
+
+def check_source_samples(emulator: Emulator) -> None:
+    """Rows, and panels by way of a solve."""
+    import otcuda
+
+    part = {"seed": 1, "stream": 2, "offset": 3}
+    want = otcuda.source_samples(np.empty((33, 5), "f4"), "uniform", **part)
+    got = emulated_samples(emulator, 33, 5, "f4", "uniform", **part)
+    assert got.tobytes() == want.tobytes()
+    check_heights_adam_solve(emulator)
+
+
+def check_heights_adam_step(emulator: Emulator) -> None:
+    """One step of 300 cells."""
+    import otcuda
+
+    h, m, v, mass, nu = np.abs(np.random.default_rng(0).normal(size=(5, 300))).astype("f4")
+    got = emulated_step(emulator, h, m, v, mass, nu, 3, lr=0.03)
+    otcuda.heights_adam_step(h, m, v, mass, nu, 3, lr=0.03)
+    assert [a.tobytes() for a in got] == [a.tobytes() for a in (h, m, v)]
+
+
+def check_heights_adam_solve(emulator: Emulator) -> None:
+    """Steps around the centring one; 1024 cells are a whole block, 1100 are not."""
+    import otcuda
+
+    for N, D, start in [(1024, 1, 255), (1100, 3, 254), (7, 5, 0)]:
+        rng = np.random.default_rng(N)
+        y, nu = rng.normal(size=(N, D)).astype("f4"), rng.dirichlet(np.ones(N)).astype("f4")
+        h = rng.normal(size=N).astype("f4")
+        states = [otcuda.HeightsState(h.copy(), 0 * nu, 0 * nu, start) for _ in range(2)]
+        settings = {"iterations": 3, "batch": 150, "lr": 0.1, "seed": 1}
+        _, want = otcuda.heights_adam_solve(y, nu, "normal", state=states[0], **settings)
+        chi2 = emulated_solve(
+            emulator, y, nu, states[1], "normal", most_accesses=ENDLESS, **settings
+        )
+        assert_same_state(states[1], states[0])
+        assert chi2.tobytes() == want.tobytes()
+
+
+CHECKS: dict[str, Callable[[Emulator], None]] = {
+    "power_argmax": check_power_argmax,
+    "cell_mass": check_cell_mass,
+    "source_samples": check_source_samples,
+    "heights_adam_step": check_heights_adam_step,
+    "heights_adam_solve": check_heights_adam_solve,
+}
+
+
+def verdict(mutant: Mutant, cache: Path, folder: Path) -> str | None:
+    """What caught it, or None: it survived."""
+    try:
+        CHECKS[mutant.op](build_mutant(mutant, cache, folder))
+    except EmulationError as error:
+        return f"the emulator: {error}"
+    except AssertionError:
+        return "other bits"
+    return None

@@ -323,13 +323,15 @@ void range64_get_exp_golomb(RangeDecoder& decoder, const TensorView& values) {
 
 uint32_t symbol_sum(const TensorView& symbols) {
   uint32_t sum = 0;
-  int64_t run[kRun];
-  for_runs(symbols.size(), [&](int64_t begin, int64_t n) {
-    load(symbols, begin, n, run);
+  with_integer(symbols.dtype, [&](auto* type) {
+    const auto* s = symbols.read<std::remove_pointer_t<decltype(type)>>();
+    const int64_t n = symbols.size();
+    uint32_t total = 0, y = 0;
     for (int64_t i = 0; i < n; ++i) {
-      const uint32_t y = static_cast<uint32_t>(begin + i) * 0x9E3779B1u;
-      sum += (static_cast<uint32_t>(run[i]) + 1) * ((y ^ y >> 15) | 1);
+      total += (static_cast<uint32_t>(s[i]) + 1) * ((y ^ y >> 15) | 1);
+      y += 0x9E3779B1u;  // i times that
     }
+    sum = total;
   });
   return sum;
 }

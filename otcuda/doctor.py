@@ -217,10 +217,44 @@ def _test_range64() -> Iterator[np.ndarray]:
     yield np.frombuffer(data, np.uint8)
 
 
+def _test_source_samples() -> Iterator[np.ndarray]:
+    for source in ("normal", "uniform", "gaussian_cdf"):
+        out = np.empty((1000, 9), np.float32)
+        yield _ops.source_samples(out, source, seed=4, stream=1)
+
+
+def _test_heights() -> Iterator[np.ndarray]:
+    from otcuda import heights_adam_solve
+
+    y = np.random.default_rng(6).standard_normal((50, 4)).astype(np.float32)
+    state, chi2 = heights_adam_solve(y, iterations=12, batch=1000, seed=7)
+    if not chi2[-1] < chi2[0]:
+        raise ArithmeticError("the cells do not get more equal")
+    yield from (state.h, chi2)
+
+
+def _test_context_net() -> Iterator[np.ndarray]:
+    from otcuda.codec import load_model
+
+    if weights_state()["error"]:
+        return
+    context, rng = load_model().context, np.random.default_rng(5)
+    u = rng.laplace(0, 0.6, (context.channels, 12, 16)).astype(np.float32)
+    choice = context.quantise(u, 180)
+    data = context.encode(choice.symbols, 180)
+    symbols, values = context.decode(data, 180, (12, 16))
+    if not (np.array_equal(symbols, choice.symbols) and np.array_equal(values, choice.values16)):
+        raise ArithmeticError("the decoder returns other symbols")
+    yield from (symbols, values, np.frombuffer(data, np.uint8))
+
+
 TESTS: dict[str, Callable[[], Iterator[np.ndarray]]] = {
     "cell_mass": _test_cell_mass,
     "power_argmax": _test_power_argmax,
+    "source_samples": _test_source_samples,
+    "heights": _test_heights,
     "range64": _test_range64,
+    "context_net": _test_context_net,
 }
 
 

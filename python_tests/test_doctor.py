@@ -34,7 +34,7 @@ def test_self_test_runs_everything_everywhere(result):
     tests = result["self_test"]
     assert tests["differences"] == []
     assert tests["runs"] == len(doctor.TESTS) * len(native.simd_levels()) * len(doctor.THREADS)
-    assert tests["seconds"] < 20
+    assert 0 < tests["seconds"] < 300  # 3 on a machine of its own
 
 
 def test_a_wrong_bit_is_noticed(monkeypatch):

@@ -12,6 +12,7 @@ from pathlib import Path
 import mosaic
 from cli_runner import photograph, png, run
 
+from otcuda import codec
 from otcuda.cli import cli
 
 # name -> arguments, in a folder that `_prepare` filled

@@ -56,11 +56,13 @@ def mosaic(monkeypatch):
     """The codec replaced by a mosaic; see mosaic.py."""
     import mosaic
 
-    from otcuda import codec
+    from otcuda import batch, codec
 
     for name in mosaic.NAMES:
         monkeypatch.setitem(vars(codec), name, getattr(mosaic, name))  # the real one stays unloaded
-    return mosaic
+    batch._model.cache_clear()
+    yield mosaic
+    batch._model.cache_clear()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def decode(
         raise LimitError(f"decode: the blob holds {n} symbols, max_symbols is {max_symbols}")
     wanted = shape if index is None else integers("decode", "index", index).shape
     wanted = n if wanted is None else wanted
-    if np.prod(wanted, dtype=object) != n:
+    if math.prod(wanted if isinstance(wanted, tuple | list) else (wanted,)) != n:
         raise ShapeError(f"decode: the blob holds {n} symbols, asked for {wanted}")
     dtype = _DTYPES[blob[0] & 7]
     symbols = decode_raw(payload, tables, index, wanted, dtype, max_symbols)

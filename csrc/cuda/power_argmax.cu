@@ -206,7 +206,7 @@ __device__ __forceinline__ float score(const float* __restrict__ x_panel,
   return __fadd_rn(s, height);
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     power_argmax_winner_kernel(const float* __restrict__ x, const float* __restrict__ y,
                                const float* __restrict__ heights, int rows, int64_t N, int D,
                                const Key* __restrict__ keys, Winners<float> winners) {

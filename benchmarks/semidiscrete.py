@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """SemiDiscreteOT.fit beside its rivals, chi2 by CPU seconds: python benchmarks/semidiscrete.py.
 
-Ours runs to its default goal; the rivals get three times its CPU seconds on one thread.
-AE-OT's loop
-is the released one (fixed points, doubled when the gradient stalls, step 0.05) on our kernels;
+Ours runs to its default goal; the rivals get three times its CPU seconds on one thread. AE-OT's
+loop is the released one (fixed points, doubled when the gradient stalls, step 0.05) on our kernels;
 POT's is ot.semidiscrete with its defaults. chi2 is measured on 200 N independent samples by a seed
 that no rival has seen.
 """

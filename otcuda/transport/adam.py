@@ -53,8 +53,7 @@ def fit_adam(cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, FitResult]:
         if chi2.interval[1] <= run.goal.chi2:
             run.stopped_by = "chi2"
         elif solver.affordable() < budget:
-            # What is left pays no round as long as the last one, and a shorter one would spoil its
-            # work.
+            # What is left pays no round as long as the last, and a shorter one spoils its work.
             run.stopped_by = run.stopped_by or run.scarcer()
         if run.stopped_by:
             break
@@ -118,6 +117,8 @@ class _Adam:
         done, held_back = 0, 0.0
         for stage in range(_STAGES):
             left = _STAGES - stage
+            if self.affordable() < self.batch:
+                return
             if stage <= 1:  # the first one shows the speed
                 held_back = self.held_back()
             share = min(samples - done, self.affordable() - held_back) / left

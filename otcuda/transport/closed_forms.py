@@ -62,17 +62,18 @@ def _quadratic_form(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.nda
     B = Sx^-1/2 (Sx^1/2 Sy Sx^1/2)^1/2 Sx^-1/2 maps N(0, Sx) to N(0, Sy).
     """
     D = y.shape[1]
-    square = (y * y).sum(1)
+    scale_x, scale_y = np.sqrt((x * x).mean()), np.sqrt((weights @ (y * y)).mean())
+    if scale_x == 0 or scale_y == 0:
+        return np.zeros(len(y))
+    x, y = x / scale_x, y / scale_y
     if D > _EIGEN_LIMIT:
-        return square * np.sqrt((x * x).mean() * D / max(weights @ square, 1e-300)) / 2
-    sx = x.T @ x / len(x)
-    sy = (weights[:, None] * y).T @ y
+        return scale_x * scale_y * (y * y).sum(1) / 2
     # A ridge: a direction in which the targets do not vary must not ask for infinite curvature.
-    sx += 1e-6 * max(np.trace(sx) / D, 1e-300) * np.eye(D)
-    sy += 1e-4 * max(np.trace(sy) / D, 1e-300) * np.eye(D)
+    sx = x.T @ x / len(x) + 1e-6 * np.eye(D)
+    sy = (weights[:, None] * y).T @ y + 1e-4 * np.eye(D)
     root = _power(sx, 0.5)
     inverse = root @ _power(root @ sy @ root, -0.5) @ root
-    return ((y @ inverse) * y).sum(1) / 2
+    return scale_x * scale_y * ((y @ inverse) * y).sum(1) / 2
 
 
 def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:

@@ -97,7 +97,10 @@ class Run:
 
     def scarcer(self) -> str:
         """The limit that ends a fit which could not afford another round."""
-        return "seconds" if self.samples_left() == math.inf else "samples"
+        of_seconds = self.seconds_left() / (self.goal.max_seconds or math.inf)
+        of_samples = self.samples_left() / (self.goal.max_samples or math.inf)
+        # inf / inf: no such limit, and a comparison with nan is false.
+        return "seconds" if of_seconds < of_samples or math.isnan(of_samples) else "samples"
 
     def late(self) -> bool:
         """Whether the time is up, or a callback has asked to stop."""

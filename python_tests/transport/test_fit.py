@@ -42,6 +42,23 @@ def test_sample_limit_is_kept_and_reported():
     assert result.efficiency == pytest.approx(499 / (result.samples * result.chi2))
 
 
+@pytest.mark.parametrize("limit", [1, 100, 1000])
+def test_tiny_limits_give_an_honest_answer(limit):
+    result = SemiDiscreteOT(Y).fit(max_samples=limit)
+    assert result.stopped_by == "samples"
+    assert not result.converged
+    assert result.scanned <= limit + 20
+    assert result.chi2_interval[1] > 0.2
+
+
+def test_a_source_of_one_place_ends():
+    """All samples alike: no heights serve two targets, and no gap gives a unit."""
+    for y in (Y[:5], np.array([[0.0] * 3, [1e-30] * 3])):
+        result = SemiDiscreteOT(y, source=np.zeros((9, 3))).fit()
+        assert not result.converged
+        assert result.stopped_by == "stalled"
+
+
 def test_more_samples_mean_a_smaller_chi2():
     ot = SemiDiscreteOT(clusters(300, 4))
     chi2 = [ot.fit(max_samples=n, chi2=1e-4) and ot.chi2(200_000).value for n in (5000, 80_000)]

@@ -485,7 +485,7 @@ def test_help_is_quick_and_imports_little(python_environment, tmp_path):
 def test_the_manifest_survives_a_kill(tmp_path, python_environment):
     for k in range(3):
         (tmp_path / f"{k}.png").write_bytes(png(photograph(seed=k)))
-    environment = python_environment | {"OTCUDA_TEST_SECONDS": "0.3"}
+    environment = python_environment | {"OTCUDA_TEST_SECONDS": "0.6"}
     out = tmp_path / "out"
     process = child(["compress", tmp_path, "-o", out, "--bytes", 60], environment)
     manifest = out / "manifest-0-of-1.jsonl"
@@ -495,6 +495,6 @@ def test_the_manifest_survives_a_kill(tmp_path, python_environment):
     process.kill()
     process.communicate()
     told = [json.loads(line) for line in manifest.read_text().splitlines()]
-    assert told
+    assert 1 <= len(told) < 3
     assert all(Path(r["output"]).stat().st_size == r["bytes"] for r in told)
     assert stat.S_ISREG(manifest.stat().st_mode)

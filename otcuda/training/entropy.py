@@ -78,7 +78,7 @@ class EntropyConfig:
     steps: int = 600
     batch: int = 4
     crop: int = 256
-    learning_rate: float = 4e-4
+    learning_rate: float = 1e-3
     step_range: tuple[int, int] = (128, 214)
     calibration: int = 32
     counted: int = 128

@@ -26,7 +26,7 @@ train-background:  ## train at lowest priority on one thread, detached: DATA=fol
 	mkdir -p $(RUN) && OMP_NUM_THREADS=1 nohup setsid $$(command -v ionice >/dev/null && echo ionice -c 3) nice -n 19 $(PYTHON) -m otcuda train $(RUN) $(if $(DATA),--data $(DATA)) --start shipped --threads 1 $(TRAIN) >>$(RUN)/train.txt 2>&1 & echo "training in the background; tail -f $(RUN)/train.txt"
 
 bench:  ## benchmarks into benchmarks/results
-	for each in benchmarks/*.py; do test $$each = benchmarks/harness.py || $(PYTHON) $$each || exit 1; done
+	for each in $(filter-out %/harness.py %/gpu.py,$(wildcard benchmarks/*.py)); do $(PYTHON) $$each || exit 1; done
 
 cuda:  ## compile the CUDA half, warnings as errors; needs nvcc, no card
 	$(MAKE) dev BUILD=build/cuda CMAKE_ARGS="-DOTCUDA_CUDA=ON -DOTCUDA_WERROR=ON"
@@ -37,5 +37,8 @@ fuzz:  ## mutation harnesses under sanitizers; needs a C++ compiler
 golden:  ## rewrite the golden files and print the difference
 	$(PYTHON) tools/make_golden.py && git diff --stat -- python_tests/golden
 
-.PHONY: help dev test test-all lint format train-background bench cuda fuzz golden
+sass:  ## table of registers, occupancy and hot loops for docs/cuda.md; needs nvcc and nvdisasm, no card
+	PYTHONPATH=python_tests $(PYTHON) -m emulation.sass_report
+
+.PHONY: help dev test test-all lint format train-background bench cuda sass fuzz golden
 .DEFAULT_GOAL := help

@@ -22,6 +22,9 @@ using otcuda_type = T;
   extern __shared__ __align__(16) unsigned char otcuda_shared[]; \
   type* name = reinterpret_cast<type*>(otcuda_shared)
 
+// The emulator holds kernels to the bounds of each piece of a workspace; hardware knows none.
+#define OTCUDA_WORKSPACE_PIECE(pointer, bytes) ((void)0)
+
 // Copies 16 bytes, both ends aligned to 16, past the registers; done when a wait says so.
 __device__ __forceinline__ void cp_async16(void* shared, const void* global) {
   const unsigned to = unsigned(__cvta_generic_to_shared(shared));
@@ -36,4 +39,6 @@ template <int newest_left>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(newest_left) : "memory");
 }
+#elif !defined(OTCUDA_WORKSPACE_PIECE)
+#define OTCUDA_WORKSPACE_PIECE(pointer, bytes) ((void)0)
 #endif

@@ -33,6 +33,7 @@ struct Region {
   const void* key;
   std::vector<Cell> cells;
   std::vector<bool> written;  // by byte; empty: all of it holds data from the start
+  bool is_carved = false;     // only its pieces may be touched
 };
 
 std::vector<Region> regions;
@@ -116,7 +117,8 @@ Region* find_region(const char* p) {
 [[noreturn]] void fail_outside(const char* p, size_t n, Access kind, const void* pc) {
   const Region* near = nullptr;
   for (auto& r : regions) {
-    if (p >= r.end && p < r.end + 65536 && (!near || r.end > near->end)) near = &r;
+    const bool close = p >= r.end && p < r.end + 65536 && !r.is_carved;
+    if (close && (!near || r.end > near->end)) near = &r;
   }
   fail("out of bounds: thread %d %ss %zu bytes %s, %td bytes past %s", running()->linear,
        verb(kind), n, at(pc).c_str(), near ? p - near->end : 0,
@@ -164,6 +166,19 @@ void* shared(const void* key, size_t bytes, size_t granule, const char* name) {
   return p;
 }
 
+// From here on kernels may touch this part of a buffer, and of the rest only other pieces.
+void workspace_piece(const void* p, size_t bytes) {
+  auto* begin = static_cast<const char*>(p);
+  for (auto& r : regions) {
+    if (bytes == 0 || begin < r.begin || begin >= r.end) continue;
+    r.is_carved = true;
+    const std::string name = r.name + " piece " + std::to_string(begin - r.begin);
+    Region piece{begin, begin + bytes, 4, false, false, name, p, {}, std::vector<bool>(bytes)};
+    regions.insert(regions.begin(), std::move(piece));  // found before the whole
+    return;
+  }
+}
+
 void access(const void* address, size_t n, Access kind, const void* pc) {
   auto* p = static_cast<const char*>(address);
   if (!self) {  // host code; reported at the next launch, for a hook must not throw
@@ -173,7 +188,7 @@ void access(const void* address, size_t n, Access kind, const void* pc) {
   }
   if (is_private(p)) return;  // locals, constants, threadIdx, arguments
   Region* r = find_region(p);
-  if (!r) fail_outside(p, n, kind, pc);
+  if (!r || r->is_carved) fail_outside(p, n, kind, pc);
   if (p + n > r->end) {
     fail("out of bounds: thread %d %ss %zu bytes %s over the end of %s", running()->linear,
          verb(kind), n, at(pc).c_str(), r->name.c_str());
@@ -234,15 +249,9 @@ extern "C" {
 enum EmuBuffer { emu_input, emu_output, emu_inout };
 void emu_add_buffer(const void* p, size_t bytes, size_t granule, int kind, const char* name) {
   auto* begin = static_cast<const char*>(p);
-  emu::regions.push_back({begin,
-                          begin + bytes,
-                          granule,
-                          false,
-                          kind == emu_input,
-                          name,
-                          p,
-                          {},
-                          std::vector<bool>(kind == emu_output ? bytes : 0)});
+  emu::Region r{begin, begin + bytes, granule, false, kind == emu_input, name, p, {}, {}};
+  r.written.resize(kind == emu_output ? bytes : 0);
+  emu::regions.push_back(std::move(r));
 }
 // Bytes of the buffer at p that nobody wrote.
 size_t emu_unwritten(const void* p) {

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A CUDA device gives the bits of the CPU; power_argmax beside its emulated tests."""
+
+from __future__ import annotations
+
+import mass_cases
+import numpy as np
+import pytest
+
+import otcuda
+
+pytestmark = pytest.mark.cuda
+
+
+@pytest.fixture
+def to_device():
+    """NumPy array -> tensor on the device."""
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    if not otcuda.backend_info()["cuda"]:
+        pytest.skip("this build has no CUDA kernels")
+    return lambda array: torch.from_numpy(array.copy()).cuda()
+
+
+def assert_same_arrays(got, want):
+    for a, b in zip(got, want, strict=True):
+        assert a.cpu().numpy().tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("name", mass_cases.CASES)
+def test_device_gives_the_cell_mass_of_the_cpu(name, to_device):
+    index, N, weights = mass_cases.case(name)
+    otcuda.backend_info(reset=True)
+    on_device = None if weights is None else to_device(weights)
+    got = otcuda.cell_mass(to_device(index), N, on_device)
+    assert list(otcuda.backend_info()["paths"]) == ["cell_mass/cuda"]
+    assert_same_arrays([got], [otcuda.cell_mass(index, N, weights)])
+
+
+def test_device_gives_the_errors_of_the_cpu(to_device):
+    index = np.array([0, 4])
+    with pytest.raises(otcuda.ArgumentError, match=r"index\[1\] is 4, expected -1 .* N - 1 = 3"):
+        otcuda.cell_mass(to_device(index), 4)
+    with pytest.raises(otcuda.ArgumentError, match=r"weights\[0\] is not finite"):
+        otcuda.cell_mass(to_device(index[:1]), 4, to_device(np.array([np.inf])))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("source", ["normal", "uniform", "gaussian_cdf"])
+def test_device_gives_the_samples_of_the_cpu(source, dtype, to_device):
+    want = np.empty((1000, 7), dtype)
+    got = to_device(want)
+    for out in (want, got):
+        otcuda.source_samples(out, source, seed=3, stream=4, offset=2**61)
+    assert_same_arrays([got], [want])
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_device_gives_the_step_of_the_cpu(dtype, to_device):
+    want = list(np.abs(np.random.default_rng(0).normal(size=(5, 3000))).astype(dtype))
+    got = [to_device(a) for a in want]
+    for arrays in (want, got):
+        otcuda.heights_adam_step(*arrays, 7, lr=0.03)
+    assert_same_arrays(got, want)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(("N", "D", "batch"), [(37, 5, 50), (3000, 9, 5000)])
+def test_device_gives_the_solve_of_the_cpu(N, D, batch, dtype, to_device):
+    y = np.random.default_rng(N).normal(size=(N, D)).astype(dtype)
+    settings = {"iterations": 300, "batch": batch, "lr": 0.05, "seed": 6}
+    want, want_chi2 = otcuda.heights_adam_solve(y, **settings)
+    got, chi2 = otcuda.heights_adam_solve(to_device(y), **settings)
+    assert got.step == want.step
+    assert_same_arrays([got.h, got.m, got.v], [want.h, want.m, want.v])
+    assert chi2.tobytes() == want_chi2.tobytes()

@@ -8,6 +8,15 @@ from pathlib import Path
 
 import pytest
 
+import otcuda
+
+# Child processes test this very package, installed or built in place, not what lies in the folder
+# they start in.
+os.environ["PYTHONSAFEPATH"] = "1"
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(otcuda.__file__).parent.parent), os.environ.get("PYTHONPATH")])
+)
+
 LEVELS = ["portable", "avx2", "avx512"]
 
 

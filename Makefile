@@ -28,6 +28,9 @@ train-background:  ## train at lowest priority on one thread, detached: DATA=fol
 bench:  ## benchmarks into benchmarks/results
 	for each in $(filter-out %/harness.py %/gpu.py,$(wildcard benchmarks/*.py)); do $(PYTHON) $$each || exit 1; done
 
+readme:  ## tables and picture of README.md from benchmarks/results and the bundled weights
+	$(PYTHON) -m otcuda demo -o build/demo && $(PYTHON) tools/readme_tables.py build/demo/side-by-side.png
+
 cuda:  ## compile the CUDA half, warnings as errors; needs nvcc, no card
 	$(MAKE) dev BUILD=build/cuda CMAKE_ARGS="-DOTCUDA_CUDA=ON -DOTCUDA_WERROR=ON"
 
@@ -40,5 +43,5 @@ golden:  ## rewrite the golden files and print the difference
 sass:  ## table of registers, occupancy and hot loops for docs/cuda.md; needs nvcc and nvdisasm, no card
 	PYTHONPATH=python_tests $(PYTHON) -m emulation.sass_report
 
-.PHONY: help dev test test-all lint format train-background bench cuda sass fuzz golden
+.PHONY: help dev test test-all lint format train-background bench readme cuda sass fuzz golden
 .DEFAULT_GOAL := help

@@ -124,7 +124,7 @@ HARD = {
     "no dimension": ((5, 9, 0), lambda x, y, noise: (x, y, noise)),
     "whole panels": ((128, 256, 15), lambda x, y, noise: (x, y, noise)),
     "over panels": ((130, 1100, 17), lambda x, y, noise: (x, y, noise)),
-    "many duplicates": ((70, 900, 5), lambda x, y, n: (x, y[np.arange(900) // 2 % 180], n * 0)),
+    "many duplicates": ((1030, 640, 5), lambda x, y, n: (x, y[np.arange(640) // 2 % 128], n * 0)),
     "signed zeros": ((15, 200, 3), _signed_zeros),
     "not numbers": ((35, 300, 9), _not_numbers),
     "dead behind nan": ((21, 390, 6), _dead_behind_nan),

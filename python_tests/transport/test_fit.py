@@ -96,6 +96,22 @@ def test_time_is_used_to_the_end_of_a_round(monkeypatch):
     assert result.chi2 < 0.06
 
 
+def test_a_source_that_turns_slow_is_interrupted(monkeypatch):
+    """The plan was made at 1 ms a batch; from the tenth on one takes a second."""
+    now, calls = 0.0, 0
+
+    def sampler(n, seed):
+        nonlocal now, calls
+        calls += 1
+        now += 1e-3 if calls < 10 else 1.0
+        return np.random.default_rng(seed).normal(size=(n, 3))
+
+    monkeypatch.setattr(fitting, "monotonic", lambda: now)
+    result = SemiDiscreteOT(clusters(2000, 3), source=sampler).fit(chi2=1e-3, max_seconds=10)
+    assert result.stopped_by == "seconds"
+    assert calls < 30
+
+
 def test_callback_sees_each_stage_and_may_stop():
     records = []
 

@@ -31,8 +31,8 @@ bench:  ## benchmarks into benchmarks/results
 readme:  ## tables and picture of README.md from benchmarks/results and the bundled weights
 	$(PYTHON) -m otcuda demo -o build/demo && $(PYTHON) tools/readme_tables.py build/demo/side-by-side.png
 
-cuda:  ## compile the CUDA half, warnings as errors; needs nvcc, no card
-	$(MAKE) dev BUILD=build/cuda CMAKE_ARGS="-DOTCUDA_CUDA=ON -DOTCUDA_WERROR=ON"
+cuda:  ## compile the CUDA half, warnings as errors; needs nvcc, no card, installs nothing
+	cmake -S . -B build/cuda -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$$($(PYTHON) -c 'import sys; print(sys.executable)') -Dpybind11_DIR=$$($(PYTHON) -m pybind11 --cmakedir) -DOTCUDA_CUDA=ON -DOTCUDA_WERROR=ON $(CMAKE_ARGS) && cmake --build build/cuda -j $(JOBS)
 
 fuzz:  ## mutation harnesses under sanitizers; needs a C++ compiler
 	$(PYTHON) -m pytest -m slow python_tests/coding/test_fuzz.py

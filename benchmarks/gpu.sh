@@ -48,12 +48,12 @@ run() {
     memcheck | racecheck | initcheck | synccheck) sanitize "$1" ;;
     tests) "$python" -m pytest -m cuda -ra ;;
     argmax | solve) "$python" benchmarks/gpu.py "$1" ;;
-    *) echo "parts are: ${parts[*]}" && return 2 ;;
+    *) echo "no part $1; see the head of $0" && return 2 ;;
   esac
 }
 
 export -f run sanitize sanitizer
-export python parts
+export python
 failed=0
 for part in "${@:-${parts[@]}}"; do
   if [[ $# -eq 0 && -e $state/$part.done ]]; then

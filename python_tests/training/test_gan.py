@@ -16,7 +16,7 @@ from otcuda.errors import ArgumentError
 from otcuda.training.gan import Critic, GanConfig, GanInputs, GanStage, Window
 from otcuda.training.loop import LoopConfig, run_stage
 from otcuda.training.noise import NoiseConfig, NoiseStage, training_crop
-from otcuda.training.texture import METRIC, FilterBank, lattice_energy, texture_distance
+from otcuda.training.texture import METRIC, FilterBank, lattice_correlation, texture_distance
 from otcuda.training.transport import TransportConfig, TransportStage
 
 NOISE = NoiseConfig(crops=32, crop=96, dimension=4, log2_step=7.5, batch=16)
@@ -225,16 +225,28 @@ def test_texture_distance_forgives_other_grain_and_sees_its_loss(rng):
     assert (a - b).square().mean() > 1.5 * (a - 0.5).square().mean()
 
 
-def test_lattice_energy_is_that_of_the_planted_tile(rng):
-    tile = torch.randn(1, 3, 16, 16, generator=rng)
-    tile = tile - tile.mean((2, 3), keepdim=True)
+def test_lattice_correlation_sees_regular_patterns_in_flat_places_alone(rng):
+    lags = [(8, 0), (0, 8), (16, 0), (0, 16)]
+    tile = torch.randn(1, 3, 16, 16, generator=rng).repeat(1, 1, 8, 8)
     noise = torch.randn(1, 3, 128, 128, generator=rng)
-    planted = tile.repeat(1, 1, 8, 8) + noise
-    expected = tile.square().mean().item()
-    assert lattice_energy(planted).item() == pytest.approx(expected, rel=0.15)
-    assert lattice_energy(noise).item() < 0.05 * expected
-    shifted = planted.roll((5, 3), (2, 3))
-    assert lattice_energy(shifted).item() == pytest.approx(expected, rel=0.15)
+    flat, rough = torch.zeros(1, 3, 128, 128), 60 * torch.randn(1, 3, 128, 128, generator=rng)
+    assert lattice_correlation(tile, flat, lags[2:]).item() > 0.9
+    assert lattice_correlation(3 * tile + noise, flat, lags[2:]).item() > 0.8
+    assert lattice_correlation(noise, flat, lags).item() < 0.05
+    assert lattice_correlation(0.02 * tile, flat, lags[2:]).item() < 0.1
+    half = torch.cat([flat[..., :64], rough[..., 64:]], 3)
+    hidden = torch.cat([noise[..., :64], tile[..., 64:]], 3)
+    assert lattice_correlation(hidden, half, lags).item() < 0.1
+
+
+def test_lattice_correlation_leads_away_from_the_lattice(rng):
+    tile = torch.randn(1, 3, 16, 16, generator=rng).repeat(1, 1, 8, 8)
+    residual = (tile + torch.randn(1, 3, 128, 128, generator=rng)).requires_grad_(True)
+    flat = torch.zeros(1, 3, 128, 128)
+    before = lattice_correlation(residual, flat, [(16, 0), (0, 16)]).sum()
+    (gradient,) = torch.autograd.grad(before, residual)
+    after = lattice_correlation(residual - 1e4 * gradient, flat, [(16, 0), (0, 16)]).sum()
+    assert after < 0.7 * before
 
 
 # --- resume ---------------------------------------------------------------------------------------

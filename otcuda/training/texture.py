@@ -102,7 +102,8 @@ def lattice_correlation(
     Returns:
         Mean positive correlation, [B]; 0 for noise, 1 for a lattice with those periods.
     """
-    detail = residual[:, :, 8:-7, 8:-7] - F.avg_pool2d(residual, 16, 1)
+    trend = F.avg_pool2d(F.avg_pool2d(residual, (16, 1), 1), (1, 16), 1)  # over one period
+    detail = residual[:, :, 8:-7, 8:-7] - trend
     luma = picture[:, :1, 8:-7, 8:-7]
     height = detail.shape[2] - max(down for down, _ in lags)
     width = detail.shape[3] - max(right for _, right in lags)

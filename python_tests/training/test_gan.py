@@ -19,7 +19,7 @@ from otcuda.training.noise import NoiseConfig, NoiseStage, training_crop
 from otcuda.training.texture import METRIC, FilterBank, lattice_correlation, texture_distance
 from otcuda.training.transport import TransportConfig, TransportStage
 
-NOISE = NoiseConfig(crops=32, crop=96, dimension=4, log2_step=7.5, batch=16)
+NOISE = NoiseConfig(crops=32, crop=80, dimension=4, log2_step=7.5, batch=16)
 TRANSPORT = TransportConfig(samples=256, codes=4, code_dimension=3, positions=2048)
 # Tiny networks and few steps want a high rate and little that holds them back.
 CONFIG = GanConfig(
@@ -42,7 +42,8 @@ class World:
         maps = TransportStage(noise.law, noise.latents, net.synthesis, TRANSPORT)
         run_stage(maps, folder, LoopConfig())
         held_out = [structured_picture(20)[:160, :136]]
-        self.inputs = GanInputs(net, pictures, held_out, NOISE, maps.sampler, maps.codebook)
+        parts = (maps.sampler, maps.codebook, FilterBank(filters=6))
+        self.inputs = GanInputs(net, pictures, held_out, NOISE, *parts)
 
     def stage(self, config=CONFIG, **changes):
         torch.manual_seed(3)
@@ -104,7 +105,7 @@ def test_critic_alone_moves_the_head(world):
 
 def test_critic_learns_to_tell_the_base_from_pictures(world):
     stage = world.stage(dataclasses.replace(CONFIG, learning_rate=0.0, critic_rate=4e-3))
-    batch, at = stage._batch(1000, np.random.default_rng(1)), Window(0, 0, 80)
+    batch, at = stage._batch(1000, np.random.default_rng(1)), Window(8, 8, 64)
     n, labels = len(batch.planes), stage._codebook.labels(batch.latents)
     _, x0 = stage._base(batch.latents, batch.log2_step)
 
@@ -128,7 +129,7 @@ def test_a_fed_feature_network_is_what_trains_and_judges(world):
             assert metric == METRIC
             return 2 * super().compare(metric, a, b)
 
-    plain, doubled = world.stage(), world.stage(networks=Doubled())
+    plain, doubled = world.stage(), world.stage(networks=Doubled(filters=6))
     assert doubled.validate()["distance_0.0"] == pytest.approx(
         2 * plain.validate()["distance_0.0"], rel=1e-5
     )
@@ -144,8 +145,8 @@ def test_batch_holds_fresh_paired_and_induced_latents(world):
     stage = world.stage()
     rng = np.random.default_rng(5)
     batch = stage._batch(0, rng)
-    assert batch.latents.shape == (3, 8, 6, 6)
-    assert batch.planes.shape == (2, 3, 96, 96)  # nothing stands behind the induced one
+    assert batch.latents.shape == (3, 8, 5, 5)
+    assert batch.planes.shape == (2, 3, 80, 80)  # nothing stands behind the induced one
     assert batch.log2_step[1:].tolist() == [7.5, 7.5]
     stored = world.inputs.sampler._latents.float()
     distance = (stored - batch.latents[1]).abs().amax((1, 2, 3))
@@ -165,9 +166,9 @@ def test_windows_are_drawn_at_every_offset_to_the_grid(world):
         return original(batch, labels, x1, at)
 
     stage._critic_loss = spy
-    for step in range(12):
+    for step in range(8):
         stage.advance(step)
-    assert len(seen) > 8
+    assert len(seen) > 5
     assert any(top % 8 for top, _ in seen)
 
 
@@ -177,7 +178,7 @@ def test_window_cuts_what_it_says(rng):
 
 
 @pytest.mark.parametrize(
-    "change", [{"paired": 2}, {"margin": 12}, {"margin": 40}, {"weights": {"pixels": 1.0}}]
+    "change", [{"paired": 2}, {"margin": 12}, {"margin": 24}, {"weights": {"pixels": 1.0}}]
 )
 def test_settings_that_cannot_work_are_errors(world, change):
     with pytest.raises(ArgumentError, match=next(iter(change)) + "|batch"):

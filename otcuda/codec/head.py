@@ -174,7 +174,7 @@ def lattice_score(residual: Tensor, picture: Tensor, flat_share: float = 0.25) -
             f"got {list(residual.shape)} and {list(picture.shape)}"
         )
     # A mean over one period takes trends away and leaves whatever repeats with it.
-    trend = F.avg_pool2d(residual, longest, 1)
+    trend = F.avg_pool2d(F.avg_pool2d(residual, (longest, 1), 1), (1, longest), 1)
     detail = residual[:, :, longest // 2 :, longest // 2 :]
     detail = (detail[:, :, : trend.shape[2], : trend.shape[3]] - trend).double()
     luma = picture[:, :1, longest // 2 :, longest // 2 :].double()

@@ -41,13 +41,15 @@ from otcuda.training.texture import (
     METRIC,
     FeatureNetwork,
     FilterBank,
-    lattice_energy,
+    lattice_correlation,
     texture_distance,
 )
 from otcuda.training.transport import LabelCodebook
 
 VALIDATION_STEP = 8.8  # log2 of the quantiser step at which the head is judged
 VALIDATION_REALISM = (0.0, 0.5, 1.0)
+_GRID_LAGS = ((8, 0), (0, 8), (16, 0), (0, 16))  # down, right: the pixel shuffle, the latent grid
+_FARTHEST = 20  # pixels of the random lags
 _DRAW = 3  # what makes these crops different from other stages' in the seed
 
 
@@ -61,7 +63,8 @@ class LossWeights:
         pixel: squared error against the original, per 1000.
         anchor: squared distance to the base's picture after 8x8 means, per 100.
         adversarial: the critic's verdict; rises from nothing over the first third of the steps.
-        lattice: energy that repeats with the latent grid.
+        lattice: correlation of flat regions with themselves at the periods of the latent grid, and
+            at two random distances, so that no other regular pattern takes its place.
     """
 
     perceptual: float = 1.0
@@ -69,7 +72,7 @@ class LossWeights:
     pixel: float = 1.0
     anchor: float = 1.0
     adversarial: float = 0.05
-    lattice: float = 0.05
+    lattice: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,8 @@ class GanStage:
         self.config, self.steps = config, config.steps
         self._weights = _loss_weights(config.weights)
         self._device, self._inputs = torch.device(device), inputs
-        self._net = inputs.net.eval().requires_grad_(False).to(device)
+        net = inputs.net.eval().requires_grad_(False)
+        self._net = net.to(device, memory_format=torch.channels_last)
         self._networks = inputs.networks or FilterBank()
         self._codebook = inputs.codebook
         self.head = head.to(device, memory_format=torch.channels_last)
@@ -260,7 +264,8 @@ class GanStage:
                 )
         labels = self._codebook.labels(batch.latents)
         x1 = self.head(features, x0, noise)
-        terms = self._head_terms(batch, labels, x0, x1, at)
+        strays = rng.integers(6, _FARTHEST + 1, (2, 2)).tolist()
+        terms = self._head_terms(batch, x0, x1, at, [*_GRID_LAGS, *strays])
         weight = self._weights.adversarial * min(1.0, 3 * step / config.steps)
         self._update("head", sum(terms.values()) + weight * self._verdict(x1, batch, labels, at))
         critic_loss = self._critic_loss(batch, labels, x1.detach(), at)
@@ -308,7 +313,7 @@ class GanStage:
         return Noise(*(plane.to(self._device) for plane in planes))
 
     def _head_terms(
-        self, batch: Batch, labels: Tensor, x0: Tensor, x1: Tensor, at: Window
+        self, batch: Batch, x0: Tensor, x1: Tensor, at: Window, lags: list
     ) -> dict[str, Tensor]:
         """Weighted terms of the head's loss, without the critic's."""
         weights, n = self._weights, len(batch.planes)
@@ -321,7 +326,7 @@ class GanStage:
             "texture": weights.texture * texture_distance(given, wanted).mean(),
             "pixel": weights.pixel * (x1[:n] - batch.planes).square().mean() / 1000,
             "anchor": weights.anchor * F.avg_pool2d(moved, 8).square().mean() / 100,
-            "lattice": weights.lattice * lattice_energy(moved).mean(),
+            "lattice": weights.lattice * lattice_correlation(moved, x0, lags).mean(),
         }
 
     def _features(self, planes: Tensor):

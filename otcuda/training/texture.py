@@ -17,6 +17,8 @@ from torch import Tensor
 METRIC = "lpips_alex"  # what a feature network is asked for
 _TEXTURE_TAPS = 3  # maps whose local statistics are matched; later ones see objects, not texture
 _POOL, _POOL_STRIDE = 5, 2
+_FLAT = 12.0  # deviation of the luma plane from which a neighbourhood is no longer flat
+_VISIBLE = 0.25  # grey levels; fainter patterns count less
 
 
 class FeatureNetwork(Protocol):
@@ -84,21 +86,42 @@ def texture_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def lattice_energy(residual: Tensor, period: int = 16) -> Tensor:
-    """Mean square of what a residual repeats with a period along both axes, [B].
+def lattice_correlation(
+    residual: Tensor, picture: Tensor, lags: Sequence[tuple[int, int]]
+) -> Tensor:
+    """How regular a residual is where the picture is flat: its correlation with itself, moved.
 
-    The mean of all tiles of period x period pixels keeps only what is the same in each. A residual
-    without a lattice keeps its power divided by the number of tiles: that much is subtracted.
+    Regular patterns correlate with themselves far away, noise and natural grain do not. Each
+    neighbourhood of 32 pixels counts by its flatness, whatever the strength of the pattern there.
 
     Args:
-        residual: [B, C, H, W]; rows and columns beyond whole tiles are left out.
-        period: pixels.
+        residual: grey levels, [B, C, H, W].
+        picture: planes that say what is flat, [B, C, H, W]; the first is taken.
+        lags: moves (down, right) of at least 0 pixels; every one counts the same.
+
+    Returns:
+        Mean positive correlation, [B]; 0 for noise, 1 for a lattice with those periods.
     """
-    rows, columns = residual.shape[2] // period, residual.shape[3] // period
-    whole = residual[:, :, : rows * period, : columns * period]
-    tiles = whole.unflatten(3, (columns, period)).unflatten(2, (rows, period))
-    tiles = tiles - tiles.mean((3, 5), keepdim=True)  # a lattice has a shape, not only a level
-    count = rows * columns
-    power = tiles.square().mean((1, 2, 3, 4, 5))
-    shared = tiles.mean((2, 4)).square().mean((1, 2, 3))
-    return ((shared - power / count) / (1 - 1 / count)).clamp_min(0)
+    trend = F.avg_pool2d(F.avg_pool2d(residual, (16, 1), 1), (1, 16), 1)  # over one period
+    detail = residual[:, :, 8:-7, 8:-7] - trend
+    luma = picture[:, :1, 8:-7, 8:-7]
+    height = detail.shape[2] - max(down for down, _ in lags)
+    width = detail.shape[3] - max(right for _, right in lags)
+    here = detail[:, :, :height, :width]
+    flat = 1 / (1 + _local_variance(luma[:, :, :height, :width]) / _FLAT**2)
+    total = torch.zeros(len(residual), device=residual.device)
+    for down, right in lags:
+        there = detail[:, :, down : down + height, right : right + width]
+        power = _local_mean(here.square()) * _local_mean(there.square())
+        correlation = _local_mean(here * there) / (power + _VISIBLE**4).sqrt()
+        total = total + (flat * correlation.relu()).sum((1, 2, 3)) / flat.sum((1, 2, 3))
+    return total / len(lags)
+
+
+def _local_mean(planes: Tensor) -> Tensor:
+    """Mean over all channels and 32x32 pixels, every 16 pixels, [B, 1, h, w]."""
+    return F.avg_pool2d(planes.mean(1, keepdim=True), 32, 16)
+
+
+def _local_variance(planes: Tensor) -> Tensor:
+    return (_local_mean(planes.square()) - _local_mean(planes).square()).clamp_min(0)

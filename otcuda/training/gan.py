@@ -93,7 +93,7 @@ class GanConfig:
         seed: of everything random.
     """
 
-    steps: int = 1500
+    steps: int = 900
     batch: int = 4
     paired: int = 1
     induced: int = 1

@@ -17,18 +17,19 @@
 //
 // The network sees planes of int8, zero outside the picture and where a position is not known yet:
 //
-//   x       M planes clip(value16); first group again, clip((value16 + 2) >> 2); 16 where known;
-//           clip(k - 160) everywhere in the picture
+//   x       M planes clip(value16); the first group again, C times: clip(coarse(value16, n)) for
+//           n = 1 .. C; 16 where known; clip(k - 160) everywhere in the picture
 //   a       = act(near * x + far * x)           3 x 3, and 3 x 3 of dilation 4; one bias and shift
 //   f       = act(deep * a)                     3 x 3
 //   m_g     = act(mix_g [f, clip(value16) of the channels of earlier groups])          1 x 1
 //   mu16, o = out(out_g m_g)                    1 x 1; the means of the group, then its scales
 //   t       = min(max((o + offset[phase, channel] - 3 k + 8) >> 4, 0), 63)
 //
-//   clip(v)     = min(max(v, -127), 127)
-//   act(v)      = clip(round(max(v, v >> 3), shift))          leaky, slope 1/8
-//   out(v)      = min(max(round(v, shift), -8191), 8191)
-//   round(v, n) = (v + 2^(n-1)) >> n, or v if n = 0           shifts of negatives are arithmetic
+//   clip(v)      = min(max(v, -127), 127)
+//   coarse(v, n) = (v + 2^(2n-1)) >> 2n           so that values which a fine step makes large
+//   count act(v)      = clip(round(max(v, v >> 3), shift))          leaky, slope 1/8 out(v)      =
+//   min(max(round(v, shift), -8191), 8191) round(v, n) = (v + 2^(n-1)) >> n, or v if n = 0 shifts
+//   of negatives are arithmetic
 //
 // v, bias + sum of weight x input, is an int32. Loading a model checks for each output that
 // |bias| + 127 sum |weight| + 2^(shift-1) < 2^31: no order of adding can overflow.
@@ -58,8 +59,11 @@ constexpr int kContextSlope = 3;
 constexpr int kContextSeen = 16;
 constexpr int kContextStepCentre = 160;
 constexpr int kContextFar = 4;  // dilation
+constexpr int kContextMostCopies = 6;
 
 constexpr int context_clip(int v, int limit) { return v < -limit ? -limit : v > limit ? limit : v; }
+
+constexpr int context_coarse(int v, int n) { return (v + (1 << (2 * n - 1))) >> (2 * n); }
 
 constexpr int context_phase(int64_t i, int64_t j) {
   if (((i + j) & 1) != 0) return 4;

@@ -249,16 +249,17 @@ void Pass::absorb() {
   add_sources(false);
 }
 
-// Pairs of inputs at one position that are not both zero: values, the first group at a quarter,
-// "known".
+// Pairs of inputs at one position that are not both zero: values, coarse copies, "known".
 ContextEntry* Pass::list_known(int64_t at, ContextEntry* entry) {
   const int M = net_.sizes.M(), first = net_.sizes.edges[1];
+  const int known = M + net_.sizes.copies * first;
   const auto input = [&](int c) {
     if (c < M) return context_clip(values_[c * h_ * w_ + at], kContextInputLimit);
-    if (c < M + first) {
-      return context_clip((values_[(c - M) * h_ * w_ + at] + 2) >> 2, kContextInputLimit);
+    if (c < known) {
+      const int value = values_[(c - M) % first * h_ * w_ + at];
+      return context_clip(context_coarse(value, 1 + (c - M) / first), kContextInputLimit);
     }
-    return c == M + first ? kContextSeen : 0;  // the plane of the step is in the sums already
+    return c == known ? kContextSeen : 0;  // the plane of the step is in the sums already
   };
   for (int c = 0; c < 2 * net_.first.pairs; c += 2) {
     const int a = input(c), b = input(c + 1);

@@ -41,10 +41,11 @@ struct ContextTables {
 struct ContextSizes {
   std::vector<int> edges;  // 0, first channel of the second group, ..., M
   int H = 0;
+  int copies = 1;  // of the first group among the inputs, each coarser than the one before
 
   int M() const { return edges.back(); }
   int groups() const { return static_cast<int>(edges.size()) - 1; }
-  int inputs() const { return M() + edges[1] + 2; }
+  int inputs() const { return M() + copies * edges[1] + 2; }
   int seen_by_mix() const { return edges[edges.size() - 2]; }  // channels that a later group sees
 };
 

@@ -125,6 +125,14 @@ ContextSizes read_sizes(const Arrays& arrays) {
   OTCUDA_CHECK(bias.shape[0] >= 1 && bias.shape[0] <= kMostChannels,
                "deep.bias has " + std::to_string(bias.shape[0]) + " entries, expected 1 to 4096");
   sizes.H = static_cast<int>(bias.shape[0]);
+  const TensorView near = arrays("near.weight");
+  check_tensor("near.weight", near, DType::i8, {sizes.H, any, 3, 3});
+  const int64_t coarse = near.shape[1] - sizes.M() - 2;
+  const int first = sizes.edges[1];
+  OTCUDA_CHECK(coarse % first == 0 && coarse >= first && coarse <= kContextMostCopies * first,
+               "near.weight has " + std::to_string(near.shape[1]) + " inputs, expected " +
+                   std::to_string(sizes.M() + 2) + " and 1 to 6 times " + std::to_string(first));
+  sizes.copies = static_cast<int>(coarse / first);
   return sizes;
 }
 

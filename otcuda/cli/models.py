@@ -135,9 +135,9 @@ def _codecs(options: dict[str, Any]) -> list[Any]:
 )
 @click.option(
     "--preset",
-    type=click.Choice(["low", "paper"]),
+    type=click.Choice(["low", "high", "paper"]),
     metavar="NAME",
-    help="low or paper.  [default: low]",
+    help="low or high (rates), or paper.  [default: low]",
 )
 @click.option(
     "--set",

@@ -8,7 +8,7 @@ Arrays of a model of M channels, width H, groups of channels `edges[g]` .. `edge
 weights file each name begins with `context.`:
 
     edges                               int32   [groups + 1], from 0 to M
-    near.weight, far.weight             int8    [H, M + edges[1] + 2, 3, 3]
+    near.weight, far.weight             int8    [H, M + C edges[1] + 2, 3, 3], C = 1 .. 6
     deep.weight                         int8    [H, H, 3, 3]
     mix.<g>.weight                      int8    [H, H + edges[g], 1, 1]
     out.<g>.weight                      int8    [2 (edges[g + 1] - edges[g]), H, 1, 1]

@@ -54,6 +54,8 @@ class CodecConfig:
         synthesis_blocks: residual blocks of the synthesis at 1/16 and 1/8.
         context_width: channels of the context model.
         groups: channel at which the second and the third group of the context model begin.
+        coarse_copies: how often the context model sees the first group again, each copy a quarter
+            of the one before: values that a fine step makes large would be clipped otherwise.
     """
 
     latents: int = 64
@@ -63,6 +65,7 @@ class CodecConfig:
     synthesis_blocks: tuple[int, int] = (3, 2)
     context_width: int = 96
     groups: tuple[int, int] = (6, 24)
+    coarse_copies: int = 1
 
 
 def to_planes(rgb: Tensor) -> Tensor:
@@ -225,7 +228,9 @@ class ContextModel(nn.Module):
         M, H = config.latents, config.context_width
         self.edges = (0, *config.groups, M)
         first = config.groups[0]
-        inputs = M + first + 2  # symbols, the first group again at a quarter, "known", step
+        self.copies = config.coarse_copies
+        # symbols, the first group again at a quarter, a sixteenth ..., "known", step
+        inputs = M + self.copies * first + 2
         self.near = conv(inputs, H)
         self.far = nn.Conv2d(inputs, H, 3, padding=4, dilation=4, bias=False)
         self.deep = conv(H, H)
@@ -237,10 +242,12 @@ class ContextModel(nn.Module):
 
     def inputs(self, known: Tensor, seen: Tensor, log2_step: Tensor) -> Tensor:
         """Feature planes of the first layer from the values known so far, in units of the step."""
-        first = self.edges[1]
-        return torch.cat(
-            [clip(known), clip(known[:, :first] / 4), seen, step_plane(known, log2_step)], 1
-        ).contiguous(memory_format=torch.channels_last)
+        first = known[:, : self.edges[1]]
+        copies = [clip(first / 4 ** (n + 1)) for n in range(self.copies)]
+        step = clip(step_plane(known, log2_step))
+        return torch.cat([clip(known), *copies, seen, step], 1).contiguous(
+            memory_format=torch.channels_last
+        )
 
     def trunk(self, planes: Tensor) -> Tensor:
         """Features of every position, [B, width, H, W]."""
@@ -328,6 +335,11 @@ def quantise_hard(residual: Tensor) -> tuple[Tensor, Tensor]:
     return rounded, rounded
 
 
+def high_config() -> CodecConfig:
+    """Sizes for 0.1 to 1.5 bit a pixel: 320 components, a context model that sees large values."""
+    return CodecConfig(latents=320, synthesis_blocks=(2, 2), groups=(12, 64), coarse_copies=3)
+
+
 class Codec(nn.Module):
     """Analysis, context model and synthesis with one configuration."""
 
@@ -346,11 +358,12 @@ class Codec(nn.Module):
         return self.synthesis(latents, log2_step), bits
 
     @torch.no_grad()
-    def start_from_klt(self, blocks: Tensor) -> float:
+    def start_from_klt(self, blocks: Tensor, log2_step: float = 8.5) -> float:
         """Set the linear parts to the KLT of 16x16 blocks, the scales to those of its coefficients.
 
         Args:
             blocks: unshuffled planes of training pictures, [n, 768].
+            log2_step: the quantiser step at which the scales are fitted.
 
         Returns:
             Share of the energy that the kept components hold.
@@ -361,5 +374,5 @@ class Codec(nn.Module):
         basis = vectors[:, order].T.float().contiguous()
         self.analysis.klt.weight.copy_(basis[:, :, None, None])
         self.synthesis.klt.weight.copy_(basis.T[:, :, None, None])
-        self.context.channel_scale.copy_(fitted_log2_scale(blocks @ basis.T, 8.5))
+        self.context.channel_scale.copy_(fitted_log2_scale(blocks @ basis.T, log2_step))
         return float(energy[order].sum() / energy.sum())

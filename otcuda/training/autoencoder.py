@@ -29,8 +29,6 @@ from otcuda.codec.networks import (
 from otcuda.training.data import PackedPictures
 from otcuda.training.muon import Muon
 
-VALIDATION_STEPS = (8.2, 9.0)  # log2 of the quantiser steps at which a model is judged
-
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
@@ -47,6 +45,9 @@ class AutoencoderConfig:
         hard_share: last share of the steps, in which the rounding is hard and the analysis frozen.
         betas: of Adam.
         halve_at: steps at which the rate is halved instead of the cosine; empty for the cosine.
+        judged_at: log2 of the quantiser steps at which a model is judged, each with the rate in bpp
+            to which its PSNR is corrected.
+        slope: of that correction, dB for ten times the rate.
         seed: of everything random.
     """
 
@@ -60,6 +61,8 @@ class AutoencoderConfig:
     hard_share: float = 0.0
     betas: tuple[float, float] = (0.9, 0.98)
     halve_at: tuple[int, ...] = ()
+    judged_at: tuple[tuple[float, float], ...] = ((8.2, 0.03), (9.0, 0.03))
+    slope: float = 6.0
     seed: int = 0
 
 
@@ -73,6 +76,11 @@ def paper_preset() -> AutoencoderConfig:
         betas=(0.9, 0.999),
         halve_at=(100_000, 300_000),
     )
+
+
+def high_preset() -> AutoencoderConfig:
+    """For 0.1 to 1.5 bit a pixel; networks of `otcuda.codec.networks.high_config`."""
+    return AutoencoderConfig(step_range=(3.8, 7.4), judged_at=((4.6, 0.75), (6.4, 0.2)), slope=10.0)
 
 
 def schedule(config: AutoencoderConfig, step: int) -> float:
@@ -156,15 +164,14 @@ class AutoencoderStage:
     def validate(self) -> dict[str, float]:
         """Mean loss, bpp and PSNR of whole held-out pictures at two steps.
 
-        `score` is PSNR corrected to 0.03 bpp along a slope of 6 dB per tenfold rate: enough to
-        steer by.
+        `score` is PSNR corrected to a common rate along a constant slope: enough to steer by.
         """
         out: dict[str, float] = {}
         scores = []
-        for level in VALIDATION_STEPS:
+        for level, rate in self.config.judged_at:
             rows = [self._measure(picture, level) for picture in self._held_out]
             bpp, psnr, loss = np.mean(rows, 0)
-            scores.append(psnr - 6 * math.log10(bpp / 0.03))
+            scores.append(psnr - self.config.slope * math.log10(bpp / rate))
             out |= {f"bpp_{level}": bpp, f"psnr_{level}": psnr, f"loss_{level}": loss}
         return {**out, "score": float(np.mean(scores))}
 
@@ -189,7 +196,7 @@ class AutoencoderStage:
     def sample(self, path: Path) -> None:
         """The first held-out picture beside its reconstruction."""
         if self._held_out:
-            decoded, _, _ = self._code(self._held_out[0], VALIDATION_STEPS[-1])
+            decoded, _, _ = self._code(self._held_out[0], self.config.judged_at[-1][0])
             Image.fromarray(np.concatenate([self._held_out[0], decoded], 1)).save(path)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -27,11 +27,12 @@ from torch import Tensor
 from otcuda._io import atomic_write
 from otcuda.codec.head import PerceptualHead
 from otcuda.codec.model import digest_of
-from otcuda.codec.networks import Codec
+from otcuda.codec.networks import Codec, CodecConfig, high_config
 from otcuda.errors import ArgumentError, BackendError
 from otcuda.training.autoencoder import (
     AutoencoderConfig,
     AutoencoderStage,
+    high_preset,
     paper_preset,
     training_blocks,
 )
@@ -44,13 +45,14 @@ from otcuda.training.data import (
     read_picture,
 )
 from otcuda.training.entropy import EntropyConfig, EntropyStage
+from otcuda.training.entropy import high_preset as high_entropy
 from otcuda.training.gan import GanConfig, GanInputs, GanStage
 from otcuda.training.loop import Callback, LoopConfig, Stage, run_stage
 from otcuda.training.noise import NoiseConfig, NoiseStage
 from otcuda.training.release import assemble, fixed_tables
 from otcuda.training.transport import TransportConfig, TransportStage, parts_of
 
-PRESETS = ("low", "paper")
+PRESETS = ("low", "high", "paper")
 STARTS = ("klt", "shipped")
 HELD_OUT = 16  # most pictures that are taken from the training set to judge by
 
@@ -62,7 +64,7 @@ class Settings:
     Attributes:
         sources: folders of pictures, each `FOLDER` or `FOLDER=WEIGHT`.
         held_out: folder of pictures to judge by; None takes some of the training pictures away.
-        preset: "low" or "paper".
+        preset: "low", "high" (rates) or "paper".
         changes: settings by stage (or "loop"), in place of those of the preset.
         start: first weights of the auto-encoder: "klt", "shipped" or a weights file.
         stages: to run, in order.
@@ -185,14 +187,19 @@ class Run:
         """Settings of a stage."""
         return configured(stage, self.settings)
 
+    @property
+    def _sizes(self) -> CodecConfig:
+        return high_config() if self.settings.preset == "high" else CodecConfig()
+
     def first_net(self) -> Codec:
         """Networks as a new run starts."""
         torch.manual_seed(0)
-        net = Codec()
+        net = Codec(self._sizes)
         start = self.settings.start
         if newest_checkpoint(self.folder / "autoencoder") is not None:
             return net  # the checkpoint is loaded over it
-        energy = net.start_from_klt(training_blocks(self.pictures, 0))
+        low, high = self.config("autoencoder").step_range
+        energy = net.start_from_klt(training_blocks(self.pictures, 0), (low + high) / 2)
         if start != "klt":
             model = _model(None if start == "shipped" else start)
             if model is not None:
@@ -205,7 +212,7 @@ class Run:
 
     def trained_net(self) -> Codec:
         """Networks as the auto-encoder stage left them: the best average of the weights."""
-        net = Codec()
+        net = Codec(self._sizes)
         best = self.folder / "autoencoder" / "best.safetensors"
         tensors = load_checkpoint(best)[0] if best.is_file() else self.tensors("autoencoder")
         net.load_state_dict(part(tensors, "average."))
@@ -307,11 +314,13 @@ def _gan(run: Run) -> GanStage:
     return GanStage(PerceptualHead(net.config), inputs, run.config("gan"))
 
 
+AUTOENCODERS = {"paper": paper_preset, "high": high_preset}
+ENTROPIES = {"high": high_entropy}
 STAGES: dict[str, Entry] = {
     "autoencoder": Entry(
-        lambda preset: paper_preset() if preset == "paper" else AutoencoderConfig(), _autoencoder
+        lambda preset: AUTOENCODERS.get(preset, AutoencoderConfig)(), _autoencoder
     ),
-    "entropy": Entry(lambda _: EntropyConfig(), _entropy),
+    "entropy": Entry(lambda preset: ENTROPIES.get(preset, EntropyConfig)(), _entropy),
     "noise": Entry(lambda _: NoiseConfig(), _noise),
     "transport": Entry(lambda _: TransportConfig(), _transport),
     "gan": Entry(lambda _: GanConfig(), _gan),
@@ -337,7 +346,8 @@ def export(folder: Path, settings: Settings, callback: Callback = lambda _: None
         tensors, _ = load_checkpoint(folder / "gan" / "best.safetensors")
         head = PerceptualHead(net.config)
         head.load_state_dict(part(tensors, "average."))
-    tables = _fixed_tables(run, net, callback)
+    # At high rates a stream of fixed length has nothing to offer.
+    tables = {} if settings.preset == "high" else _fixed_tables(run, net, callback)
     steps = newest_checkpoint(folder / "autoencoder")
     training = {"autoencoder_steps": steps[1]["step"] if steps else 0, "preset": settings.preset}
     parts = transport[0] if transport else None

@@ -53,7 +53,6 @@ from otcuda.codec.networks import (
 )
 from otcuda.training.data import PackedPictures
 
-VALIDATION_STEPS = (166, 192)  # bytes of the quantiser steps at which a model is judged
 ACTIVATION_LIMIT = 127
 OUTPUT_LIMIT = 8191
 _DRAW = 4  # what makes these crops different from other stages' in the seed
@@ -72,6 +71,7 @@ class EntropyConfig:
         calibration: crops on which the ranges of the activations are measured.
         counted: crops whose symbols make the tables.
         counted_steps: how many steps of the range they are counted at.
+        judged_at: bytes k of the steps at which a model is judged.
         seed: of everything random.
     """
 
@@ -83,7 +83,13 @@ class EntropyConfig:
     calibration: int = 32
     counted: int = 128
     counted_steps: int = 6
+    judged_at: tuple[int, ...] = (166, 192)
     seed: int = 0
+
+
+def high_preset() -> EntropyConfig:
+    """For the steps of `otcuda.training.autoencoder.high_preset`."""
+    return EntropyConfig(step_range=(25, 141), judged_at=(51, 109))
 
 
 class _Exactly(torch.autograd.Function):
@@ -178,10 +184,12 @@ class IntegerTwin:
 
     def _features(self, layers: dict, known: Tensor, seen: Tensor, k: Tensor) -> Tensor:
         step = (k - 160.0).clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+        first = known[:, : self.model.edges[1]]
+        units = [4.0**n for n in range(1, self.model.copies + 1)]
         planes = torch.cat(
             [
                 clipped(known),
-                clipped(torch.floor((known[:, : self.model.edges[1]] + 2) / 4)),
+                *[clipped(torch.floor((first + unit / 2) / unit)) for unit in units],
                 16 * seen,
                 step[:, None, None, None].expand_as(seen),
             ],
@@ -322,10 +330,10 @@ class EntropyStage:
         return self._arrays
 
     def validate(self) -> dict[str, float]:
-        """Mean bytes of held-out pictures at two steps; `score` is minus their mean."""
+        """Mean bytes of held-out pictures at some steps; `score` is minus their mean."""
         model = IntegerContext(self.arrays())
         out: dict[str, float] = {}
-        for k in VALIDATION_STEPS:
+        for k in self.config.judged_at:
             sizes, errors = [], []
             for latents in self._held_out_latents():
                 u = latents / 2 ** np.float32(log2_step(k))
@@ -334,13 +342,13 @@ class EntropyStage:
                 errors.append(np.square(choice.values16 / 16 - u).mean())
             out[f"bytes_{k}"] = float(np.mean(sizes))
             out[f"error_{k}"] = float(np.mean(errors))
-        return {**out, "score": -float(np.mean([out[f"bytes_{k}"] for k in VALIDATION_STEPS]))}
+        return {**out, "score": -float(np.mean([out[f"bytes_{k}"] for k in self.config.judged_at]))}
 
     def sample(self, path: Path) -> None:
         """Bits of each position of the first held-out picture, as grey levels."""
         if not self._held_out:
             return
-        k = VALIDATION_STEPS[-1]
+        k = self.config.judged_at[-1]
         u = self._held_out_latents()[0] / 2 ** np.float32(log2_step(k))
         choice = IntegerContext(self.arrays()).quantise(u, k)
         scale = 2.0 ** (torch.from_numpy(choice.scale_index) / SCALE_STEPS + SCALE_LOWEST)

@@ -36,10 +36,12 @@ def spread_tables(precision: int = 14) -> np.ndarray:
     return tables
 
 
-def random_model(seed: str, edges: tuple[int, ...], H: int) -> dict[str, np.ndarray]:
+def random_model(
+    seed: str, edges: tuple[int, ...], H: int, copies: int = 1
+) -> dict[str, np.ndarray]:
     """Arrays of a model that makes much of its inputs: every clip, shift and scale occurs."""
     M, G = edges[-1], len(edges) - 1
-    layers = {"near": (H, M + edges[1] + 2, 3, 5), "deep": (H, H, 3, 6)}
+    layers = {"near": (H, M + copies * edges[1] + 2, 3, 5), "deep": (H, H, 3, 6)}
     for g, (a, b) in enumerate(itertools.pairwise(edges)):
         layers[f"mix.{g}"] = (H, H + a, 1, 5)
         layers[f"out.{g}"] = (2 * (b - a), H, 1, 6)

@@ -77,6 +77,20 @@ def test_equals_the_second_implementation(grid, net, plain_choice, simd_level, t
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("copies", [2, 4])
+def test_coarse_copies_equal_the_second_implementation(copies):
+    arrays = random_model("coarse", (0, 2, 3, 7), 37, copies)
+    u = latents_of((7, 6))
+    choice, wanted = IntegerContext(arrays).quantise(u, K), plain.nearest(arrays, u, K)
+    for got, want in zip(
+        (choice.symbols, choice.values16, choice.scale_index), wanted, strict=True
+    ):
+        np.testing.assert_array_equal(got, want)
+    arrays["near.weight"][:, 7 + 2 * (copies - 1) : 7 + 2 * copies] = 0  # the last copy
+    arrays["far.weight"][:, 7 + 2 * (copies - 1) : 7 + 2 * copies] = 0
+    assert (IntegerContext(arrays).quantise(u, K).symbols != choice.symbols).any()
+
+
 def test_levels_and_threads_agree_on_a_whole_picture():
     model = IntegerContext(random_model("wide", (0, 6, 24, 64), 96))
     u = random_latents("picture", (64, 19, 32))
@@ -348,6 +362,7 @@ def put(index, value):
         ("tables", put((7, 31), 0), r"tables\[7\]"),
         ("tables", put((63, 0), 65535), r"tables\[63\] sums to"),
         ("near.weight", lambda w: w.astype(np.int16), "near.weight is int16, expected int8"),
+        ("near.weight", lambda w: w[:, :-1], "near.weight has 10 inputs, expected 9 and 1 to 6"),
         ("offset", lambda o: o[:4], r"offset has shape \[4, 7\]"),
         ("mix.2.weight", lambda w: w[:, :-1], "mix.2.weight has shape"),
         ("out.0.weight", lambda w: np.empty(w.shape, object), "out.0.weight is no array"),

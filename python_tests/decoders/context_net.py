@@ -64,10 +64,15 @@ class ContextModel:
     def features(self):
         """The planes f of every position, from the values known at the start of a phase."""
         value = np.where(self.known, self.value16, 0)
+        first, inputs = self.edges[1], self.arrays["near.weight"].shape[1]
+        copies = (inputs - self.edges[-1] - 2) // first
         x = np.concatenate(
             [
                 clip(value),
-                clip((value[: self.edges[1]] + 2) >> 2),
+                *[
+                    clip((value[:first] + 2 ** (2 * n - 1)) >> (2 * n))
+                    for n in range(1, copies + 1)
+                ],
                 np.where(self.known, 16, 0)[None],
                 np.full((1, self.h, self.w), clip(self.k - 160)),
             ]

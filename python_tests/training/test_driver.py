@@ -40,7 +40,7 @@ def folder(tmp_path):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     config = CodecConfig(32, width8=16, width16=16, context_width=16)
-    monkeypatch.setattr(driver, "Codec", lambda: Codec(config))
+    monkeypatch.setattr(driver, "Codec", lambda _=None: Codec(config))
     monkeypatch.setattr(driver, "training_blocks", lambda p, seed: training_blocks(p, seed, 2))
     threads = torch.get_num_threads()
     yield
@@ -178,6 +178,7 @@ def test_settings_change_the_preset(folder, tmp_path):
     assert (got.muon_rate, got.steps) == (plain.muon_rate, plain.steps)
     paper = configured(run, folder, preset="paper")
     assert paper.halve_at == paper_preset().halve_at
+    assert configured(run, folder, preset="high").step_range[1] < 7.5
     assert paper.crop == 64
 
 
@@ -193,7 +194,7 @@ def test_settings_change_the_preset(folder, tmp_path):
         (["none.steps=1"], {}, "none is none of autoencoder"),
         (["loop.often=1"], {}, "loop has no setting often"),
         ([], {"stage": "none"}, "--stage none is none of"),
-        ([], {"preset": "high"}, "--preset high is none of low, paper"),
+        ([], {"preset": "wide"}, "--preset wide is none of low, high, paper"),
     ],
 )
 def test_wrong_settings_are_named(changes, more, message, folder, tmp_path):

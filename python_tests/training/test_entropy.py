@@ -21,9 +21,9 @@ from otcuda.codec.integer_context import (
     laplace_tables,
     log2_step,
 )
-from otcuda.codec.networks import Codec, CodecConfig
+from otcuda.codec.networks import Codec, CodecConfig, ContextModel
 from otcuda.training.checkpoint import load_checkpoint, newest_checkpoint
-from otcuda.training.entropy import VALIDATION_STEPS, EntropyConfig, EntropyStage, IntegerTwin
+from otcuda.training.entropy import EntropyConfig, EntropyStage, IntegerTwin
 from otcuda.training.loop import LoopConfig, run_stage
 
 CONFIG = EntropyConfig(
@@ -69,9 +69,24 @@ class LatentStage(EntropyStage):
         return list(structured_latents(9, 8, 20).numpy())
 
 
-def twin_and_native(exponents):
+def with_coarse_copies(copies):
+    """The trained model, its first layer seeing further copies of the first group."""
+    config = CodecConfig(**TRAINED_SIZES, coarse_copies=copies)
+    model, trained = ContextModel(config), trained_model()
+    weights = dict(trained.state_dict())
+    generator = torch.Generator().manual_seed(copies)
+    last = trained.near.weight.shape[1] - 2  # "known" and the step come after the copies
+    for name in ("near.weight", "far.weight"):
+        old = weights[name]
+        new = torch.randn(model.state_dict()[name].shape, generator=generator) * old.std()
+        new[:, :last], new[:, -2:] = old[:, :last], old[:, last:]
+        weights[name] = new
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def twin_and_native(exponents, model):
     """Both codings of latents at three steps, one of them outside int8."""
-    model = trained_model()
     latents = structured_latents(5, 3, 13)[:, :, :, :11]
     k = torch.tensor([20, 176, 200])
     u = latents / torch.exp2(3 + k / 32)[:, None, None, None]
@@ -82,13 +97,15 @@ def twin_and_native(exponents):
 
 
 @pytest.mark.parametrize(
-    "exponents", [None, Exponents(5, 4, (4, 5, 3)), Exponents(1, 6, (0, 7, 2))]
+    ("exponents", "copies"),
+    [(None, 1), (Exponents(5, 4, (4, 5, 3)), 1), (Exponents(1, 6, (0, 7, 2)), 1), (None, 3)],
 )
-def test_the_twin_has_the_numbers_of_the_native_code(exponents):
+def test_the_twin_has_the_numbers_of_the_native_code(exponents, copies):
+    model = trained_model() if copies == 1 else with_coarse_copies(copies)
     if exponents is None:
         level = torch.full((4,), log2_step(180))
-        exponents = calibrate(trained_model(), [(structured_latents(0, 64, 16)[:4], level)])
-    coded, native = twin_and_native(exponents)
+        exponents = calibrate(model, [(structured_latents(0, 64, 16)[:4], level)])
+    coded, native = twin_and_native(exponents, model)
     for n, choice in enumerate(native):
         np.testing.assert_array_equal(coded.symbols[n].detach().numpy(), choice.symbols)
         np.testing.assert_array_equal(coded.scale_index[n].numpy(), choice.scale_index)
@@ -150,7 +167,7 @@ def test_training_saves_bytes_of_the_native_code():
     for step in range(stage.steps):
         stage.advance(step)
     after = stage.validate()
-    for k in VALIDATION_STEPS:
+    for k in CONFIG.judged_at:
         assert after[f"bytes_{k}"] < 0.985 * before[f"bytes_{k}"]
 
 

@@ -347,6 +347,37 @@ def integer_offset(phase_scale: np.ndarray, channel_scale: np.ndarray) -> np.nda
     return np.rint(np.clip(octaves * SCALE_STEPS * 2**VALUE_BITS, -32767, 32767)).astype(np.int16)
 
 
+def float_parameters(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """State of a float `ContextModel` that computes what the integers do, up to their rounding.
+
+    The inverse of `integer_arrays`, so that weights can be trained on. Integers do not tell the
+    exponents of the activations; leaky layers are homogeneous, so that any will do.
+    """
+    unit = 2.0**VALUE_BITS  # activations are taken to be integers in this unit, as inputs are
+    edges = [int(e) for e in arrays["edges"]]
+    out: dict[str, np.ndarray] = {}
+
+    def unfold(name: str, parts: tuple[str, ...], rows: np.ndarray | float = 1.0) -> None:
+        exponents = arrays[f"{name}.shift"].astype(np.float64) + VALUE_BITS
+        scale = 2.0**-exponents / rows
+        for part in parts:
+            weight = arrays[f"{part}.weight"] * (scale * unit)[:, None, None, None]
+            out[f"{part}.weight"] = weight.astype(np.float32)
+        out[f"{name}.bias"] = (arrays[f"{name}.bias"] * scale).astype(np.float32)
+
+    unfold("near", ("near", "far"))
+    unfold("deep", ("deep",))
+    for g, (a, b) in enumerate(itertools.pairwise(edges)):
+        unfold(f"mix.{g}", (f"mix.{g}",))
+        means = np.arange(2 * (b - a)) < b - a
+        unfold(f"out.{g}", (f"out.{g}",), np.where(means, 1.0, float(SCALE_STEPS)))
+    octaves = arrays["offset"] / (SCALE_STEPS * unit) + SCALE_LOWEST + STEP_LOWEST
+    channel = octaves.mean(0)
+    out["channel_scale"] = channel.astype(np.float32)
+    out["phase_scale"] = (octaves - channel).astype(np.float32)
+    return out
+
+
 # --- tables ---------------------------------------------------------------------------------------
 
 

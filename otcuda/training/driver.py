@@ -26,6 +26,7 @@ from torch import Tensor
 
 from otcuda._io import atomic_write
 from otcuda.codec.head import PerceptualHead
+from otcuda.codec.integer_context import float_parameters
 from otcuda.codec.model import digest_of
 from otcuda.codec.networks import Codec, CodecConfig, high_config
 from otcuda.errors import ArgumentError, BackendError
@@ -460,8 +461,10 @@ def _model(path: str | None) -> Any:
 
 
 def _take_over(net: Codec, model: Any) -> None:
-    """Analysis and synthesis of a weights file; its integer context model starts anew."""
+    """The networks of a weights file; its context model turned back from integers to floats."""
     if net.config != model.net.config:
         raise BackendError(f"the weights {model.digest[:8]} are of another size than this codec")
     net.analysis.load_state_dict(model.net.analysis.state_dict())
     net.synthesis.load_state_dict(model.net.synthesis.state_dict())
+    floats = float_parameters(model.context.arrays)
+    net.context.load_state_dict({name: torch.from_numpy(a) for name, a in floats.items()})

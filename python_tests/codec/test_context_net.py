@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import json
@@ -250,6 +251,22 @@ def test_integers_cost_what_the_float_model_costs(k):
     assert 8 * bytes_of(IntegerContext(trained_arrays()), latents, k) == pytest.approx(
         bits, rel=0.02
     )
+
+
+@pytest.mark.parametrize("k", TRAINED_LEVELS)
+def test_integers_turned_back_to_floats_cost_the_same(k):
+    torch = pytest.importorskip("torch")
+    from otcuda.codec.networks import quantise_hard
+
+    latents = structured_latents(9, 4, 24)
+    model = copy.deepcopy(trained_model())
+    floats = integer_context.float_parameters(trained_arrays())
+    model.load_state_dict({name: torch.from_numpy(a) for name, a in floats.items()})
+    level = torch.full((4,), integer_context.log2_step(k))
+    with torch.no_grad():
+        _, wanted = trained_model()(latents, level, quantise_hard)
+        _, got = model(latents, level, quantise_hard)
+    assert abs(got.sum() / wanted.sum() - 1) < 0.01
 
 
 @pytest.mark.parametrize("k", TRAINED_LEVELS)

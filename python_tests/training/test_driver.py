@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 import otcuda
+from otcuda.codec.integer_context import float_parameters, quantise_network
 from otcuda.codec.networks import Codec, CodecConfig
 from otcuda.training import driver
 from otcuda.training.autoencoder import AutoencoderConfig, paper_preset, training_blocks
@@ -137,7 +138,12 @@ def test_pictures_to_judge_by_are_not_trained_on(folder, tmp_path):
 
 def test_a_new_run_may_start_from_weights(folder, tmp_path, monkeypatch):
     torch.manual_seed(5)
-    trained = SimpleNamespace(net=driver.Codec(), digest="0123abcd" * 8)
+    net = driver.Codec()
+    arrays = quantise_network(
+        net.context, [(100 * torch.randn(2, 32, 4, 4), torch.full((2,), 8.0))]
+    )
+    context = SimpleNamespace(arrays=arrays)
+    trained = SimpleNamespace(net=net, context=context, digest="0123abcd" * 8)
     asked = []
     monkeypatch.setattr(driver, "_model", lambda path: asked.append(path) or trained)
     run = driver.Run(tmp_path / "run", settings(tmp_path / "run", folder, start="shipped"), print)
@@ -147,6 +153,8 @@ def test_a_new_run_may_start_from_weights(folder, tmp_path, monkeypatch):
         theirs = getattr(trained.net, name).state_dict()
         ours = getattr(net, name).state_dict()
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    for name, array in float_parameters(arrays).items():
+        assert torch.equal(net.context.state_dict()[name], torch.from_numpy(array))
     monkeypatch.setattr(driver, "_model", lambda path: None)
     said = []
     run = driver.Run(

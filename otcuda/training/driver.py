@@ -148,6 +148,9 @@ def train(
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    for text in settings.sources:  # before the run folder is made
+        if not parse_source(text).folder.is_dir():
+            raise ArgumentError(f"{parse_source(text).folder} is not a folder of pictures")
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         _store(folder, settings)

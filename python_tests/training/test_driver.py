@@ -164,6 +164,13 @@ def test_a_new_run_may_start_from_weights(folder, tmp_path, monkeypatch):
     assert any("no shipped weights" in record["say"] for record in said)
 
 
+def test_without_pictures_no_run_folder_is_made(tmp_path):
+    given = settings(tmp_path / "run", tmp_path / "none")
+    with pytest.raises(otcuda.ArgumentError, match="none is not a folder of pictures"):
+        driver.train(tmp_path / "run", given)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_stage_says_which_one_it_lacks(folder, tmp_path):
     run = driver.Run(tmp_path / "run", settings(tmp_path / "run", folder), print)
     with pytest.raises(otcuda.ArgumentError, match="lacks stage autoencoder"):

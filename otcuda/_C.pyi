@@ -5,7 +5,7 @@ The native core of otcuda; used through otcuda._ops only.
 from __future__ import annotations
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['ContextNet', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
+__all__: list[str] = ['ContextNet', 'NetAnalysis', 'NetSynthesis', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
 class ContextNet:
     """
     Weights of csrc/common/context_net.h, checked.
@@ -27,6 +27,32 @@ class ContextNet:
     def quantise(self, u: Array, k: int, off: typing.Any, conditional: bool, multiplier: float, outputs: tuple, poll: typing.Any) -> float:
         """
         u [M, h, w] float32 -> (symbols, values16, scale_index) [M, h, w]; the bits.
+        """
+    @property
+    def channels(self) -> int:
+        ...
+class NetAnalysis:
+    """
+    Weights of the analysis, checked and packed.
+    """
+    def __init__(self, arrays: dict) -> None:
+        ...
+    def run(self, rgb: Array, latents: Array, poll: typing.Any) -> None:
+        """
+        rgb [H, W, 3] uint8 -> latents [M, h, w] float32. Contract: csrc/common/net.h.
+        """
+    @property
+    def channels(self) -> int:
+        ...
+class NetSynthesis:
+    """
+    Weights of the synthesis, checked and packed.
+    """
+    def __init__(self, arrays: dict) -> None:
+        ...
+    def run(self, latents: Array, t: float, planes: Array, poll: typing.Any) -> None:
+        """
+        latents [M, h, w] float32 -> planes [3, 16 h, 16 w] float32 in units of 64.
         """
     @property
     def channels(self) -> int:
@@ -145,6 +171,10 @@ def memory_limit() -> int:
     ...
 def memory_peak() -> int:
     ...
+def net_picture(planes: Array, top: int, left: int, grey: bool, out: Array, poll: typing.Any) -> None:
+    """
+    planes [3, h, w] float32 in units of 64 -> out [H, W, 3] uint8, cut out at (top, left).
+    """
 def num_threads() -> int:
     ...
 @typing.overload

@@ -494,3 +494,61 @@ def context_decode(
     values16 = np.empty((net.channels, h, w), np.int16)
     net.decode(data, k, _off_mask(off), symbols, values16, callback)
     return symbols, values16
+
+
+# --- net ------------------------------------------------------------------------------------------
+# Contract: csrc/common/net.h. Weights are packed once and stay in the core, as for context_net. The
+# public face is otcuda.codec.pictures.
+
+
+def _float_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(a, np.float32) for name, a in arrays.items()}
+
+
+def load_net_analysis(arrays: dict[str, np.ndarray]) -> native.NetAnalysis:
+    """Handle of an analysis network; names and shapes are those of `networks.Analysis`.
+
+    Raises:
+        ArgumentError: an array is missing, or of a size that is not allowed.
+        ShapeError: the shapes do not fit together.
+    """
+    return native.NetAnalysis(_float_arrays(arrays))
+
+
+def load_net_synthesis(arrays: dict[str, np.ndarray]) -> native.NetSynthesis:
+    """Handle of a synthesis network, as `load_net_analysis`."""
+    return native.NetSynthesis(_float_arrays(arrays))
+
+
+def net_analysis(net: native.NetAnalysis, rgb: np.ndarray, callback: Any = None) -> np.ndarray:
+    """Latents [M, h, w], float32, of a picture [H, W, 3], uint8; h and w in whole tiles of 4."""
+    respect_torch_threads()
+    rgb = np.ascontiguousarray(rgb)
+    if rgb.ndim != 3 or rgb.dtype != np.uint8:
+        raise ArgumentError(f"rgb is {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
+    h, w = (-(-size // 64) * 4 for size in rgb.shape[:2])
+    latents = np.empty((net.channels, h, w), np.float32)
+    net.run(rgb, latents, callback)
+    return latents
+
+
+def net_synthesis(
+    net: native.NetSynthesis, latents: np.ndarray, log2_step: float, callback: Any = None
+) -> np.ndarray:
+    """Planes [3, 16 h, 16 w] in units of 64, float32, of latents [M, h, w]."""
+    respect_torch_threads()
+    latents = np.ascontiguousarray(latents, np.float32)
+    if latents.ndim != 3:
+        raise ShapeError(f"net_synthesis takes latents [M, h, w]; got {list(latents.shape)}")
+    planes = np.empty((3, 16 * latents.shape[1], 16 * latents.shape[2]), np.float32)
+    net.run(latents, 2.0 * (log2_step - 8.0), planes, callback)
+    return planes
+
+
+def net_picture(
+    planes: np.ndarray, corner: tuple[int, int], shape: tuple[int, int], grey: bool
+) -> np.ndarray:
+    """The picture [H, W, 3], uint8, of a shape that lies in planes at a corner (top, left)."""
+    out = np.empty((*shape, 3), np.uint8)
+    native.net_picture(planes, *corner, grey, out, None)
+    return out

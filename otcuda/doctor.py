@@ -79,7 +79,7 @@ def report(result: dict[str, Any]) -> str:
         ("threads", str(result["threads"]["in_use"])),
         ("simd", f"{simd['level']}: {simd['why']}"),
         ("cuda", _cuda_text(build, cuda)),
-        ("torch", torch["version"] or "not installed: no codec, no training"),
+        ("torch", torch["version"] or "not installed: no training, no effort 2, no sampling"),
         ("weights", weights["error"] or f"{weights['bytes']:,} bytes, {weights['sha256'][:16]}"),
         *_test_rows(result["self_test"]),
         ("verdict", "healthy" if result["healthy"] else "not healthy"),
@@ -248,6 +248,18 @@ def _test_context_net() -> Iterator[np.ndarray]:
     yield from (symbols, values, np.frombuffer(data, np.uint8))
 
 
+def _test_net() -> Iterator[np.ndarray]:
+    from otcuda.codec import load_model
+
+    if weights_state()["error"]:
+        return
+    model, rng = load_model(), np.random.default_rng(8)
+    rgb = rng.integers(0, 256, (60, 130, 3), np.uint8)
+    latents = _ops.net_analysis(model.analysis, rgb)
+    planes = _ops.net_synthesis(model.synthesis, latents, 5.0)
+    yield from (latents, planes, _ops.net_picture(planes, (0, 0), (60, 130), False))
+
+
 TESTS: dict[str, Callable[[], Iterator[np.ndarray]]] = {
     "cell_mass": _test_cell_mass,
     "power_argmax": _test_power_argmax,
@@ -255,6 +267,7 @@ TESTS: dict[str, Callable[[], Iterator[np.ndarray]]] = {
     "heights": _test_heights,
     "range64": _test_range64,
     "context_net": _test_context_net,
+    "net": _test_net,
 }
 
 

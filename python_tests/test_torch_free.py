@@ -57,9 +57,35 @@ sys.stdin = io.TextIOWrapper(io.BytesIO(bitstream.write_file(head, b"abc")))
 assert main(["info", "-"]) == 0
 """
 
+CODEC = """
+import io
+import numpy as np
+from PIL import Image
+from otcuda.cli import main
+from otcuda.codec import compress, decompress
+shade = np.add.outer(np.arange(90), np.arange(130))[:, :, None] * np.array([1, 2, 3]) // 4
+image = (shade % 256).astype(np.uint8)
+for options in ({"effort": 0}, {"effort": 1}, {"mode": "fixed"}, {"quality": 50}):
+    data = compress(image, **({} if "quality" in options else {"bytes": 400}), **options)
+    decoded = decompress(data)
+    assert np.abs(decoded.astype(int) - image).mean() < 40, options
+Image.fromarray(image).save("picture.png")
+assert main(["compress", "picture.png", "--bytes", "400", "-o", "picture.otc", "-q"]) == 0
+assert main(["decompress", "picture.otc", "-o", "again.png", "-q"]) == 0
+with Image.open("again.png") as again:
+    assert again.size == (130, 90)
+assert "torch" not in __import__("sys").modules
+"""
+
+NEEDS_TORCH = """
+import numpy as np
+from otcuda.codec import compress
+compress(np.zeros((64, 64, 3), np.uint8), bytes=400, effort=2)
+"""
+
 ALL = """
-names = "batch cli coding codec codec.bitstream demo doctor errors evaluation "
-names += "evaluation.baselines evaluation.datasets evaluation.metrics pillow"
+names = "batch cli coding codec codec.bitstream codec.codec codec.pictures demo doctor errors "
+names += "evaluation evaluation.baselines evaluation.datasets evaluation.metrics pillow"
 for name in names.split():
     __import__("otcuda." + name)
 """
@@ -82,9 +108,11 @@ def environment(tmp_path_factory):
     return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path)), "OPENBLAS_NUM_THREADS": "1"}
 
 
-def child(environment, *arguments):
+def child(environment, *arguments, **options):
     command = [sys.executable, "-W", "error", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, **options
+    )
 
 
 def test_torch_cannot_be_imported_here(environment):
@@ -106,6 +134,11 @@ def test_works(code, environment):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_pictures_go_to_files_and_back(environment, tmp_path):
+    done = child(environment, "-c", CODEC, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_command_line(environment):
     code = "from otcuda.cli import main; [main(a) for a in (['--help'], ['train', '--help'])]"
     done = child(environment, "-c", code)
@@ -122,3 +155,4 @@ def test_what_needs_torch_says_so(environment, tmp_path):
     assert done.returncode == 1
     assert "needs torch" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "torch was made unimportable" in child(environment, "-c", NEEDS_TORCH).stderr

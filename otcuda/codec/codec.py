@@ -23,10 +23,10 @@ from otcuda.codec.integer_context import Choice
 from otcuda.codec.model import Model, load_model
 from otcuda.codec.pictures import Networks
 from otcuda.codec.quantiser import dequantised, latent_shape, step_size
-from otcuda.codec.refine import refine
 from otcuda.errors import ArgumentError, BudgetError, ModelMismatchError
 
 EFFORTS = (0, 1, 2)
+ENGINES = ("native", "torch")
 COARSEST = 255  # the largest index of a quantiser step
 DEFAULT_BPP = 0.03
 FINER_STEPS = 3  # how many finer steps conditional heights may try to fit into a budget
@@ -43,7 +43,7 @@ class _Task:
     image: np.ndarray
     grey: bool
     model: Model
-    networks: Networks
+    networks: Any
     latents: np.ndarray
 
     @property
@@ -78,6 +78,7 @@ def compress(
     mode: str = "coded",
     effort: int = 1,
     model: Model | None = None,
+    engine: str = "native",
     callback: Callback | None = None,
 ) -> bytes:
     """Compress a picture.
@@ -91,8 +92,9 @@ def compress(
         mode: "coded" (context model and range coder) or "fixed" (balanced codebooks, the size
             depends on the size of the picture alone).
         effort: 0 rounds; 1 tries finer steps with conditional heights; 2 also refines the latents
-            through the decoder's gradient (seconds a picture).
+            through the decoder's gradient (seconds a picture, needs torch).
         model: weights; None takes those of the package.
+        engine: what runs the networks, "native" or "torch".
         callback: takes (what is being done, share done) now and then; may raise to stop.
 
     Returns:
@@ -109,7 +111,7 @@ def compress(
         raise ArgumentError(f"effort is {effort!r}; it must be 0, 1 or 2")
     budget, step = _checked_budget(array, bytes, bpp, quality)
     model = model or load_model()
-    networks = Networks(model)
+    networks = _networks(engine, model)
     say = callback or (lambda *_: None)
     say("analysis", 0.0)
     task = _Task(array, grey, model, networks, networks.analyse(array))
@@ -125,14 +127,19 @@ def decompress(
     *,
     realism: float = 0.0,
     model: Model | None = None,
+    engine: str = "native",
     max_pixels: int | None = MAX_PIXELS,
 ) -> np.ndarray:
     """Decode a file.
+
+    With the native engine a file has the same pixels at every instruction set level and number of
+    threads; with torch they may differ in the last bit.
 
     Args:
         data: a whole `.otc` file.
         realism: 0 is the picture of least error, 1 the perceptual head's, between them a blend.
         model: weights; None takes those of the package.
+        engine: what runs the networks, "native" or "torch".
         max_pixels: larger pictures are refused before anything is allocated; None is no limit.
 
     Returns:
@@ -142,7 +149,7 @@ def decompress(
         CorruptDataError: not an `.otc` file, or a damaged one.
         ModelMismatchError: written with other weights.
         LimitError: over the limit.
-        ArgumentError: realism is not in [0, 1].
+        ArgumentError: realism is not in [0, 1], or there is no such engine.
     """
     if not 0 <= realism <= 1:
         raise ArgumentError(f"realism is {realism}; it must lie in [0, 1]")
@@ -151,6 +158,7 @@ def decompress(
     check_size(header.width, header.height, max_pixels)
     model = model or load_model()
     _check_model(header, model)
+    networks = _networks(engine, model)
     shape = (header.height, header.width)
     if header.mode == "fixed":
         latents, step = fixed.decode(model.part("fixed."), payload, header.step, shape)
@@ -158,9 +166,17 @@ def decompress(
         off = model.grey_off if header.grey else None
         _, values16 = model.context.decode(payload, header.step, latent_shape(shape), off)
         latents, step = dequantised(values16, header.step), header.step
-    return Networks(model).synthesise(
-        latents, step, shape, header.grey, realism=realism, payload=payload
-    )
+    return networks.synthesise(latents, step, shape, header.grey, realism=realism, payload=payload)
+
+
+def _networks(engine: str, model: Model) -> Any:
+    if engine not in ENGINES:
+        raise ArgumentError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
+    if engine == "native":
+        return Networks(model)
+    from otcuda.codec.pictures_torch import TorchNetworks
+
+    return TorchNetworks(model)
 
 
 def _compress_coded(task: _Task, budget: int, effort: int, say: Callback) -> bytes:
@@ -174,6 +190,8 @@ def _compress_coded(task: _Task, budget: int, effort: int, say: Callback) -> byt
         if step - finer >= 0:
             best = min(best, *_filled(task, step - finer, room, budget), key=lambda pair: pair[0])
     if effort == 2:
+        from otcuda.codec.refine import refine
+
         best = min(best, refine(task, step, budget, say), key=lambda pair: pair[0])
     return best[1]
 

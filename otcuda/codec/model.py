@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights of the codec: one safetensors file with networks (fp16), integers and tables.
 
-The integer part (context model, codebooks) is read with NumPy alone; the networks are built when a
-picture is first coded.
+Everything is read with NumPy alone; networks are packed when a picture first goes through them.
+torch comes in where a gradient is wanted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from otcuda import _ops
 from otcuda._io import atomic_write
 from otcuda.codec.bitstream import CUSTOM_MODEL
 from otcuda.codec.integer_context import IntegerContext
@@ -56,8 +57,18 @@ class Model:
         return IntegerContext(self.part("context."))
 
     @functools.cached_property
+    def analysis(self) -> Any:
+        """Handle of the native analysis, packed when first used."""
+        return _ops.load_net_analysis(self.part("analysis."))
+
+    @functools.cached_property
+    def synthesis(self) -> Any:
+        """Handle of the native synthesis, packed when first used."""
+        return _ops.load_net_synthesis(self.part("synthesis."))
+
+    @functools.cached_property
     def net(self) -> Any:
-        """Analysis and synthesis, a `networks.Codec` in fp32; its context model is unused."""
+        """The same in torch, a `networks.Codec` in fp32; its context model is unused."""
         import torch
 
         from otcuda.codec.networks import Codec, CodecConfig
@@ -72,7 +83,7 @@ class Model:
 
     @functools.cached_property
     def head(self) -> Any:
-        """The perceptual head, or None where the weights have none."""
+        """The perceptual head in torch, or None where the weights have none."""
         part = self.part("head.")
         if not part:
             return None

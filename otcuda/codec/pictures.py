@@ -1,21 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures through the networks: padding, tiles for large ones, the blend of realism."""
+"""Pictures through the networks, natively: the same pixels at every level and number of threads.
+
+What is computed, to the last rounding: csrc/common/net.h. Large pictures go tile by tile; a tile
+carries a halo as wide as anything that a rounding of its pixels depends on, so that tiles leave no
+trace, not even in the last bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
 
-from otcuda.codec.head import noise_seed
+from otcuda import _ops
 from otcuda.codec.model import Model
-from otcuda.codec.networks import ALIGN, STRIDE, to_planes, to_rgb
 
-TILE = 1024  # pixels; pictures over four times its square go tile by tile
-HALO = 256  # pixels around a tile, more than either network sees
+STRIDE = 16  # pixels a latent position
+ALIGN = 64  # pixels to which pictures are padded
+WHOLE = 1 << 25  # pixels of a picture that still goes through in one piece: 1.2 GB
+TILE = 4096  # pixels along the edge of a tile of a larger one
+
+Callback = Callable[[float], bool | None]
+
+
+class Tile(NamedTuple):
+    """A part of the picture, and the part with its halo: rows and columns of pixels."""
+
+    rows: slice
+    columns: slice
+    outer_rows: slice
+    outer_columns: slice
 
 
 class Networks:
@@ -24,13 +39,29 @@ class Networks:
     def __init__(self, model: Model) -> None:
         self._model = model
 
-    @torch.no_grad()
-    def analyse(self, image: np.ndarray) -> np.ndarray:
-        """Latents float32 [M, h, w] of a picture uint8 [H, W, 3], padded to whole tiles of 64."""
-        planes = padded_planes(image)
-        return tiled(self._model.net.analysis, planes, 1, STRIDE)[0].numpy()
+    def analyse(self, image: np.ndarray, callback: Callback | None = None) -> np.ndarray:
+        """Latents float32 [M, h, w] of a picture uint8 [H, W, 3], padded to whole tiles of 64.
 
-    @torch.no_grad()
+        Args:
+            image: the picture.
+            callback: takes the progress in [0, 1] now and then; False stops with `Interrupted`.
+        """
+        net = self._model.analysis
+        tiles = list(tiled(image.shape[:2], self._halo("analysis_blocks", 0)))
+        if len(tiles) == 1:
+            return _ops.net_analysis(net, image, callback)
+        h, w = (-(-size // ALIGN) * 4 for size in image.shape[:2])
+        latents = np.empty((net.channels, h, w), np.float32)
+        for k, tile in enumerate(tiles):
+            part = image[tile.outer_rows, tile.outer_columns]
+            outer = _ops.net_analysis(net, part, share_of(callback, k, len(tiles)))
+            rows, columns = (latent_slice(s) for s in (tile.rows, tile.columns))
+            top, left = tile.outer_rows.start // STRIDE, tile.outer_columns.start // STRIDE
+            latents[:, rows, columns] = outer[
+                :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+            ]
+        return latents
+
     def synthesise(
         self,
         latents: np.ndarray,
@@ -40,6 +71,7 @@ class Networks:
         *,
         realism: float = 0.0,
         payload: bytes = b"",
+        callback: Callback | None = None,
     ) -> np.ndarray:
         """Picture uint8 [H, W, 3] of latents [M, h, w].
 
@@ -50,58 +82,68 @@ class Networks:
             grey: leave the colour out.
             realism: share of the perceptual head in the output.
             payload: of the file: the seed of the head's noise, so that decoding is reproducible.
+            callback: as in `analyse`.
         """
-        log2_step = torch.full((1,), 3 + step / 32)
-        net, head = self._model.net.synthesis, self._model.head if realism > 0 else None
-        whole = torch.from_numpy(np.ascontiguousarray(latents, np.float32))[None]
+        if realism > 0 and self._model.part("head."):
+            from otcuda.codec.pictures_torch import TorchNetworks
 
-        def decode(part: Tensor) -> Tensor:
-            return net(part.contiguous(memory_format=torch.channels_last), log2_step)
+            return TorchNetworks(self._model).synthesise(
+                latents, step, shape, grey, realism=realism, payload=payload
+            )
+        tiles = list(tiled(shape, self._halo("synthesis_blocks", 1)))
+        picture = np.empty((*shape, 3), np.uint8) if len(tiles) > 1 else None
+        for k, tile in enumerate(tiles):
+            part = latents[:, latent_slice(tile.outer_rows), latent_slice(tile.outer_columns)]
+            heard = share_of(callback, k, len(tiles))
+            planes = _ops.net_synthesis(self._model.synthesis, part, 3 + step / 32, heard)
+            corner = (
+                tile.rows.start - tile.outer_rows.start,
+                tile.columns.start - tile.outer_columns.start,
+            )
+            size = (tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start)
+            cut = _ops.net_picture(planes, corner, size, grey)
+            if picture is None:
+                return cut
+            picture[tile.rows, tile.columns] = cut
+        return picture
 
-        planes = tiled(decode, whole, STRIDE, 1)
-        if head is not None:
-            features = net.features(whole, log2_step)
-            planes = head.blend(features, planes, realism, noise_seed(payload))
-        if grey:
-            planes[:, 1:] = 0
-        rgb = to_rgb(planes)[0, :, : shape[0], : shape[1]].clamp(0, 255).round().byte()
-        return rgb.permute(1, 2, 0).contiguous().numpy()
+    def _halo(self, blocks: str, at8: int) -> int:
+        """Pixels around a tile on which its bits depend, a multiple of 64.
+
+        A tile of conv3 depends on the tiles next to it: 64 pixels a layer at 1/16, 32 at 1/8; each
+        block has two layers, and each resolution one more. The strided layer sees 32 pixels.
+
+        Args:
+            blocks: name of the numbers of residual blocks in the configuration.
+            at8: which of the two is the number at 1/8.
+        """
+        numbers = self._model.config[blocks]
+        reach = 64 * (2 * numbers[1 - at8] + 1) + 32 * (2 * numbers[at8] + 2)
+        return -(-reach // ALIGN) * ALIGN
 
 
-def padded_planes(image: np.ndarray) -> Tensor:
-    """Colour planes [1, 3, H, W] of a picture, continued at the edges to multiples of 64."""
-    rgb = (
-        torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
-    )  # a copy: it may be read-only
-    pad = (0, -image.shape[1] % ALIGN, 0, -image.shape[0] % ALIGN)
-    planes = to_planes(F.pad(rgb, pad, "replicate"))
-    return planes.contiguous(memory_format=torch.channels_last)
-
-
-def tiled(
-    function: Callable[[Tensor], Tensor], x: Tensor, pixels_in: int, pixels_out: int
-) -> Tensor:
-    """Apply a network tile by tile with a halo wide enough that no seam can appear.
-
-    Args:
-        function: maps [1, C, h, w] to [1, C', h', w'].
-        x: its input.
-        pixels_in: pixels of the picture a position of the input.
-        pixels_out: pixels of the picture a position of the output.
-    """
-    height, width = x.shape[2] * pixels_in, x.shape[3] * pixels_in
-    if height * width <= 4 * TILE * TILE:
-        return function(x).float()
-    rows = []
+def tiled(shape: tuple[int, int], halo: int) -> Iterator[Tile]:
+    """Tiles of a picture (height, width): itself, if it is small enough."""
+    height, width = shape
+    if height * width <= WHOLE:
+        yield Tile(*(slice(0, size) for size in (height, width, height, width)))
+        return
     for top in range(0, height, TILE):
-        row = []
         for left in range(0, width, TILE):
-            a, b = max(0, top - HALO), min(height, top + TILE + HALO)
-            c, d = max(0, left - HALO), min(width, left + TILE + HALO)
-            p, q = pixels_in, pixels_out
-            part = function(x[:, :, a // p : b // p, c // p : d // p]).float()
-            high, wide = min(TILE, height - top), min(TILE, width - left)
-            y, z = (top - a) // q, (left - c) // q
-            row.append(part[:, :, y : y + high // q, z : z + wide // q])
-        rows.append(torch.cat(row, 3))
-    return torch.cat(rows, 2)
+            bottom, right = min(height, top + TILE), min(width, left + TILE)
+            yield Tile(
+                slice(top, bottom),
+                slice(left, right),
+                slice(max(0, top - halo), min(height, bottom + halo)),
+                slice(max(0, left - halo), min(width, right + halo)),
+            )
+
+
+def latent_slice(pixels: slice) -> slice:
+    """Latent positions of a range of pixels that begins at a multiple of 64."""
+    return slice(pixels.start // STRIDE, -(-pixels.stop // ALIGN) * (ALIGN // STRIDE))
+
+
+def share_of(callback: Callback | None, k: int, n: int) -> Any:
+    """The callback for the k-th of n equal parts."""
+    return callback and (lambda share: callback((k + share) / n))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from otcuda.codec.pictures import padded_planes
+from otcuda.codec.pictures_torch import padded_planes
 from otcuda.codec.quantiser import dequantised, step_size
 
 ROUNDS = 14

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import otcuda
-from otcuda.codec import compress, decompress, info, load_model
+from otcuda.codec import compress, decompress, info, load_model, pictures, pictures_torch
 from otcuda.codec.bitstream import read_header, write_file
 from otcuda.codec.model import Model, export_model
 from otcuda.evaluation.metrics import psnr
@@ -249,15 +249,36 @@ def test_export_refuses_weights_over_fp16(model):
         export_model(net, {})
 
 
-def test_large_pictures_go_tile_by_tile_without_seams(model, monkeypatch):
-    from otcuda.codec import pictures
-
+def noise_picture(height, width):
+    """Smooth colours with grain: no two places alike."""
     rng = np.random.default_rng(1)
     coarse = rng.integers(0, 256, (12, 20, 3)).astype(np.uint8)
-    image = np.asarray(Image.fromarray(coarse).resize((1280, 768), Image.Resampling.BICUBIC))
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    return (smooth + rng.normal(0, 9, smooth.shape)).clip(0, 255).astype(np.uint8)
+
+
+def test_large_pictures_go_tile_by_tile_and_no_bit_shows_it(model, monkeypatch):
+    """The halo is as wide as needed: with one of 64 pixels the latents differ."""
+    image = noise_picture(150, 1970)
     networks = pictures.Networks(model)
     whole = networks.analyse(image)
+    decoded = networks.synthesise(whole, 180, image.shape[:2])
+    monkeypatch.setattr(pictures, "WHOLE", 1 << 14)
+    monkeypatch.setattr(pictures, "TILE", 128)
+    heard = []
+    assert np.array_equal(networks.analyse(image, heard.append), whole)
+    assert heard == sorted(heard)
+    assert 0 <= heard[0] < heard[-1] <= 1
+    assert np.array_equal(networks.synthesise(whole, 180, image.shape[:2]), decoded)
+    monkeypatch.setattr(networks, "_halo", lambda *_: 64)
+    assert not np.array_equal(networks.analyse(image), whole)
+
+
+def test_torch_goes_tile_by_tile_without_seams(model, monkeypatch):
+    image = noise_picture(768, 1280)
+    networks = pictures_torch.TorchNetworks(model)
+    whole = networks.analyse(image)
     decoded = networks.synthesise(whole, 180, (768, 1280)).astype(int)
-    monkeypatch.setattr(pictures, "TILE", 256)
+    monkeypatch.setattr(pictures_torch, "TILE", 256)
     np.testing.assert_allclose(networks.analyse(image), whole, atol=0.05)
     assert np.abs(networks.synthesise(whole, 180, (768, 1280)) - decoded).max() <= 1

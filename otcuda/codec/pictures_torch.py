@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures through the networks by torch: the reference of `pictures`, and what gradients need.
+
+Same files either way; pixels agree up to rounding, which torch leaves to the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from otcuda.codec.head import noise_seed
+from otcuda.codec.model import Model
+from otcuda.codec.networks import ALIGN, STRIDE, to_planes, to_rgb
+
+TILE = 1024  # pixels; pictures over four times its square go tile by tile
+HALO = 256  # pixels around a tile, more than either network sees
+
+
+class TorchNetworks:
+    """Analysis and synthesis of one model on whole pictures, as `pictures.Networks`."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    @torch.no_grad()
+    def analyse(self, image: np.ndarray) -> np.ndarray:
+        """Latents float32 [M, h, w] of a picture uint8 [H, W, 3], padded to whole tiles of 64."""
+        planes = padded_planes(image)
+        return tiled(self._model.net.analysis, planes, 1, STRIDE)[0].numpy()
+
+    @torch.no_grad()
+    def synthesise(
+        self,
+        latents: np.ndarray,
+        step: float,
+        shape: tuple[int, int],
+        grey: bool = False,
+        *,
+        realism: float = 0.0,
+        payload: bytes = b"",
+    ) -> np.ndarray:
+        """Picture uint8 [H, W, 3] of latents [M, h, w].
+
+        Args:
+            latents: orthonormal units.
+            step: index of the quantiser step.
+            shape: height and width of the picture.
+            grey: leave the colour out.
+            realism: share of the perceptual head in the output.
+            payload: of the file: the seed of the head's noise, so that decoding is reproducible.
+        """
+        log2_step = torch.full((1,), 3 + step / 32)
+        net, head = self._model.net.synthesis, self._model.head if realism > 0 else None
+        whole = torch.from_numpy(np.ascontiguousarray(latents, np.float32))[None]
+
+        def decode(part: Tensor) -> Tensor:
+            return net(part.contiguous(memory_format=torch.channels_last), log2_step)
+
+        planes = tiled(decode, whole, STRIDE, 1)
+        if head is not None:
+            features = net.features(whole, log2_step)
+            planes = head.blend(features, planes, realism, noise_seed(payload))
+        if grey:
+            planes[:, 1:] = 0
+        rgb = to_rgb(planes)[0, :, : shape[0], : shape[1]].clamp(0, 255).round().byte()
+        return rgb.permute(1, 2, 0).contiguous().numpy()
+
+
+def padded_planes(image: np.ndarray) -> Tensor:
+    """Colour planes [1, 3, H, W] of a picture, continued at the edges to multiples of 64."""
+    rgb = (
+        torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+    )  # a copy: it may be read-only
+    pad = (0, -image.shape[1] % ALIGN, 0, -image.shape[0] % ALIGN)
+    planes = to_planes(F.pad(rgb, pad, "replicate"))
+    return planes.contiguous(memory_format=torch.channels_last)
+
+
+def tiled(
+    function: Callable[[Tensor], Tensor], x: Tensor, pixels_in: int, pixels_out: int
+) -> Tensor:
+    """Apply a network tile by tile with a halo wide enough that no seam can appear.
+
+    Args:
+        function: maps [1, C, h, w] to [1, C', h', w'].
+        x: its input.
+        pixels_in: pixels of the picture a position of the input.
+        pixels_out: pixels of the picture a position of the output.
+    """
+    height, width = x.shape[2] * pixels_in, x.shape[3] * pixels_in
+    if height * width <= 4 * TILE * TILE:
+        return function(x).float()
+    rows = []
+    for top in range(0, height, TILE):
+        row = []
+        for left in range(0, width, TILE):
+            a, b = max(0, top - HALO), min(height, top + TILE + HALO)
+            c, d = max(0, left - HALO), min(width, left + TILE + HALO)
+            p, q = pixels_in, pixels_out
+            part = function(x[:, :, a // p : b // p, c // p : d // p]).float()
+            high, wide = min(TILE, height - top), min(TILE, width - left)
+            y, z = (top - a) // q, (left - c) // q
+            row.append(part[:, :, y : y + high // q, z : z + wide // q])
+        rows.append(torch.cat(row, 3))
+    return torch.cat(rows, 2)

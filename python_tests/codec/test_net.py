@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The picture networks: the bits of the contract at every level, close to torch, polite."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from decoders import net as second
+
+import otcuda
+from otcuda import _ops
+from otcuda._ops import native
+from otcuda.codec import load_model, pictures_torch
+from otcuda.codec.networks import Codec, CodecConfig
+from otcuda.codec.quantiser import step_size
+
+# Widths beside whole blocks of 16, an even and an odd number of inputs, no block somewhere.
+ODD = CodecConfig(
+    latents=5, width8=17, width16=7, analysis_blocks=(1, 0), synthesis_blocks=(0, 1), groups=(2, 3)
+)
+MORE = CodecConfig(
+    latents=8, width8=8, width16=18, analysis_blocks=(0, 2), synthesis_blocks=(2, 0), groups=(2, 3)
+)
+
+
+def awake(config):
+    """A codec none of whose layers is zero, in float64."""
+    torch.manual_seed(3)
+    net = Codec(config).double().eval().requires_grad_(False)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1 if parameter.ndim > 1 else 0.3)
+        parameter.copy_(parameter.float())
+    return net
+
+
+def arrays_of(module):
+    return {name: p.float().numpy() for name, p in module.state_dict().items()}
+
+
+def latents_of(M, h, w, seed=0):
+    return np.random.default_rng(seed).laplace(0, 90, (M, h, w)).astype(np.float32)
+
+
+def picture_of(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+# --- the contract ---------------------------------------------------------------------------------
+
+
+def test_the_second_implementation_rounds_once():
+    a, b, c = f = np.array([1 + 2**-12, 1 + 2**-12, -(1 + 2**-11)], np.float32)
+    assert second.fma(a, b, c) == np.float32(2**-24)
+    assert a * b + c == 0
+    rng = np.random.default_rng(0)
+    for _ in range(200):  # against whole numbers
+        a, b = rng.integers(-(2**24), 2**24, 2)
+        c = int(rng.integers(-(2**24), 2**24)) << int(rng.integers(0, 40))
+        got = second.fma(*(np.float32(v) for v in (a, b, c)))
+        exact = int(a) * int(b) + c
+        up, down = (np.nextafter(got, np.float32(s * np.inf)) for s in (1, -1))
+        error = abs(exact - int(got))
+        assert error <= min(abs(exact - int(up)), abs(exact - int(down)))
+    assert f.dtype == np.float32
+
+
+@pytest.mark.parametrize("config", [ODD, MORE], ids=["odd", "more"])
+def test_analysis_is_the_contract_bit_for_bit(config, simd_level, threads):
+    arrays = arrays_of(awake(config).analysis)
+    rgb = picture_of(70, 150)
+    got = _ops.net_analysis(_ops.load_net_analysis(arrays), rgb)
+    np.testing.assert_array_equal(got, second.analysis(arrays, rgb))
+
+
+@pytest.mark.parametrize("config", [ODD, MORE], ids=["odd", "more"])
+def test_synthesis_is_the_contract_bit_for_bit(config, simd_level, threads):
+    arrays = arrays_of(awake(config).synthesis)
+    latents = latents_of(config.latents, 8, 12)
+    got = _ops.net_synthesis(_ops.load_net_synthesis(arrays), latents, 8.25)
+    np.testing.assert_array_equal(got, second.synthesis(arrays, latents, 8.25))
+
+
+def test_pictures_are_the_contract_bit_for_bit(simd_level):
+    planes = np.random.default_rng(0).normal(0, 2.5, (3, 64, 64)).astype(np.float32)
+    got = _ops.net_picture(planes, (0, 0), (64, 64), False)
+    np.testing.assert_array_equal(got, second.picture(planes))
+    assert {0, 255} <= set(got.ravel().tolist())
+    np.testing.assert_array_equal(_ops.net_picture(planes, (3, 5), (7, 9), False), got[3:10, 5:14])
+    grey = _ops.net_picture(planes, (0, 0), (64, 64), True)
+    assert (grey == grey[:, :, :1]).all()
+    odd = np.full((3, 64, 64), np.nan, np.float32)
+    odd[:, :32] = np.inf
+    assert set(_ops.net_picture(odd, (0, 0), (64, 64), True).ravel().tolist()) == {0, 255}
+
+
+def test_shipped_weights_give_the_same_bits_at_every_level_and_number_of_threads():
+    model, rgb = load_model(), picture_of(100, 170)
+    latents = latents_of(64, 8, 12)
+    seen = set()
+    try:
+        for level in native.simd_levels():
+            for n in (1, 2, 5):
+                native.set_simd_level(level)
+                native.set_num_threads(n)
+                seen.add(_ops.net_analysis(model.analysis, rgb).tobytes())
+                seen.add(_ops.net_synthesis(model.synthesis, latents, 8.0).tobytes())
+    finally:
+        native.set_simd_level("auto")
+        native.set_num_threads(0)
+    assert len(seen) == 2
+
+
+def test_steps_do_not_depend_on_the_libm():
+    """2^(3 + k / 32) lies far from the middle between two floats: any power function will do."""
+    for k in range(256):
+        near = float(step_size(k))
+        gap = float(np.spacing(np.float32(near)))
+        # (near +- gap / 2)^32 against 2^(96 + k), in whole numbers of 2^-30.
+        low, high = (int((near + s * gap * 0.499) * 2**30) for s in (-1, 1))
+        assert low**32 < 2 ** (96 + k + 30 * 32) < high**32
+
+
+# --- beside torch ---------------------------------------------------------------------------------
+
+
+def errors(native_values, net, call):
+    """Root mean squares: our error and torch's, both against float64, and the size."""
+    with torch.no_grad():
+        exact = call(net.double())[0].numpy()
+        plain = call(net.float())[0].double().numpy()
+    rms = [np.sqrt(np.mean(np.square(v))) for v in (native_values - exact, plain - exact, exact)]
+    assert rms[1] > 0
+    return rms
+
+
+@pytest.mark.parametrize("config", [ODD, MORE], ids=["odd", "more"])
+def test_errors_are_those_of_float32(config):
+    """Winograd's tiles cost up to 6 times torch's error on random weights, none on ours."""
+    codec, rgb = awake(config), picture_of(128, 192)
+    latents, level = latents_of(config.latents, 8, 12), torch.full((1,), 8.25)
+    ours = _ops.net_analysis(_ops.load_net_analysis(arrays_of(codec.analysis)), rgb)
+    ours, torchs, size = errors(
+        ours.astype(float),
+        codec.analysis,
+        lambda net: net(pictures_torch.padded_planes(rgb).to(net.klt.weight)),
+    )
+    assert ours < min(8 * torchs, 5e-6 * size)
+    planes = _ops.net_synthesis(_ops.load_net_synthesis(arrays_of(codec.synthesis)), latents, 8.25)
+    ours, torchs, size = errors(
+        64.0 * planes,
+        codec.synthesis,
+        lambda net: net(torch.from_numpy(latents)[None].to(net.klt.weight), level),
+    )
+    assert ours < min(8 * torchs, 5e-6 * size)
+
+
+def test_files_are_those_of_torch_and_pixels_within_one():
+    rgb = np.add.outer(np.arange(160), np.arange(224))[:, :, None] * np.array([1, 2, 3]) // 6
+    rgb = (rgb % 256).astype(np.uint8)
+    data = otcuda.codec.compress(rgb, bytes=300, effort=0)
+    assert data == otcuda.codec.compress(rgb, bytes=300, effort=0, engine="torch")
+    ours, torchs = (
+        otcuda.codec.decompress(data, engine=e).astype(int) for e in ("native", "torch")
+    )
+    assert np.abs(ours - torchs).max() <= 1
+    assert (ours != torchs).mean() < 1e-3
+    with pytest.raises(otcuda.ArgumentError, match="engine is 'jax'"):
+        otcuda.codec.decompress(data, engine="jax")
+
+
+# --- errors, interrupts ---------------------------------------------------------------------------
+
+
+def test_wrong_weights_are_named():
+    arrays = arrays_of(awake(ODD).synthesis)
+    load = _ops.load_net_synthesis
+    with pytest.raises(otcuda.ArgumentError, match="no array klt"):
+        load({})
+    with pytest.raises(otcuda.ArgumentError, match=r"no array coarse\.2"):
+        load({k: v for k, v in arrays.items() if k != "coarse.2.weight"})
+    for name in arrays:
+        with pytest.raises((otcuda.ShapeError, otcuda.ArgumentError), match=r"\w+\.(weight|bias)"):
+            load({**arrays, name: arrays[name][:-1]})
+        with pytest.raises((otcuda.ShapeError, otcuda.ArgumentError), match=r"\w+\.(weight|bias)"):
+            load({**arrays, name: arrays[name][None]})
+    analysis = arrays_of(awake(ODD).analysis)
+    for name in analysis:
+        with pytest.raises((otcuda.ShapeError, otcuda.ArgumentError), match=r"\w+\.(weight|bias)"):
+            _ops.load_net_analysis({**analysis, name: analysis[name][:-1]})
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 0, 4), (5, 4, 6), (4, 4, 4), (1, 5, 4, 4)])
+def test_wrong_latents_are_named(shape):
+    net = _ops.load_net_synthesis(arrays_of(awake(ODD).synthesis))
+    with pytest.raises((otcuda.ShapeError, otcuda.ArgumentError), match="latents"):
+        _ops.net_synthesis(net, np.zeros(shape, np.float32), 8.0)
+
+
+@pytest.mark.parametrize(
+    ("corner", "shape"), [((-1, 0), (4, 4)), ((0, 61), (4, 4)), ((0, 0), (65, 4))]
+)
+def test_wrong_cuts_are_named(corner, shape):
+    with pytest.raises(otcuda.ArgumentError, match="within planes"):
+        _ops.net_picture(np.zeros((3, 64, 64), np.float32), corner, shape, False)
+
+
+@pytest.mark.parametrize("rgb", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), "x"])
+def test_wrong_pictures_are_named(rgb):
+    net = _ops.load_net_analysis(arrays_of(awake(ODD).analysis))
+    with pytest.raises((otcuda.ShapeError, otcuda.ArgumentError), match="rgb"):
+        _ops.net_analysis(net, np.asarray(rgb))
+
+
+def test_progress_rises_and_false_stops(threads):
+    model, latents = load_model(), latents_of(64, 64, 64)
+    heard = []
+    _ops.net_synthesis(model.synthesis, latents, 8.0, heard.append)
+    assert len(heard) > 2
+    assert heard == sorted(heard)
+    assert 0 <= heard[0] < heard[-1] <= 1
+    with pytest.raises(otcuda.Interrupted):
+        _ops.net_synthesis(model.synthesis, latents, 8.0, lambda share: share < 0.3)
+
+
+def test_the_clock_is_heard_inside_a_layer_even_at_the_slowest_level():
+    """One block of one layer takes seconds at the portable level; the callback must not wait."""
+    model, latents, pauses = load_model(), latents_of(64, 16, 16), []
+    last = time.thread_time()
+
+    def listen(share):
+        nonlocal last
+        now = time.thread_time()
+        pauses.append(now - last)
+        last = now
+        return len(pauses) < 40
+
+    native.set_simd_level("portable")
+    native.set_num_threads(1)
+    try:
+        last = time.thread_time()
+        with pytest.raises(otcuda.Interrupted):
+            _ops.net_synthesis(model.synthesis, latents, 8.0, listen)
+    finally:
+        native.set_simd_level("auto")
+        native.set_num_threads(0)
+    assert max(pauses) < 0.1
+
+
+def test_handles_may_be_shared_by_threads():
+    model = load_model()
+    latents = [latents_of(64, 8, 8, seed) for seed in range(4)]
+    alone = [_ops.net_synthesis(model.synthesis, part, 8.0) for part in latents]
+    together = [None] * 4
+
+    def work(k):
+        together[k] = _ops.net_synthesis(model.synthesis, latents[k], 8.0)
+
+    team = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for member in team:
+        member.start()
+    for member in team:
+        member.join()
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -5,7 +5,7 @@ The native core of otcuda; used through otcuda._ops only.
 from __future__ import annotations
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['ContextNet', 'NetAnalysis', 'NetSynthesis', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
+__all__: list[str] = ['ContextNet', 'NetAnalysis', 'NetSynthesis', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
 class ContextNet:
     """
     Weights of csrc/common/context_net.h, checked.
@@ -128,6 +128,14 @@ def cell_mass(index: Array, weights: Array, mass: Array, workspace: Array, strea
 def cell_mass_workspace(N: int, weighted: bool) -> int:
     """
     Bytes of workspace on the device.
+    """
+def conv3(x: Array, taps: Array, turned: bool, bias: Array, y: Array) -> None:
+    """
+    x [n, h, w, C], taps [9, C, O] -> y [n, h, w, O]. Contract: csrc/cpu/conv3.h.
+    """
+def conv3_kernel_gradient(x: Array, y: Array, taps: Array) -> None:
+    """
+    x [n, h, w, C], y [n, h, w, O] -> taps [9, C, O].
     """
 def fail_allocation(k: int) -> None:
     ...

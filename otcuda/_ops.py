@@ -552,3 +552,26 @@ def net_picture(
     out = np.empty((*shape, 3), np.uint8)
     native.net_picture(planes, *corner, grey, out, None)
     return out
+
+
+# --- conv3 ----------------------------------------------------------------------------------------
+# Contract: csrc/cpu/conv3.h. The public face is otcuda.training.convolution.
+
+
+def conv3(x: np.ndarray, taps: np.ndarray, bias: np.ndarray, turned: bool = False) -> np.ndarray:
+    """Convolution 3 x 3 of activations [n, h, w, C] with taps [9, C, O]: [n, h, w, O], float32.
+
+    With `turned` the taps are read from the last to the first: the layer's gradient.
+    """
+    respect_torch_threads()
+    y = np.empty((*x.shape[:3], taps.shape[2]), np.float32)
+    native.conv3(x, taps, turned, bias, y)
+    return y
+
+
+def conv3_kernel_gradient(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Gradient [9, C, O] of the taps, from inputs [n, h, w, C] and the outputs' [n, h, w, O]."""
+    respect_torch_threads()
+    taps = np.empty((9, x.shape[3], y.shape[3]), np.float32)
+    native.conv3_kernel_gradient(x, y, taps)
+    return taps

@@ -118,6 +118,7 @@ PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   otcuda::bind_heights_adam_step(m);
   otcuda::bind_power_argmax(m);
   otcuda::bind_context_net(m);
+  otcuda::bind_conv3(m);
   otcuda::bind_net(m);
   otcuda::bind_tables(m);
   otcuda::bind_range64(m);

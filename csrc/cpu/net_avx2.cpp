@@ -24,8 +24,10 @@ struct Lanes {
 }  // namespace
 }  // namespace otcuda::cpu
 
+#include "cpu/conv3_body.h"
 #include "cpu/net_body.h"
 
 namespace otcuda::cpu {
 const NetKernels net_kernels_avx2 = {&products, &input, &output};
+const Conv3Kernels conv3_kernels_avx2 = {&kernel, &kernel_gradient, &spread, &outer};
 }  // namespace otcuda::cpu

@@ -26,8 +26,10 @@ struct Lanes {
 }  // namespace
 }  // namespace otcuda::cpu
 
+#include "cpu/conv3_body.h"
 #include "cpu/net_body.h"
 
 namespace otcuda::cpu {
 const NetKernels net_kernels_avx512 = {&products, &input, &output};
+const Conv3Kernels conv3_kernels_avx512 = {&kernel, &kernel_gradient, &spread, &outer};
 }  // namespace otcuda::cpu

@@ -63,6 +63,12 @@ void products(const NetProducts& layer, const NetRows& rows) {
     products_of<Lanes::rows>(layer, rows.x + r * rows.x_stride, rows.x_stride,
                              rows.out + r * rows.out_stride, rows.out_stride);
   }
+  if (r < rows.n && rows.n >= Lanes::rows) {  // some rows once more: same numbers
+    r = rows.n - Lanes::rows;
+    products_of<Lanes::rows>(layer, rows.x + r * rows.x_stride, rows.x_stride,
+                             rows.out + r * rows.out_stride, rows.out_stride);
+    return;
+  }
   for (; r < rows.n; ++r) {
     products_of<1>(layer, rows.x + r * rows.x_stride, 0, rows.out + r * rows.out_stride, 0);
   }

@@ -50,8 +50,10 @@ struct Lanes {
 }  // namespace
 }  // namespace otcuda::cpu
 
+#include "cpu/conv3_body.h"
 #include "cpu/net_body.h"
 
 namespace otcuda::cpu {
 const NetKernels net_kernels_portable = {&products, &input, &output};
+const Conv3Kernels conv3_kernels_portable = {&kernel, &kernel_gradient, &spread, &outer};
 }  // namespace otcuda::cpu

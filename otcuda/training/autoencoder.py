@@ -26,6 +26,7 @@ from otcuda.codec.networks import (
     to_planes,
     to_rgb,
 )
+from otcuda.training.convolution import accelerate
 from otcuda.training.data import PackedPictures
 from otcuda.training.muon import Muon
 
@@ -123,6 +124,7 @@ class AutoencoderStage:
         self.config, self.steps = config, config.steps
         self.net = net.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net)
+        accelerate(self.net)
         self._pictures, self._held_out = pictures, held_out
         self._optimisers = _optimisers(self.net, config)
 

@@ -131,7 +131,7 @@ def cell_mass_workspace(N: int, weighted: bool) -> int:
     """
 def conv3(x: Array, taps: Array, turned: bool, bias: Array, y: Array) -> None:
     """
-    x [n, h, w, C], taps [9, C, O] -> y [n, h, w, O]. Contract: csrc/cpu/conv3.h.
+    x [n, h, w, C], taps [9, C, O] -> y [n, h, w, O]. Contract: csrc/common/conv3.h.
     """
 def conv3_kernel_gradient(x: Array, y: Array, taps: Array) -> None:
     """

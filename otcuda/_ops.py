@@ -555,7 +555,7 @@ def net_picture(
 
 
 # --- conv3 ----------------------------------------------------------------------------------------
-# Contract: csrc/cpu/conv3.h. The public face is otcuda.training.convolution.
+# Contract: csrc/common/conv3.h. The public face is otcuda.training.convolution.
 
 
 def conv3(x: np.ndarray, taps: np.ndarray, bias: np.ndarray, turned: bool = False) -> np.ndarray:

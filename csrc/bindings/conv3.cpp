@@ -16,7 +16,7 @@ namespace {
 namespace py = pybind11;
 
 // The shape of a layer whose activations are x [n, h, w, inputs] and y [n, h, w, outputs].
-cpu::Conv3Shape conv3_shape(const TensorView& x, const TensorView& y) {
+Conv3Shape conv3_shape(const TensorView& x, const TensorView& y) {
   check_tensor("x", x, DType::f32, {any, any, any, any});
   check_tensor("y", y, DType::f32, {x.shape[0], x.shape[1], x.shape[2], any});
   check_on_cpu("conv3", "x", x);
@@ -31,7 +31,7 @@ cpu::Conv3Shape conv3_shape(const TensorView& x, const TensorView& y) {
 
 void bound_conv3(const TensorView& x, const TensorView& taps, bool turned, const TensorView& bias,
                  const TensorView& y) {
-  const cpu::Conv3Shape shape = conv3_shape(x, y);
+  const Conv3Shape shape = conv3_shape(x, y);
   check_tensor("taps", taps, DType::f32, {9, shape.inputs, shape.outputs});
   check_on_cpu("conv3", "taps", taps);
   check_tensor("bias", bias, DType::f32, {shape.outputs});
@@ -43,7 +43,7 @@ void bound_conv3(const TensorView& x, const TensorView& taps, bool turned, const
 }
 
 void bound_conv3_kernel_gradient(const TensorView& x, const TensorView& y, const TensorView& taps) {
-  const cpu::Conv3Shape shape = conv3_shape(x, y);
+  const Conv3Shape shape = conv3_shape(x, y);
   check_output("taps", taps, DType::f32, {9, shape.inputs, shape.outputs});
   check_on_cpu("conv3", "taps", taps);
   const py::gil_scoped_release unlocked;
@@ -55,7 +55,7 @@ void bound_conv3_kernel_gradient(const TensorView& x, const TensorView& y, const
 void bind_conv3(py::module_& m) {
   m.def("conv3", &bound_conv3, py::arg("x"), py::arg("taps"), py::arg("turned"), py::arg("bias"),
         py::arg("y"),
-        "x [n, h, w, C], taps [9, C, O] -> y [n, h, w, O]. Contract: csrc/cpu/conv3.h.");
+        "x [n, h, w, C], taps [9, C, O] -> y [n, h, w, O]. Contract: csrc/common/conv3.h.");
   m.def("conv3_kernel_gradient", &bound_conv3_kernel_gradient, py::arg("x"), py::arg("y"),
         py::arg("taps"), "x [n, h, w, C], y [n, h, w, O] -> taps [9, C, O].");
 }

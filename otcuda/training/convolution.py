@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convolutions 3 x 3 on the CPU by the project's own kernels: two to three times torch's speed.
 
-Winograd's F(4 x 4, 3 x 3) for the layer and both of its gradients (csrc/cpu/conv3.h). Rounding
+Winograd's F(4 x 4, 3 x 3) for the layer and both of its gradients (csrc/common/conv3.h). Rounding
 differs from torch's in the last bits; the numbers do not depend on the number of threads.
 """
 

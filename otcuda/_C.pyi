@@ -5,7 +5,7 @@ The native core of otcuda; used through otcuda._ops only.
 from __future__ import annotations
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['ContextNet', 'NetAnalysis', 'NetSynthesis', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
+__all__: list[str] = ['ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
 class ContextNet:
     """
     Weights of csrc/common/context_net.h, checked.
@@ -44,6 +44,21 @@ class NetAnalysis:
     @property
     def channels(self) -> int:
         ...
+class NetHead:
+    """
+    Weights of the perceptual head, checked and packed.
+    """
+    def __init__(self, arrays: dict) -> None:
+        ...
+    @property
+    def fine_noise(self) -> int:
+        ...
+    @property
+    def inputs(self) -> int:
+        ...
+    @property
+    def layers(self) -> int:
+        ...
 class NetSynthesis:
     """
     Weights of the synthesis, checked and packed.
@@ -54,8 +69,15 @@ class NetSynthesis:
         """
         latents [M, h, w] float32 -> planes [3, 16 h, 16 w] float32 in units of 64.
         """
+    def run_with_head(self, latents: Array, t: float, head: NetHead, coarse: Array, fine: Array, realism: float, planes: Array, poll: typing.Any) -> None:
+        """
+        The same blended with the head's picture, on two kinds of noise.
+        """
     @property
     def channels(self) -> int:
+        ...
+    @property
+    def features(self) -> int:
         ...
 class Tables:
     """

@@ -9,6 +9,7 @@ Without arguments on the bundled photograph, so that `make bench` needs no data.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import re
@@ -21,6 +22,8 @@ import harness
 
 import otcuda
 from otcuda._io import atomic_write
+from otcuda.codec import compress, decompress
+from otcuda.codec.codec import ENGINES
 from otcuda.errors import BudgetError
 from otcuda.evaluation import CODECS, OtcudaCodec, PictureSet, evaluate, find_pictures, table
 from otcuda.evaluation.baselines import Codec, fill
@@ -75,6 +78,31 @@ def cases(codecs: dict[str, Codec], images: dict[str, Any], bpp: float) -> Itera
         yield harness.Case(f"{name} decode", (), pixels / 1e6, "MP/s", decoders, notes)
 
 
+def engine_cases(images: dict[str, Any], bpp: float) -> Iterator[harness.Case]:
+    """Our codec by its native networks and by torch's, and what a core could do."""
+    for name, image in images.items():
+        pixels = image.shape[0] * image.shape[1]
+        size = int(bpp * pixels / 8)
+
+        def encoders(effort: int, x: Any = image, n: int = size) -> dict[str, Any]:
+            return {
+                engine: lambda e=engine: compress(x, bytes=n, effort=effort, engine=e)
+                for engine in ENGINES
+            }
+
+        blob = compress(image, bytes=size)
+        for realism in (0.0, 1.0):
+            decoders = {
+                engine: lambda e=engine, b=blob, r=realism: decompress(b, realism=r, engine=e)
+                for engine in ENGINES
+            }
+            title = f"{name} decode" + (" realism 1" if realism else "")
+            yield harness.Case(title, (), pixels / 1e6, "MP/s", decoders)
+        for effort in (0, 1):
+            title = f"{name} encode effort {effort}"
+            yield harness.Case(title, (), pixels / 1e6, "MP/s", encoders(effort))
+
+
 def pictures(given: argparse.Namespace) -> PictureSet:
     if given.pictures is not None:
         return find_pictures(given.pictures, given.data)
@@ -94,8 +122,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--timed", type=int, default=2, help="pictures that are timed")
     parser.add_argument("--rounds", type=int, default=3, help="after one that is dropped")
     parser.add_argument("--least", type=float, default=0.02, help="CPU seconds a measurement")
+    parser.add_argument("--no-engines", action="store_true", help="leave out torch's networks")
     parser.add_argument("--machine", default=platform.machine(), help="part of the result's name")
     return parser.parse_args()
+
+
+def engine_rows(images: dict[str, Any], given: argparse.Namespace) -> list[dict[str, Any]]:
+    first = dict(itertools.islice(images.items(), 1))
+    rows = []
+    for case in engine_cases(first, given.bpp):
+        rows.append(harness.measure(case, given.rounds, given.least))
+        print(harness.line(rows[-1]), flush=True)
+    return rows
 
 
 def main() -> None:
@@ -126,6 +164,7 @@ def main() -> None:
     written = {"op": "codec", "clock": "cpu", "threads": 1, **harness.environment(PACKAGES)}
     written["quality"] = {k: v for k, v in result.to_json().items() if k != "rows"}
     written["rows"] = rows
+    written["engines"] = [] if given.no_engines else engine_rows(images, given)
     path = harness.RESULTS / f"codec.{given.machine}.json"
     harness.RESULTS.mkdir(exist_ok=True)
     atomic_write(path, (json.dumps(written, indent=1, allow_nan=False) + "\n").encode())

@@ -12,7 +12,7 @@ import functools
 import operator
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -520,6 +520,20 @@ def load_net_synthesis(arrays: dict[str, np.ndarray]) -> native.NetSynthesis:
     return native.NetSynthesis(_float_arrays(arrays))
 
 
+def load_net_head(arrays: dict[str, np.ndarray]) -> native.NetHead:
+    """Handle of a perceptual head, as `load_net_analysis`; names are those of `PerceptualHead`."""
+    return native.NetHead(_float_arrays(arrays))
+
+
+class Perception(NamedTuple):
+    """What a head adds to a picture: its share, and noise [n, 2 h, 2 w] and [m, 16 h, 16 w]."""
+
+    head: native.NetHead
+    coarse: np.ndarray
+    fine: np.ndarray
+    realism: float
+
+
 def net_analysis(net: native.NetAnalysis, rgb: np.ndarray, callback: Any = None) -> np.ndarray:
     """Latents [M, h, w], float32, of a picture [H, W, 3], uint8; h and w in whole tiles of 4."""
     respect_torch_threads()
@@ -533,7 +547,11 @@ def net_analysis(net: native.NetAnalysis, rgb: np.ndarray, callback: Any = None)
 
 
 def net_synthesis(
-    net: native.NetSynthesis, latents: np.ndarray, log2_step: float, callback: Any = None
+    net: native.NetSynthesis,
+    latents: np.ndarray,
+    log2_step: float,
+    perception: Perception | None = None,
+    callback: Any = None,
 ) -> np.ndarray:
     """Planes [3, 16 h, 16 w] in units of 64, float32, of latents [M, h, w]."""
     respect_torch_threads()
@@ -541,7 +559,11 @@ def net_synthesis(
     if latents.ndim != 3:
         raise ShapeError(f"net_synthesis takes latents [M, h, w]; got {list(latents.shape)}")
     planes = np.empty((3, 16 * latents.shape[1], 16 * latents.shape[2]), np.float32)
-    net.run(latents, 2.0 * (log2_step - 8.0), planes, callback)
+    t = 2.0 * (log2_step - 8.0)
+    if perception is None:
+        net.run(latents, t, planes, callback)
+    else:
+        net.run_with_head(latents, t, *perception, planes, callback)
     return planes
 
 

@@ -250,6 +250,7 @@ def _test_context_net() -> Iterator[np.ndarray]:
 
 def _test_net() -> Iterator[np.ndarray]:
     from otcuda.codec import load_model
+    from otcuda.codec.pictures import noise_of
 
     if weights_state()["error"]:
         return
@@ -258,6 +259,10 @@ def _test_net() -> Iterator[np.ndarray]:
     latents = _ops.net_analysis(model.analysis, rgb)
     planes = _ops.net_synthesis(model.synthesis, latents, 5.0)
     yield from (latents, planes, _ops.net_picture(planes, (0, 0), (60, 130), False))
+    if model.perception is not None:
+        noise = noise_of(1, (4, 4), slice(0, 4), slice(0, 4))
+        perception = _ops.Perception(model.perception, *noise, 0.7)
+        yield _ops.net_synthesis(model.synthesis, latents[:, :4, :4], 5.0, perception)
 
 
 TESTS: dict[str, Callable[[], Iterator[np.ndarray]]] = {

@@ -68,6 +68,7 @@ image = (shade % 256).astype(np.uint8)
 for options in ({"effort": 0}, {"effort": 1}, {"mode": "fixed"}, {"quality": 50}):
     data = compress(image, **({} if "quality" in options else {"bytes": 400}), **options)
     decoded = decompress(data)
+    assert (decompress(data, realism=1.0) != decoded).any()
     assert np.abs(decoded.astype(int) - image).mean() < 40, options
 Image.fromarray(image).save("picture.png")
 assert main(["compress", "picture.png", "--bytes", "400", "-o", "picture.otc", "-q"]) == 0

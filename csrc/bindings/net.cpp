@@ -53,19 +53,51 @@ void bound_analysis(const cpu::NetAnalysis& net, const TensorView& rgb, const Te
   net.run(rgb.read<uint8_t>(), height, width, latents.write<float>(), poll);
 }
 
-void bound_synthesis(const cpu::NetSynthesis& net, const TensorView& latents, float t,
-                     const TensorView& planes, const py::object& callback) {
+cpu::NetLatents net_latents(const cpu::NetSynthesis& net, const TensorView& latents, float t) {
   check_tensor("latents", latents, DType::f32, {net.channels(), any, any});
   check_on_cpu("net", "latents", latents);
   const int64_t h = latents.shape[1], w = latents.shape[2];
   OTCUDA_CHECK(h >= 4 && w >= 4 && h % 4 == 0 && w % 4 == 0 && h <= kMostPositions / w,
                "latents is " + shape_text(latents) +
                    ", expected a grid of 4 n x 4 m and at most 2^26 positions");
-  check_output("planes", planes, DType::f32, {3, h * kNetStride, w * kNetStride});
+  return {latents.read<float>(), h, w, t};
+}
+
+float* net_planes(const cpu::NetLatents& latents, const TensorView& planes) {
+  check_output("planes", planes, DType::f32, {3, latents.h * kNetStride, latents.w * kNetStride});
   check_on_cpu("net", "planes", planes);
+  return planes.write<float>();
+}
+
+void bound_synthesis(const cpu::NetSynthesis& net, const TensorView& latents, float t,
+                     const TensorView& planes, const py::object& callback) {
+  const cpu::NetLatents given = net_latents(net, latents, t);
+  float* out = net_planes(given, planes);
   Poll poll = python_poll(callback);
   const py::gil_scoped_release unlocked;
-  net.run(latents.read<float>(), h, w, t, planes.write<float>(), poll);
+  net.run(given, nullptr, out, poll);
+}
+
+void bound_perception(const cpu::NetSynthesis& net, const TensorView& latents, float t,
+                      const cpu::NetHead& head, const TensorView& coarse, const TensorView& fine,
+                      float realism, const TensorView& planes, const py::object& callback) {
+  const cpu::NetLatents given = net_latents(net, latents, t);
+  float* out = net_planes(given, planes);
+  const int64_t n = head.inputs() - net.features();
+  OTCUDA_CHECK(n >= 0, "the head takes " + std::to_string(head.inputs()) +
+                           " channels, expected at least the " + std::to_string(net.features()) +
+                           " of the synthesis");
+  check_tensor("coarse", coarse, DType::f32, {n, 2 * given.h, 2 * given.w});
+  check_on_cpu("net", "coarse", coarse);
+  check_tensor("fine", fine, DType::f32,
+               {head.fine_noise(), given.h * kNetStride, given.w * kNetStride});
+  check_on_cpu("net", "fine", fine);
+  OTCUDA_CHECK(realism >= 0.0f && realism <= 1.0f,
+               "realism is " + std::to_string(realism) + ", expected 0 to 1");
+  const cpu::NetPerception perception = {&head, coarse.read<float>(), fine.read<float>(), realism};
+  Poll poll = python_poll(callback);
+  const py::gil_scoped_release unlocked;
+  net.run(given, &perception, out, poll);
 }
 
 void bound_picture(const TensorView& planes, int64_t top, int64_t left, bool grey,
@@ -93,12 +125,21 @@ void bind_net(py::module_& m) {
       .def_property_readonly("channels", &cpu::NetAnalysis::channels)
       .def("run", &bound_analysis, py::arg("rgb"), py::arg("latents"), py::arg("poll"),
            "rgb [H, W, 3] uint8 -> latents [M, h, w] float32. Contract: csrc/common/net.h.");
+  py::class_<cpu::NetHead>(m, "NetHead", "Weights of the perceptual head, checked and packed.")
+      .def(py::init(&load_net<cpu::NetHead>), py::arg("arrays"))
+      .def_property_readonly("inputs", &cpu::NetHead::inputs)
+      .def_property_readonly("fine_noise", &cpu::NetHead::fine_noise)
+      .def_property_readonly("layers", &cpu::NetHead::layers);
   py::class_<cpu::NetSynthesis>(m, "NetSynthesis", "Weights of the synthesis, checked and packed.")
       .def(py::init(&load_net<cpu::NetSynthesis>), py::arg("arrays"))
       .def_property_readonly("channels", &cpu::NetSynthesis::channels)
+      .def_property_readonly("features", &cpu::NetSynthesis::features)
       .def("run", &bound_synthesis, py::arg("latents"), py::arg("t"), py::arg("planes"),
            py::arg("poll"),
-           "latents [M, h, w] float32 -> planes [3, 16 h, 16 w] float32 in units of 64.");
+           "latents [M, h, w] float32 -> planes [3, 16 h, 16 w] float32 in units of 64.")
+      .def("run_with_head", &bound_perception, py::arg("latents"), py::arg("t"), py::arg("head"),
+           py::arg("coarse"), py::arg("fine"), py::arg("realism"), py::arg("planes"),
+           py::arg("poll"), "The same blended with the head's picture, on two kinds of noise.");
   m.def("net_picture", &bound_picture, py::arg("planes"), py::arg("top"), py::arg("left"),
         py::arg("grey"), py::arg("out"), py::arg("poll"),
         "planes [3, h, w] float32 in units of 64 -> out [H, W, 3] uint8, cut out at (top, left).");

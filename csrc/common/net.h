@@ -39,6 +39,13 @@
 //   g        = dense(leaky(blocks(conv3([latents / 64, t]))));  features = shuffle2(g)
 //   planes   = shuffle16(dense(latents / 64)) + shuffle8(conv3(leaky(blocks(features))))
 //   rgb      = round(C' (64 planes) + 128), ties to even, within 0 .. 255
+// With the perceptual head and realism r in (0, 1], noise n8 at 1/8 of the resolution and n1 at all
+// of it (otcuda/codec/noise.py), planes x0:
+//   hidden   = leaky(blocks(conv3([features, n8])));  s = shuffle8(conv3(hidden))
+//   gain     = dense(hidden) between positions: pixel p lies at max(0, 2 p - 7) / 16; the lower
+//              position times (1 - share) plus the higher times share, first along rows
+//   texture  = s + conv3(leaky(conv3([s, x0, gain n1])))
+//   planes   = x0 + r d where r < 0.5, x1 - d (1 - r) elsewhere;  x1 = x0 + texture, d = x1 - x0
 // C' p is ((C[0] p0 + C[1] p1) + C[2] p2), C v alike; no fma in either.
 //
 // Source of the transforms: Lavin & Gray, Fast algorithms for convolutional neural networks, CVPR
@@ -64,14 +71,14 @@ constexpr float kNetColour[3][3] = {
     {0.70710678118654752440f, 0.0f, -0.70710678118654752440f},
     {0.40824829046386301637f, -0.81649658092772603273f, 0.40824829046386301637f}};
 
-// kernel(a, b, c) of conv3.
-inline void net_kernel_transform(double a, double b, double c, double* u) {
+// kernel(a, b, c) of conv3; results lie `apart` doubles from each other.
+inline void net_kernel_transform(double a, double b, double c, double* u, int64_t apart) {
   u[0] = a / 4;
-  u[1] = -((a + b) + c) / 6;
-  u[2] = -((a - b) + c) / 6;
-  u[3] = ((a + 2 * b) + 4 * c) / 24;
-  u[4] = ((a - 2 * b) + 4 * c) / 24;
-  u[5] = c;
+  u[apart] = -((a + b) + c) / 6;
+  u[2 * apart] = -((a - b) + c) / 6;
+  u[3 * apart] = ((a + 2 * b) + 4 * c) / 24;
+  u[4 * apart] = ((a - 2 * b) + 4 * c) / 24;
+  u[5 * apart] = c;
 }
 
 }  // namespace otcuda

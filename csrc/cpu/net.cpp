@@ -2,6 +2,7 @@
 #include "cpu/net.h"
 
 #include <algorithm>
+#include <memory>
 #include <string>
 
 #include "common/check.h"
@@ -119,8 +120,8 @@ void NetAnalysis::run(const uint8_t* rgb, int64_t height, int64_t width, float* 
   NetPlanes wide(h, w, down_.outputs);
   {
     NetPlanes fine(h8, w8, first_.outputs);
-    net_conv(first_, pixels, {false, blocks8_.empty()}, nullptr, &fine, progress);
-    net_run_blocks(blocks8_, true, &fine, progress);
+    net_conv(first_, pixels, {}, nullptr, &fine, progress);
+    net_run_blocks(blocks8_, &fine, progress);
     int64_t taps[9];
     for (int64_t t = 0; t < 9; ++t) taps[t] = t / 3 * fine.row() + t % 3 * fine.channels;
     progress.step(down_.products(h * w), [&](Poll& inner) {
@@ -129,14 +130,14 @@ void NetAnalysis::run(const uint8_t* rgb, int64_t height, int64_t width, float* 
           [&](int64_t from, int64_t to) {
             for (int64_t y = from; y < to; ++y) {
               net_products(
-                  down_, taps, blocks16_.empty(),
+                  down_, taps,
                   {fine.at(2 * y - 1, -1), 2 * fine.channels, wide.at(y, 0), wide.channels, w});
             }
           },
           &inner, net_threads(down_.products(h * w)));
     });
   }
-  net_run_blocks(blocks16_, true, &wide, progress);
+  net_run_blocks(blocks16_, &wide, progress);
   NetPlanes branch(h, w, channels_);
   net_conv(last_, wide, {}, nullptr, &branch, progress);
   finish(pixels, branch, latents, progress);
@@ -152,8 +153,7 @@ void NetAnalysis::finish(const NetPlanes& pixels, const NetPlanes& branch, float
           Buffer<float> row(w * 3 * kBlock), linear(w * klt_.outputs);
           for (int64_t y = from; y < to; ++y) {
             gather_row(pixels, y, row.data());
-            net_products(klt_, &kZeroTap, false,
-                         {row.data(), 3 * kBlock, linear.data(), klt_.outputs, w});
+            net_products(klt_, &kZeroTap, {row.data(), 3 * kBlock, linear.data(), klt_.outputs, w});
             for (int64_t m = 0; m < channels_; ++m) {
               for (int64_t x = 0; x < w; ++x) {
                 latents[(m * h + y) * w + x] =
@@ -174,49 +174,69 @@ NetSynthesis::NetSynthesis(const NetArrays& arrays)
       klt_(arrays, "klt", channels_, 1, false, net_straight(3 * kBlock)),
       first_(arrays, "coarse.0", channels_ + 1, net_outputs(arrays, "coarse.0")),
       blocks16_(net_blocks(arrays, "coarse", 1, net_outputs(arrays, "coarse.0"))),
-      blocks8_(net_blocks(arrays, "fine", 0,
-                          net_outputs(arrays, numbered("coarse", blocks16_.size() + 2)) / 4)),
-      last_(arrays, numbered("fine", blocks8_.size() + 1),
-            net_outputs(arrays, numbered("coarse", blocks16_.size() + 2)) / 4, 3 * kHalfBlock) {
+      width_(net_outputs(arrays, numbered("coarse", blocks16_.size() + 2)) / 4),
+      blocks8_(net_blocks(arrays, "fine", 0, width_)),
+      last_(arrays, numbered("fine", blocks8_.size() + 1), width_, 3 * kHalfBlock) {
   const std::string up = numbered("coarse", blocks16_.size() + 2);
-  const int64_t width = net_outputs(arrays, up) / 4;
-  check_width(up, net_outputs(arrays, up), 4 * width);
+  check_width(up, net_outputs(arrays, up), 4 * width_);
   check_width("klt", net_outputs(arrays, "klt"), 3 * kBlock);
   for (int64_t k = 0; k < 4; ++k) {
-    up_.emplace_back(arrays, up, net_outputs(arrays, "coarse.0"), 1, true, shuffled_rows(width, k));
+    up_.emplace_back(arrays, up, net_outputs(arrays, "coarse.0"), 1, true,
+                     shuffled_rows(width_, k));
   }
 }
 
-void NetSynthesis::run(const float* latents, int64_t h, int64_t w, float t, float* planes,
+void NetSynthesis::run(const NetLatents& latents, const NetPerception* perception, float* planes,
                        Poll& poll) const {
-  NetProgress progress(poll, first_.products(h, w) + net_products_of(blocks16_, h, w) +
-                                 4 * up_[0].products(h * w) +
-                                 net_products_of(blocks8_, 2 * h, 2 * w) +
-                                 last_.products(2 * h, 2 * w) + klt_.products(h * w));
-  NetPlanes input(h, w, channels_ + 1);
+  const int64_t h = latents.h, w = latents.w;
+  const double products = first_.products(h, w) + net_products_of(blocks16_, h, w) +
+                          4 * up_[0].products(h * w) + net_products_of(blocks8_, 2 * h, 2 * w) +
+                          last_.products(2 * h, 2 * w) + klt_.products(h * w);
+  const NetHead* head = perception != nullptr ? perception->head : nullptr;
+  NetProgress progress(poll, products + (head != nullptr ? head->products(2 * h, 2 * w) : 0.0));
+  const NetPlanes scaled = input(latents);
+  NetPlanes branch(2 * h, 2 * w, 3 * kHalfBlock);
+  std::unique_ptr<NetHead::Texture> texture;
+  {
+    NetPlanes features = known(scaled, progress);
+    if (head != nullptr) {
+      texture = std::make_unique<NetHead::Texture>(
+          head->texture(features, width_, perception->coarse, progress));
+    }
+    net_run_blocks(blocks8_, &features, progress);
+    net_conv(last_, features, {}, nullptr, &branch, progress);
+  }
+  if (head == nullptr) {
+    finish(scaled, branch, planes, progress);
+    return;
+  }
+  Buffer<float> x0(3 * h * w * kBlock);
+  finish(scaled, branch, x0.data(), progress);
+  head->blend(*texture, perception->fine, perception->realism, x0.data(), planes, progress);
+}
+
+// Latents in units of 64, and the plane of the step.
+NetPlanes NetSynthesis::input(const NetLatents& latents) const {
+  const int64_t h = latents.h, w = latents.w;
+  NetPlanes planes(h, w, channels_ + 1);
   for (int64_t y = 0; y < h; ++y) {
-    std::fill(input.at(y, 0), input.at(y, w), 0.0f);
+    std::fill(planes.at(y, 0), planes.at(y, w), 0.0f);
     for (int64_t x = 0; x < w; ++x) {
-      float* at = input.at(y, x);
+      float* at = planes.at(y, x);
       for (int64_t m = 0; m < channels_; ++m) {
-        at[m] = latents[(m * h + y) * w + x] * (1.0f / kNetScale);
+        at[m] = latents.values[(m * h + y) * w + x] * (1.0f / kNetScale);
       }
-      at[channels_] = t;
+      at[channels_] = latents.t;
     }
   }
-  NetPlanes branch(2 * h, 2 * w, 3 * kHalfBlock);
-  {
-    NetPlanes known = features(input, progress);
-    net_run_blocks(blocks8_, true, &known, progress);
-    net_conv(last_, known, {}, nullptr, &branch, progress);
-  }
-  finish(input, branch, planes, progress);
+  return planes;
 }
 
-NetPlanes NetSynthesis::features(const NetPlanes& input, NetProgress& progress) const {
+// What the network knows at 1/8 of the resolution.
+NetPlanes NetSynthesis::known(const NetPlanes& input, NetProgress& progress) const {
   NetPlanes wide(input.h, input.w, first_.outputs);
-  net_conv(first_, input, {false, blocks16_.empty()}, nullptr, &wide, progress);
-  net_run_blocks(blocks16_, true, &wide, progress);
+  net_conv(first_, input, {}, nullptr, &wide, progress);
+  net_run_blocks(blocks16_, &wide, progress);
   NetPlanes known(2 * input.h, 2 * input.w, up_[0].outputs);
   const double products = 4 * up_[0].products(input.h * input.w);
   progress.step(products, [&](Poll& inner) {
@@ -225,7 +245,7 @@ NetPlanes NetSynthesis::features(const NetPlanes& input, NetProgress& progress) 
         [&](int64_t from, int64_t to) {
           for (int64_t y = from; y < to; ++y) {
             for (int64_t k = 0; k < 4; ++k) {
-              net_products(up_[size_t(k)], &kZeroTap, blocks8_.empty(),
+              net_products(up_[size_t(k)], &kZeroTap,
                            {wide.at(y, 0), wide.channels, known.at(2 * y + k / 2, k % 2),
                             2 * known.channels, wide.w});
             }
@@ -245,7 +265,7 @@ void NetSynthesis::finish(const NetPlanes& input, const NetPlanes& branch, float
         [&](int64_t from, int64_t to) {
           Buffer<float> blocks(input.w * klt_.outputs);
           for (int64_t y = from; y < to; ++y) {
-            net_products(klt_, &kZeroTap, false,
+            net_products(klt_, &kZeroTap,
                          {input.at(y, 0), input.channels, blocks.data(), klt_.outputs, input.w});
             scatter_row(blocks.data(), branch, y, planes);
           }

@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "cpu/net_head.h"
 #include "cpu/net_layers.h"
 
 namespace otcuda::cpu {
@@ -32,6 +33,21 @@ class NetAnalysis {
   NetConv last_;
 };
 
+// Latents [M, h, w], h and w multiples of 4, and t = 2 (log2 D - 8).
+struct NetLatents {
+  const float* values;
+  int64_t h, w;
+  float t;
+};
+
+// What the perceptual head adds to a picture: realism in [0, 1], noise [n, 2 h, 2 w] of the
+// channels that the head takes beyond the features, and [head.fine_noise(), 16 h, 16 w].
+struct NetPerception {
+  const NetHead* head;
+  const float *coarse, *fine;
+  float realism;
+};
+
 // Latents to planes; arrays `klt.weight`, `coarse.0.weight`, ..., `fine.0.first.weight` ...
 class NetSynthesis {
  public:
@@ -39,12 +55,14 @@ class NetSynthesis {
 
   int64_t channels() const { return channels_; }
 
-  // latents [M, h, w], h and w multiples of 4, and t = 2 (log2 D - 8) -> planes [3, 16 h, 16 w] in
-  // units of 64.
-  void run(const float* latents, int64_t h, int64_t w, float t, float* planes, Poll& poll) const;
+  // latents -> planes [3, 16 h, 16 w] in units of 64; `perception` may be null.
+  void run(const NetLatents& latents, const NetPerception* perception, float* planes,
+           Poll& poll) const;
+  int64_t features() const { return width_; }
 
  private:
-  NetPlanes features(const NetPlanes& input, NetProgress& progress) const;
+  NetPlanes input(const NetLatents& latents) const;
+  NetPlanes known(const NetPlanes& input, NetProgress& progress) const;
   void finish(const NetPlanes& input, const NetPlanes& branch, float* planes,
               NetProgress& progress) const;
 
@@ -52,6 +70,7 @@ class NetSynthesis {
   NetDense klt_;
   NetConv first_;
   std::vector<NetBlock> blocks16_;
+  int64_t width_;             // channels at 1/8
   std::vector<NetDense> up_;  // one for each of the four places of the shuffle
   std::vector<NetBlock> blocks8_;
   NetConv last_;

@@ -51,7 +51,6 @@ inline __attribute__((always_inline)) void products_of(const NetProducts& layer,
     for (int v = 0; v < kVectors; ++v) {
       Vector sum = sums[q][v];
       if (layer.bias != nullptr) sum = Lanes::add(sum, Lanes::load(layer.bias + v * Lanes::n));
-      if (layer.leaky) sum = leaky(sum);
       Lanes::store(out + q * out_stride + v * Lanes::n, sum);
     }
   }

@@ -12,7 +12,7 @@ namespace otcuda::cpu {
 constexpr int kNetBlock = 16;  // channels are padded to so many, with zeros
 
 // Products of n rows with one block of outputs:
-//   out[r][o] = leaky(sum over taps t and inputs c of x[r][taps[t] + c] weights[t][c][o] + bias[o])
+//   out[r][o] = sum over taps t and inputs c of x[r][taps[t] + c] weights[t][c][o], + bias[o]
 struct NetRows {
   const float* x;
   int64_t x_stride;
@@ -24,7 +24,6 @@ struct NetProducts {
   const float* bias;     // [16], or null: none is added
   const int64_t* taps;
   int64_t n_taps, inputs;
-  bool leaky;
 };
 
 // A window or tile of `channels` channels, a multiple of 16: where it lies in its planes, and its

@@ -48,20 +48,21 @@ int64_t size_of(const NetArrays& arrays, const std::string& name, int axis) {
 // kernel() of 16 outputs at once: kernels [9][16] to points [36][16].
 void transform_kernels(const double (*kernel)[kNetBlock], float* points, int64_t point) {
   double columns[3][kNetWindow][kNetBlock];  // [column][row]
-  for (int64_t l = 0; l < kNetBlock; ++l) {
-    for (int j = 0; j < 3; ++j) {
-      double u[kNetWindow];
-      net_kernel_transform(kernel[j][l], kernel[3 + j][l], kernel[6 + j][l], u);
-      for (int i = 0; i < kNetWindow; ++i) columns[j][i][l] = u[i];
+  for (int j = 0; j < 3; ++j) {
+    for (int64_t l = 0; l < kNetBlock; ++l) {
+      net_kernel_transform(kernel[j][l], kernel[3 + j][l], kernel[6 + j][l], &columns[j][0][l],
+                           kNetBlock);
     }
   }
   for (int64_t i = 0; i < kNetWindow; ++i) {
+    double u[kNetWindow][kNetBlock];
     for (int64_t l = 0; l < kNetBlock; ++l) {
-      double u[kNetWindow];
-      net_kernel_transform(columns[0][i][l], columns[1][i][l], columns[2][i][l], u);
-      for (int64_t j = 0; j < kNetWindow; ++j) {
-        points[(i * kNetWindow + j) * point + l] = static_cast<float>(u[j]);
-      }
+      net_kernel_transform(columns[0][i][l], columns[1][i][l], columns[2][i][l], &u[0][l],
+                           kNetBlock);
+    }
+    for (int64_t j = 0; j < kNetWindow; ++j) {
+      float* to = points + (i * kNetWindow + j) * point;
+      for (int64_t l = 0; l < kNetBlock; ++l) to[l] = static_cast<float>(u[j][l]);
     }
   }
 }
@@ -105,7 +106,7 @@ class TileBlock {
     for (int64_t o = 0; o < layer_.outputs; o += kNetBlock) {
       const float* weights =
           layer_.weights.data() + p * layer_.outputs * layer_.inputs + o / kNetBlock * panel;
-      const NetProducts products = {weights, nullptr, &zero_tap, 1, layer_.inputs, false};
+      const NetProducts products = {weights, nullptr, &zero_tap, 1, layer_.inputs};
       kernels_.products(products, {in_.data() + p * in_point_, x_.channels,
                                    out_.data() + p * out_point_ + o, layer_.outputs, n});
     }
@@ -228,24 +229,38 @@ void net_conv(const NetConv& layer, const NetPlanes& x, const NetActivation& act
   });
 }
 
-void net_run_blocks(const std::vector<NetBlock>& blocks, bool after, NetPlanes* x,
-                    NetProgress& progress) {
-  if (blocks.empty()) return;
-  NetPlanes inner(x->h, x->w, x->channels);
-  for (size_t k = 0; k < blocks.size(); ++k) {
-    const bool last = k + 1 == blocks.size();
-    net_conv(blocks[k].first, *x, {true, false}, nullptr, &inner, progress);
-    net_conv(blocks[k].second, inner, {false, after && last}, x, x, progress);
+void net_conv_here(const NetConv& layer, const NetPlanes& x, const NetActivation& activation,
+                   NetPlanes* out) {
+  const NetFinish finish = {layer.bias.data(), activation.inside, activation.after};
+  const int64_t n = x.h / kNetTile * (x.w / kNetTile);
+  TileBlock tiles(layer, x, kTiles);
+  for (int64_t t = 0; t < n; t += kTiles) {
+    tiles.run(t, std::min(n, t + kTiles), finish, nullptr, out);
   }
 }
 
-void net_products(const NetDense& layer, const int64_t* taps, bool leaky, const NetRows& rows) {
+void net_run_blocks(const std::vector<NetBlock>& blocks, NetPlanes* x, NetProgress& progress) {
+  if (blocks.empty()) {
+    for (int64_t y = 0; y < x->h; ++y) {
+      for (float* v = x->at(y, 0); v != x->at(y, x->w); ++v) *v = std::max(*v, kNetSlope * *v);
+    }
+    return;
+  }
+  NetPlanes inner(x->h, x->w, x->channels);
+  for (const NetBlock& block : blocks) {
+    const bool last = &block == &blocks.back();
+    net_conv(block.first, *x, {true, false}, nullptr, &inner, progress);
+    net_conv(block.second, inner, {false, last}, x, x, progress);
+  }
+}
+
+void net_products(const NetDense& layer, const int64_t* taps, const NetRows& rows) {
   const int64_t n_taps = layer.kernel * layer.kernel, panel = n_taps * layer.inputs * kNetBlock;
   for (int64_t r = 0; r < rows.n; r += kPixels) {
     for (int64_t o = 0; o < layer.outputs; o += kNetBlock) {
       const float* bias = layer.bias.size() > 0 ? layer.bias.data() + o : nullptr;
-      const NetProducts products = {
-          layer.weights.data() + o / kNetBlock * panel, bias, taps, n_taps, layer.inputs, leaky};
+      const float* weights = layer.weights.data() + o / kNetBlock * panel;
+      const NetProducts products = {weights, bias, taps, n_taps, layer.inputs};
       kernels().products(
           products, {rows.x + r * rows.x_stride, rows.x_stride, rows.out + r * rows.out_stride + o,
                      rows.out_stride, std::min(kPixels, rows.n - r)});

@@ -116,12 +116,15 @@ struct NetActivation {
 void net_conv(const NetConv& layer, const NetPlanes& x, const NetActivation& activation,
               const NetPlanes* skip, NetPlanes* out, NetProgress& progress);
 
-// x goes through the blocks, in place; `after`: a leaky follows the last one.
-void net_run_blocks(const std::vector<NetBlock>& blocks, bool after, NetPlanes* x,
-                    NetProgress& progress);
+// The same without a skip, on the calling thread, within a block of parallel_for.
+void net_conv_here(const NetConv& layer, const NetPlanes& x, const NetActivation& activation,
+                   NetPlanes* out);
+
+// x = leaky(blocks(x)).
+void net_run_blocks(const std::vector<NetBlock>& blocks, NetPlanes* x, NetProgress& progress);
 
 // Rows of products of a dense layer: all its blocks, in pieces that leave time to poll.
-void net_products(const NetDense& layer, const int64_t* taps, bool leaky, const NetRows& rows);
+void net_products(const NetDense& layer, const int64_t* taps, const NetRows& rows);
 
 // As many threads as so many products deserve.
 int net_threads(double products);

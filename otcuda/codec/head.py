@@ -14,8 +14,6 @@ Wasserstein space, NeurIPS 2021.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,16 +22,14 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from otcuda.codec.networks import NET_SCALE, CodecConfig, ResidualBlock, conv, zero
+from otcuda.codec.noise import COARSE_NOISE, FEATURE_STRIDE, FINE_NOISE, noise_values
 from otcuda.errors import ArgumentError, ShapeError
 
-FEATURE_STRIDE = 8  # pixels a position of the features
 BLOCKS = 1  # residual blocks of the head
-COARSE_NOISE, FINE_NOISE = 4, 4  # noise planes at 1/8 and at full resolution
 FINE_WIDTH = 8  # channels at full resolution
 LATTICE_LAGS = (8, 16)  # periods that a pixel shuffle and the latent grid can leave behind
 LATTICE_WINDOW = 64  # pixels; the flat regions searched for a lattice
 LATTICE_FLOOR = 0.25  # grey levels, root mean square: a fainter residual cannot be seen
-_BYTES = 4  # a noise value is the sum of so many uniform bytes
 
 
 class Noise(NamedTuple):
@@ -41,31 +37,6 @@ class Noise(NamedTuple):
 
     coarse: Tensor
     fine: Tensor
-
-
-def noise_seed(payload: bytes) -> int:
-    """Seed of a picture's noise, from the bytes of its payload: 128 bits of BLAKE2b."""
-    return int.from_bytes(hashlib.blake2b(payload, digest_size=16).digest(), "little")
-
-
-def noise_values(seed: int, shape: Sequence[int]) -> np.ndarray:
-    """Nearly normal numbers (the sum of four uniform bytes) of mean 0 and variance 1, float32.
-
-    Bits of the counter-based Philox4x64-10, a sum of integers and one rounding: the same bits on
-    every machine and for every version of NumPy, whose own normal numbers promise neither.
-
-    Args:
-        seed: key of the generator, taken modulo 2^128.
-        shape: of the result; a longer one begins with the values of a shorter one.
-
-    Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011.
-    """
-    count = int(np.prod(shape))
-    words = np.random.Philox(key=seed % (1 << 128)).random_raw(-(-count * _BYTES // 8))
-    octets = np.ascontiguousarray(words.astype("<u8")).view(np.uint8).reshape(-1, _BYTES)
-    total = octets.sum(1, dtype=np.int32)[:count] - round(_BYTES * 127.5)
-    deviation = (_BYTES * (256**2 - 1) / 12) ** 0.5
-    return (total.astype(np.float32) * np.float32(1 / deviation)).reshape(shape)
 
 
 def noise_planes(seed: int, batch: int, height: int, width: int) -> Noise:

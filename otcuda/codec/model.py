@@ -67,6 +67,12 @@ class Model:
         return _ops.load_net_synthesis(self.part("synthesis."))
 
     @functools.cached_property
+    def perception(self) -> Any:
+        """Handle of the native perceptual head, or None where the weights have none."""
+        part = self.part("head.")
+        return _ops.load_net_head(part) if part else None
+
+    @functools.cached_property
     def net(self) -> Any:
         """The same in torch, a `networks.Codec` in fp32; its context model is unused."""
         import torch

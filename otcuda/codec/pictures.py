@@ -8,6 +8,7 @@ trace, not even in the last bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,10 +16,17 @@ import numpy as np
 
 from otcuda import _ops
 from otcuda.codec.model import Model
+from otcuda.codec.noise import (
+    COARSE_NOISE,
+    FEATURE_STRIDE,
+    FINE_NOISE,
+    noise_seed,
+    noise_window,
+)
 
 STRIDE = 16  # pixels a latent position
 ALIGN = 64  # pixels to which pictures are padded
-WHOLE = 1 << 25  # pixels of a picture that still goes through in one piece: 1.2 GB
+WHOLE = 1 << 25  # pixels of a picture that still goes through in one piece, half with the head
 TILE = 4096  # pixels along the edge of a tile of a larger one
 
 Callback = Callable[[float], bool | None]
@@ -47,7 +55,7 @@ class Networks:
             callback: takes the progress in [0, 1] now and then; False stops with `Interrupted`.
         """
         net = self._model.analysis
-        tiles = list(tiled(image.shape[:2], self._halo("analysis_blocks", 0)))
+        tiles = list(tiled(image.shape[:2], self._halo("analysis_blocks", 0), WHOLE))
         if len(tiles) == 1:
             return _ops.net_analysis(net, image, callback)
         h, w = (-(-size // ALIGN) * 4 for size in image.shape[:2])
@@ -84,18 +92,23 @@ class Networks:
             payload: of the file: the seed of the head's noise, so that decoding is reproducible.
             callback: as in `analyse`.
         """
-        if realism > 0 and self._model.part("head."):
-            from otcuda.codec.pictures_torch import TorchNetworks
-
-            return TorchNetworks(self._model).synthesise(
-                latents, step, shape, grey, realism=realism, payload=payload
-            )
-        tiles = list(tiled(shape, self._halo("synthesis_blocks", 1)))
+        head = self._model.perception if realism > 0 else None
+        limit = WHOLE if head is None else WHOLE // 2
+        tiles = list(tiled(shape, self._halo("synthesis_blocks", 1, head), limit))
         picture = np.empty((*shape, 3), np.uint8) if len(tiles) > 1 else None
         for k, tile in enumerate(tiles):
-            part = latents[:, latent_slice(tile.outer_rows), latent_slice(tile.outer_columns)]
-            heard = share_of(callback, k, len(tiles))
-            planes = _ops.net_synthesis(self._model.synthesis, part, 3 + step / 32, heard)
+            rows, columns = latent_slice(tile.outer_rows), latent_slice(tile.outer_columns)
+            perception = None
+            if head is not None:
+                noise = noise_of(noise_seed(payload), latents.shape[1:], rows, columns)
+                perception = _ops.Perception(head, *noise, realism)
+            planes = _ops.net_synthesis(
+                self._model.synthesis,
+                latents[:, rows, columns],
+                3 + step / 32,
+                perception,
+                share_of(callback, k, len(tiles)),
+            )
             corner = (
                 tile.rows.start - tile.outer_rows.start,
                 tile.columns.start - tile.outer_columns.start,
@@ -107,25 +120,30 @@ class Networks:
             picture[tile.rows, tile.columns] = cut
         return picture
 
-    def _halo(self, blocks: str, at8: int) -> int:
+    def _halo(self, blocks: str, at8: int, head: Any = None) -> int:
         """Pixels around a tile on which its bits depend, a multiple of 64.
 
         A tile of conv3 depends on the tiles next to it: 64 pixels a layer at 1/16, 32 at 1/8; each
-        block has two layers, and each resolution one more. The strided layer sees 32 pixels.
+        block has two layers, and each resolution one more. The strided layer sees 32 pixels, the
+        head has a layer more than the base, and 16 pixels of its own.
 
         Args:
             blocks: name of the numbers of residual blocks in the configuration.
             at8: which of the two is the number at 1/8.
+            head: the perceptual head, if it takes part.
         """
         numbers = self._model.config[blocks]
-        reach = 64 * (2 * numbers[1 - at8] + 1) + 32 * (2 * numbers[at8] + 2)
+        fine = 2 * numbers[at8] + 2
+        if head is not None:
+            fine = max(fine, head.layers) + 1
+        reach = 64 * (2 * numbers[1 - at8] + 1) + 32 * fine
         return -(-reach // ALIGN) * ALIGN
 
 
-def tiled(shape: tuple[int, int], halo: int) -> Iterator[Tile]:
-    """Tiles of a picture (height, width): itself, if it is small enough."""
+def tiled(shape: tuple[int, int], halo: int, limit: int) -> Iterator[Tile]:
+    """Tiles of a picture (height, width): itself, if it has at most `limit` pixels."""
     height, width = shape
-    if height * width <= WHOLE:
+    if height * width <= limit:
         yield Tile(*(slice(0, size) for size in (height, width, height, width)))
         return
     for top in range(0, height, TILE):
@@ -142,6 +160,19 @@ def tiled(shape: tuple[int, int], halo: int) -> Iterator[Tile]:
 def latent_slice(pixels: slice) -> slice:
     """Latent positions of a range of pixels that begins at a multiple of 64."""
     return slice(pixels.start // STRIDE, -(-pixels.stop // ALIGN) * (ALIGN // STRIDE))
+
+
+def noise_of(
+    seed: int, grid: tuple[int, int], rows: slice, columns: slice
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coarse and fine noise of a window of latent positions, out of that of the whole grid."""
+    noise, begin = [], 0
+    for n, pixels in ((COARSE_NOISE, STRIDE // FEATURE_STRIDE), (FINE_NOISE, STRIDE)):
+        planes = (n, grid[0] * pixels, grid[1] * pixels)
+        window = (slice(s.start * pixels, s.stop * pixels) for s in (rows, columns))
+        noise.append(noise_window(seed, begin, planes, *window))
+        begin += math.prod(planes)
+    return noise[0], noise[1]
 
 
 def share_of(callback: Callback | None, k: int, n: int) -> Any:

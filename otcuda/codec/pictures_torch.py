@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from otcuda.codec.head import noise_seed
 from otcuda.codec.model import Model
 from otcuda.codec.networks import ALIGN, STRIDE, to_planes, to_rgb
+from otcuda.codec.noise import noise_seed
 
 TILE = 1024  # pixels; pictures over four times its square go tile by tile
 HALO = 256  # pixels around a tile, more than either network sees

@@ -4,6 +4,8 @@
 import contextlib
 import copy
 import dataclasses
+import subprocess
+import sys
 from importlib import resources
 
 import numpy as np
@@ -259,26 +261,84 @@ def noise_picture(height, width):
 
 def test_large_pictures_go_tile_by_tile_and_no_bit_shows_it(model, monkeypatch):
     """The halo is as wide as needed: with one of 64 pixels the latents differ."""
-    image = noise_picture(150, 1970)
+    image = noise_picture(100, 1970)
     networks = pictures.Networks(model)
     whole = networks.analyse(image)
     decoded = networks.synthesise(whole, 180, image.shape[:2])
     monkeypatch.setattr(pictures, "WHOLE", 1 << 14)
-    monkeypatch.setattr(pictures, "TILE", 128)
+    monkeypatch.setattr(pictures, "TILE", 320)
     heard = []
     assert np.array_equal(networks.analyse(image, heard.append), whole)
     assert heard == sorted(heard)
     assert 0 <= heard[0] < heard[-1] <= 1
     assert np.array_equal(networks.synthesise(whole, 180, image.shape[:2]), decoded)
+    real = {"realism": 0.8, "payload": b"seed"}
+    tiles = networks.synthesise(whole, 180, image.shape[:2], **real)
+    assert not np.array_equal(tiles, decoded)
+    monkeypatch.setattr(pictures, "WHOLE", 1 << 25)
+    assert np.array_equal(networks.synthesise(whole, 180, image.shape[:2], **real), tiles)
+    monkeypatch.setattr(pictures, "WHOLE", 1 << 14)
     monkeypatch.setattr(networks, "_halo", lambda *_: 64)
     assert not np.array_equal(networks.analyse(image), whole)
 
 
 def test_torch_goes_tile_by_tile_without_seams(model, monkeypatch):
-    image = noise_picture(768, 1280)
+    image = noise_picture(320, 1024)
     networks = pictures_torch.TorchNetworks(model)
     whole = networks.analyse(image)
-    decoded = networks.synthesise(whole, 180, (768, 1280)).astype(int)
+    decoded = networks.synthesise(whole, 180, (320, 1024)).astype(int)
     monkeypatch.setattr(pictures_torch, "TILE", 256)
     np.testing.assert_allclose(networks.analyse(image), whole, atol=0.05)
-    assert np.abs(networks.synthesise(whole, 180, (768, 1280)) - decoded).max() <= 1
+    assert np.abs(networks.synthesise(whole, 180, (320, 1024)) - decoded).max() <= 1
+
+
+TWELVE_MEGAPIXELS = """
+import resource
+import numpy as np
+from PIL import Image
+from otcuda.codec import compress, decompress
+rng = np.random.default_rng(0)
+coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3)).astype(np.uint8))
+image = np.asarray(coarse.resize((4000, 3000), Image.Resampling.BICUBIC))
+data = compress(image, bytes=45_000, effort=0)
+assert decompress(data).shape == image.shape
+plain = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert decompress(data, realism=1.0).shape == image.shape
+print(plain, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_twelve_megapixels_take_less_than_two_gigabytes():
+    command = [sys.executable, "-c", TWELVE_MEGAPIXELS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    plain, real = (int(kilobytes) * 1024 for kilobytes in done.stdout.split())
+    assert plain < 1.2e9
+    assert real < 2e9
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+import numpy as np
+from otcuda import _ops
+from otcuda.codec import load_model
+net, latents = load_model().synthesis, np.zeros((64, 256, 256), np.float32)
+_ops.native.set_num_threads(1)
+_ops.native.set_simd_level("portable")  # a minute, were it left alone
+def interrupt():
+    global sent
+    time.sleep(0.3)
+    sent = time.monotonic()
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+try:
+    _ops.net_synthesis(net, latents, 8.0)
+except KeyboardInterrupt:
+    print(time.monotonic() - sent)
+"""
+
+
+def test_ctrl_c_is_heard_inside_the_networks():
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert float(done.stdout) < 5  # without polls: a minute

@@ -13,10 +13,9 @@ from otcuda.codec.head import (
     blend,
     lattice_score,
     noise_planes,
-    noise_seed,
-    noise_values,
 )
 from otcuda.codec.networks import CodecConfig
+from otcuda.codec.noise import noise_seed, noise_values, noise_window
 from otcuda.errors import ArgumentError, ShapeError
 
 SMALL = CodecConfig(latents=8, width8=8, width16=8)
@@ -144,6 +143,16 @@ def test_noise_seed_is_blake2b_of_the_payload():
 
 def test_noise_values_do_not_depend_on_how_many_are_asked_for():
     np.testing.assert_array_equal(noise_values(9, (1001,))[:37], noise_values(9, (37,)))
+    for begin in (1, 7, 8, 13, 999):
+        np.testing.assert_array_equal(
+            noise_values(9, (2,), begin), noise_values(9, (1001,))[begin:][:2]
+        )
+
+
+def test_a_window_of_noise_is_cut_out_of_the_whole():
+    whole = noise_values(5, (3 + 2 * 7 * 11,))[3:].reshape(2, 7, 11)
+    window = noise_window(5, 3, (2, 7, 11), slice(2, 5), slice(4, 10))
+    np.testing.assert_array_equal(window, whole[:, 2:5, 4:10])
 
 
 def test_noise_has_mean_zero_variance_one_and_no_correlation():

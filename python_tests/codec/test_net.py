@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 
@@ -15,7 +16,9 @@ import otcuda
 from otcuda import _ops
 from otcuda._ops import native
 from otcuda.codec import load_model, pictures_torch
+from otcuda.codec.head import Noise, PerceptualHead
 from otcuda.codec.networks import Codec, CodecConfig
+from otcuda.codec.pictures import noise_of
 from otcuda.codec.quantiser import step_size
 
 # Widths beside whole blocks of 16, an even and an odd number of inputs, no block somewhere.
@@ -35,6 +38,15 @@ def awake(config):
         torch.nn.init.normal_(parameter, std=0.1 if parameter.ndim > 1 else 0.3)
         parameter.copy_(parameter.float())
     return net
+
+
+def awake_head(config):
+    torch.manual_seed(4)
+    head = PerceptualHead(config).double().eval().requires_grad_(False)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+        parameter.copy_(parameter.float())
+    return head
 
 
 def arrays_of(module):
@@ -68,20 +80,49 @@ def test_the_second_implementation_rounds_once():
     assert f.dtype == np.float32
 
 
+PICTURE = picture_of(70, 150)
+GRID = (4, 20)  # two windows of the head wide, so that one has a neighbour
+
+
+@functools.cache
+def by_the_contract(config):
+    """Latents of PICTURE; features, planes and noise of other latents; slow, so done once."""
+    codec = awake(config)
+    latents = second.analysis(arrays_of(codec.analysis), PICTURE)
+    given = latents_of(config.latents, *GRID)
+    known = second.synthesis(arrays_of(codec.synthesis), given, 8.25)
+    return latents, *known, noise_of(7, GRID, *(slice(0, n) for n in GRID))
+
+
+@functools.cache
+def perceived_by_the_contract(config, realism):
+    _, features, x0, noise = by_the_contract(config)
+    return second.perception(arrays_of(awake_head(config)), features, x0, noise, realism)
+
+
 @pytest.mark.parametrize("config", [ODD, MORE], ids=["odd", "more"])
 def test_analysis_is_the_contract_bit_for_bit(config, simd_level, threads):
-    arrays = arrays_of(awake(config).analysis)
-    rgb = picture_of(70, 150)
-    got = _ops.net_analysis(_ops.load_net_analysis(arrays), rgb)
-    np.testing.assert_array_equal(got, second.analysis(arrays, rgb))
+    net = _ops.load_net_analysis(arrays_of(awake(config).analysis))
+    np.testing.assert_array_equal(_ops.net_analysis(net, PICTURE), by_the_contract(config)[0])
 
 
 @pytest.mark.parametrize("config", [ODD, MORE], ids=["odd", "more"])
 def test_synthesis_is_the_contract_bit_for_bit(config, simd_level, threads):
-    arrays = arrays_of(awake(config).synthesis)
-    latents = latents_of(config.latents, 8, 12)
-    got = _ops.net_synthesis(_ops.load_net_synthesis(arrays), latents, 8.25)
-    np.testing.assert_array_equal(got, second.synthesis(arrays, latents, 8.25))
+    net = _ops.load_net_synthesis(arrays_of(awake(config).synthesis))
+    got = _ops.net_synthesis(net, latents_of(config.latents, *GRID), 8.25)
+    np.testing.assert_array_equal(got, by_the_contract(config)[2])
+
+
+@pytest.mark.parametrize("config", [ODD, MORE], ids=["odd", "more"])
+@pytest.mark.parametrize("realism", [0.0, 0.3, 1.0])
+def test_perception_is_the_contract_bit_for_bit(config, realism, simd_level):
+    net = _ops.load_net_synthesis(arrays_of(awake(config).synthesis))
+    head = _ops.load_net_head(arrays_of(awake_head(config)))
+    perception = _ops.Perception(head, *by_the_contract(config)[3], realism)
+    got = _ops.net_synthesis(net, latents_of(config.latents, *GRID), 8.25, perception)
+    np.testing.assert_array_equal(got, perceived_by_the_contract(config, realism))
+    x0 = by_the_contract(config)[2]
+    assert np.array_equal(got, x0) if realism == 0 else np.abs(got - x0).mean() > 1e-3
 
 
 def test_pictures_are_the_contract_bit_for_bit(simd_level):
@@ -158,16 +199,36 @@ def test_errors_are_those_of_float32(config):
     assert ours < min(8 * torchs, 5e-6 * size)
 
 
+def test_the_head_is_that_of_torch():
+    codec, head = awake(ODD), awake_head(ODD)
+    latents, level = latents_of(5, 8, 20), torch.full((1,), 8.25)
+    noise = noise_of(7, (8, 20), slice(0, 8), slice(0, 20))
+    got = 64.0 * _ops.net_synthesis(
+        _ops.load_net_synthesis(arrays_of(codec.synthesis)),
+        latents,
+        8.25,
+        _ops.Perception(_ops.load_net_head(arrays_of(head)), *noise, 0.6),
+    )
+    x = torch.from_numpy(latents)[None].double()
+    whole = Noise(*(torch.from_numpy(n)[None].double() for n in noise))
+    features, x0 = codec.synthesis.features(x, level.double()), codec.synthesis(x, level.double())
+    exact = torch.lerp(x0.double(), head(features, x0.double(), whole).double(), 0.6)[0].numpy()
+    assert np.abs(exact - x0[0].numpy()).mean() > 1
+    np.testing.assert_allclose(got, exact, rtol=0, atol=2e-5 * np.abs(exact).max())
+
+
 def test_files_are_those_of_torch_and_pixels_within_one():
     rgb = np.add.outer(np.arange(160), np.arange(224))[:, :, None] * np.array([1, 2, 3]) // 6
     rgb = (rgb % 256).astype(np.uint8)
     data = otcuda.codec.compress(rgb, bytes=300, effort=0)
     assert data == otcuda.codec.compress(rgb, bytes=300, effort=0, engine="torch")
-    ours, torchs = (
-        otcuda.codec.decompress(data, engine=e).astype(int) for e in ("native", "torch")
-    )
-    assert np.abs(ours - torchs).max() <= 1
-    assert (ours != torchs).mean() < 1e-3
+    for realism in (0.0, 0.4, 1.0):
+        ours, torchs = (
+            otcuda.codec.decompress(data, engine=engine, realism=realism)
+            for engine in ("native", "torch")
+        )
+        assert np.abs(ours.astype(int) - torchs).max() <= 1
+        assert (ours != torchs).mean() < 1e-3
     with pytest.raises(otcuda.ArgumentError, match="engine is 'jax'"):
         otcuda.codec.decompress(data, engine="jax")
 
@@ -188,6 +249,10 @@ def test_wrong_weights_are_named():
         with pytest.raises((otcuda.ShapeError, otcuda.ArgumentError), match=r"\w+\.(weight|bias)"):
             load({**arrays, name: arrays[name][None]})
     analysis = arrays_of(awake(ODD).analysis)
+    head = arrays_of(awake_head(ODD))
+    for name in head:
+        with pytest.raises((otcuda.ShapeError, otcuda.ArgumentError), match=r"\w+\.(weight|bias)"):
+            _ops.load_net_head({**head, name: head[name][:-1]})
     for name in analysis:
         with pytest.raises((otcuda.ShapeError, otcuda.ArgumentError), match=r"\w+\.(weight|bias)"):
             _ops.load_net_analysis({**analysis, name: analysis[name][:-1]})
@@ -218,12 +283,12 @@ def test_wrong_pictures_are_named(rgb):
 def test_progress_rises_and_false_stops(threads):
     model, latents = load_model(), latents_of(64, 64, 64)
     heard = []
-    _ops.net_synthesis(model.synthesis, latents, 8.0, heard.append)
+    _ops.net_synthesis(model.synthesis, latents, 8.0, None, heard.append)
     assert len(heard) > 2
     assert heard == sorted(heard)
     assert 0 <= heard[0] < heard[-1] <= 1
     with pytest.raises(otcuda.Interrupted):
-        _ops.net_synthesis(model.synthesis, latents, 8.0, lambda share: share < 0.3)
+        _ops.net_synthesis(model.synthesis, latents, 8.0, None, lambda share: share < 0.3)
 
 
 def test_the_clock_is_heard_inside_a_layer_even_at_the_slowest_level():
@@ -243,7 +308,7 @@ def test_the_clock_is_heard_inside_a_layer_even_at_the_slowest_level():
     try:
         last = time.thread_time()
         with pytest.raises(otcuda.Interrupted):
-            _ops.net_synthesis(model.synthesis, latents, 8.0, listen)
+            _ops.net_synthesis(model.synthesis, latents, 8.0, None, listen)
     finally:
         native.set_simd_level("auto")
         native.set_num_threads(0)

@@ -150,7 +150,7 @@ def analysis(arrays, rgb):
 
 
 def synthesis(arrays, latents, log2_step):
-    """Planes [3, 16 h, 16 w] in units of 64."""
+    """Features [2 h, 2 w, C], and planes [3, 16 h, 16 w] in units of 64."""
     weights = Weights(arrays)
     x = latents.transpose(1, 2, 0).astype(f32) / f32(64)
     t = np.full((*x.shape[:2], 1), 2 * (log2_step - 8), f32)
@@ -160,7 +160,34 @@ def synthesis(arrays, latents, log2_step):
     y, layer = weights.blocks(features, "fine", 0)
     branch = shuffle(conv3(y, *weights(f"fine.{layer}")), 8)
     linear = shuffle(dense(x, weights.arrays["klt.weight"], None), 16)
-    return (linear + branch).transpose(2, 0, 1)
+    return features, (linear + branch).transpose(2, 0, 1)
+
+
+def between(values, axis):
+    """Eight times as many values along an axis, each between two positions."""
+    n = values.shape[axis]
+    at = np.maximum(0, 2 * np.arange(8 * n) - 7)
+    low, share = at // 16, (at % 16 / f32(16)).astype(f32)
+    share = share.reshape([-1 if k == axis else 1 for k in range(3)])
+    high = np.minimum(low + 1, n - 1)
+    return values.take(low, axis) * (f32(1) - share) + values.take(high, axis) * share
+
+
+def perception(arrays, features, x0, noise, realism):
+    """Planes blended with the head's: x0 [3, H, W], noise (n8 [n, H/8, W/8], n1 [m, H, W])."""
+    weights, r = Weights(arrays), f32(realism)
+    n8, n1 = (n.transpose(1, 2, 0) for n in noise)
+    hidden = conv3(np.concatenate([features, n8], 2), *weights("trunk.0"))
+    hidden, _ = weights.blocks(hidden, "trunk", 1)
+    s = shuffle(conv3(hidden, *weights("residual")), 8)
+    gain = between(between(dense(hidden, *weights("gain")), 1), 0)
+    base = x0.transpose(1, 2, 0)
+    joined = np.concatenate([s, base, gain * n1], 2)
+    texture = s + conv3(leaky(conv3(joined, *weights("fine"))), *weights("out"))
+    x1 = base + texture
+    d = x1 - base
+    blended = base + r * d if r < 0.5 else x1 - d * (f32(1) - r)
+    return blended.transpose(2, 0, 1)
 
 
 def picture(planes):

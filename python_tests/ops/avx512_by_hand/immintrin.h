@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The AVX-512 intrinsics of power_argmax_avx512.cpp, lane by lane as Intel's guide defines them, so that the
+// The AVX-512 intrinsics of power_argmax_avx512.cpp and net_avx512.cpp, lane by lane as Intel's guide defines them, so that the
 // file runs on any CPU. An intrinsic that is not here does not compile: add it from the guide.
 #pragma once
 
@@ -53,6 +53,20 @@ inline void check_aligned(const void* pointer) {
     for (int k = 0; k < kLanes; ++k) a.lane[k] += b.lane[k];                                     \
     return a;                                                                                    \
   }                                                                                              \
+  inline Vector _mm512_sub_##suffix(Vector a, Vector b) {                                        \
+    for (int k = 0; k < kLanes; ++k) a.lane[k] -= b.lane[k];                                     \
+    return a;                                                                                    \
+  }                                                                                              \
+  inline Vector _mm512_mul_##suffix(Vector a, Vector b) {                                        \
+    for (int k = 0; k < kLanes; ++k) a.lane[k] *= b.lane[k];                                     \
+    return a;                                                                                    \
+  }                                                                                              \
+  inline Vector _mm512_loadu_##suffix(const T* from) {                                           \
+    Vector r;                                                                                    \
+    std::memcpy(&r, from, 64);                                                                   \
+    return r;                                                                                    \
+  }                                                                                              \
+  inline void _mm512_storeu_##suffix(T* to, Vector a) { std::memcpy(to, &a, 64); }               \
   /* The second operand where either is NaN and where both are zeros. */                         \
   inline Vector _mm512_maskz_max_##suffix(Mask mask, Vector a, Vector b) {                       \
     Vector r;                                                                                    \

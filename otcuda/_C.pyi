@@ -165,11 +165,11 @@ def quantise_weights(weights: Array, precision: int, escape: bool, frequencies: 
     """
     weights [T, n] uint32 -> frequencies [T, n] uint32. Contract: csrc/common/tables.h.
     """
-def range64_decode(tables: Tables, message: bytes, index: Array | None, symbols: Array) -> None:
+def range64_decode(tables: Tables, message: bytes, index: Array | None, symbols: Array, lanes: int) -> None:
     """
     message, index [n] or None -> symbols [n].
     """
-def range64_encode(tables: Tables, symbols: Array, index: Array | None) -> bytes:
+def range64_encode(tables: Tables, symbols: Array, index: Array | None, lanes: int) -> bytes:
     """
     symbols [n], index [n] or None -> message. Contract: csrc/common/range64.h.
     """

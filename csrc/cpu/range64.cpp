@@ -12,6 +12,7 @@
 namespace otcuda::cpu {
 namespace {
 
+constexpr int64_t kDirectSlots = 1 << 14;
 constexpr int64_t kRun = 1024;  // elements read, coded and written at a time; between runs we poll
 
 [[noreturn]] void refuse(const char* what, int64_t i, int64_t value, const std::string& allowed) {
@@ -206,59 +207,191 @@ Vector<int64_t> probabilities(const TensorView& p1, int64_t length, int P) {
   return checked;
 }
 
-}  // namespace
-
-void range64_put(Encoder& encoder, const Tables& tables, const TensorView& symbols,
-                 const TensorView* index, Poll& poll) {
+// The symbols first, first + lanes, ... of a run.
+void put_run(Encoder& encoder, const Tables& tables, const Run& run, int64_t first, int64_t n,
+             int lanes) {
   const int P = tables.precision();
   const int64_t low = tables.low(), alphabet = tables.symbols();
+  for (int64_t i = first; i < n; i += lanes) {
+    const int64_t offset = run.symbol[i] - low;
+    if (static_cast<uint64_t>(offset) < static_cast<uint64_t>(alphabet)) {
+      const auto at = tables.interval(run.table[i], static_cast<uint32_t>(offset));
+      if (at.frequency != 0) {
+        encoder.put(at.start, at.frequency, P);
+        continue;
+      }
+    }
+    encoder.put(tables.escape_slot(), 1, P);
+    put_escaped(encoder, tables, offset);
+  }
+}
+
+struct Entry {
+  uint32_t symbol, frequency, rank;
+};
+
+// One load a slot.
+struct DirectLookup {
+  const uint32_t* direct;
+  int precision;
+
+  Entry operator()(uint32_t table, uint32_t slot) const {
+    const uint32_t e = direct[static_cast<size_t>(table) << precision | slot];
+    return {e & 0xff, (e >> 8 & 0xfff) + 1, e >> 20};
+  }
+};
+
+// A bucket and a walk: little memory, any table. The escape's slot gets what is in bounds.
+struct BucketLookup {
+  const Tables& tables;
+
+  Entry operator()(uint32_t table, uint32_t slot) const {
+    if (tables.escape() && slot == tables.escape_slot()) return {0, 1, 0};
+    const auto found = tables.find(table, slot);
+    return {found.symbol, found.frequency, slot - found.start};
+  }
+};
+
+// A lane's next symbol, near the end of its message or behind an escape.
+template <class Lookup>
+int32_t get_slowly(RangeDecoder& decoder, const Lookup& lookup, const Tables& tables,
+                   uint32_t table) {
+  const int P = tables.precision();
+  const uint32_t slot = decoder.slot(P);
+  if (tables.escape() && slot == tables.escape_slot()) {
+    decoder.take(slot, 1, P);
+    return get_escaped(decoder, tables, table);
+  }
+  const Entry found = lookup(table, slot);
+  decoder.take(slot - found.rank, found.frequency, P);
+  return static_cast<int32_t>(tables.low() + int64_t{found.symbol});
+}
+
+// The lanes take turns, so that their divisions overlap.
+template <int kLanes, class Lookup>
+void get_lanes(RangeDecoder* lanes, const Lookup& lookup, const Tables& tables, int64_t n,
+               Run& run) {
+  const int P = tables.precision();
+  const uint32_t escape = tables.escape() ? tables.escape_slot() : UINT32_MAX;
+  const uint32_t low = static_cast<uint32_t>(tables.low());
+  RangeDecoder local[kLanes];
+  for (int k = 0; k < kLanes; ++k) local[k] = lanes[k];
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    bool roomy = true;
+#pragma GCC unroll 4
+    for (int k = 0; k < kLanes; ++k) roomy &= local[k].roomy();
+    if (!roomy) break;
+    uint32_t slots[kLanes];
+#pragma GCC unroll 4
+    for (int k = 0; k < kLanes; ++k) {
+      const uint32_t table = run.table[i + k];
+      run.symbol[i + k] = static_cast<int32_t>(
+          low + local[k].template get_roomy<(kLanes > 1)>(P, [&](uint32_t slot) {
+            slots[k] = slot;
+            return lookup(table, slot);
+          }));
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < kLanes; ++k) {
+      if (slots[k] != escape) continue;
+      RangeDecoder slow = local[k];  // the others stay in registers
+      run.symbol[i + k] = get_escaped(slow, tables, run.table[i + k]);
+      local[k] = slow;
+    }
+  }
+  for (int k = 0; k < kLanes; ++k) lanes[k] = local[k];
+  for (; i < n; ++i) run.symbol[i] = get_slowly(lanes[i % kLanes], lookup, tables, run.table[i]);
+}
+
+template <class Lookup>
+void get_run(Lanes<RangeDecoder> lanes, const Lookup& lookup, const Tables& tables, int64_t n,
+             Run& run) {
+  if (lanes.size() == 1) return get_lanes<1>(lanes.begin(), lookup, tables, n, run);
+  if (lanes.size() == 2) return get_lanes<2>(lanes.begin(), lookup, tables, n, run);
+  get_lanes<4>(lanes.begin(), lookup, tables, n, run);
+}
+
+}  // namespace
+
+void range64_put(Lanes<Encoder> lanes, const Tables& tables, const TensorView& symbols,
+                 const TensorView* index, Poll& poll) {
   Run run;
   for_runs(symbols.size(), [&](int64_t begin, int64_t n) {
     poll(double(begin) / double(symbols.size()));
     run.load_symbols(tables, symbols, begin, n);
     if (index != nullptr) run.load_index(tables, *index, begin, n);
-    Encoder local = std::move(encoder);  // its state lives in registers
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t offset = run.symbol[i] - low;
-      if (static_cast<uint64_t>(offset) < static_cast<uint64_t>(alphabet)) {
-        const auto at = tables.interval(run.table[i], static_cast<uint32_t>(offset));
-        if (at.frequency != 0) {
-          local.put(at.start, at.frequency, P);
-          continue;
-        }
-      }
-      local.put(tables.escape_slot(), 1, P);
-      put_escaped(local, tables, offset);
+    for (size_t lane = 0; lane < lanes.size(); ++lane) {
+      Encoder local = std::move(lanes[lane]);  // its state lives in registers
+      put_run(local, tables, run, static_cast<int64_t>(lane), n, static_cast<int>(lanes.size()));
+      lanes[lane] = std::move(local);
     }
-    encoder = std::move(local);
   });
 }
 
-void range64_get(RangeDecoder& decoder, const Tables& tables, const TensorView* index,
+void range64_get(Lanes<RangeDecoder> lanes, const Tables& tables, const TensorView* index,
                  const TensorView& symbols, Poll& poll) {
-  const int P = tables.precision();
-  const uint32_t escape = tables.escape() ? tables.escape_slot() : UINT32_MAX;
+  // A look-up that leaves the first caches costs more than it saves, and so does one made in vain.
+  const int64_t slots = tables.count() << tables.precision();
+  const bool worth = slots <= kDirectSlots && symbols.size() * 4 >= slots;
+  const uint32_t* direct = worth ? tables.direct() : nullptr;
   Run run;
   for_runs(symbols.size(), [&](int64_t begin, int64_t n) {
     poll(double(begin) / double(symbols.size()));
     if (index != nullptr) run.load_index(tables, *index, begin, n);
-    RangeDecoder local = decoder;
-    for (int64_t i = 0; i < n; ++i) {
-      const uint32_t slot = local.slot(P);
-      if (slot == escape) {
-        local.take(escape, 1, P);
-        run.symbol[i] = get_escaped(local, tables, run.table[i]);
-        continue;
-      }
-      const auto found = tables.find(run.table[i], slot);
-      local.take(found.start, found.frequency, P);
-      run.symbol[i] = static_cast<int32_t>(tables.low() + int64_t{found.symbol});
+    if (direct != nullptr) {
+      get_run(lanes, DirectLookup{direct, tables.precision()}, tables, n, run);
+    } else {
+      get_run(lanes, BucketLookup{tables}, tables, n, run);
     }
-    decoder = local;
-    if (decoder.corrupt())
+    for (const RangeDecoder& decoder : lanes) {
+      if (!decoder.corrupt()) continue;
       throw CorruptDataError("the message holds a step that no encoder writes");
+    }
     store(run.symbol, begin, n, symbols);
   });
+}
+
+Vector<uint8_t> range64_join(Lanes<Encoder> lanes) {
+  Vector<uint8_t> joined;
+  Vector<Vector<uint8_t>> messages;
+  for (Encoder& lane : lanes) messages.push_back(lane.finish());
+  if (messages.size() == 1) return std::move(messages[0]);
+  for (size_t lane = 0; lane + 1 < messages.size(); ++lane) {
+    size_t length = messages[lane].size();
+    for (; length >= 0x80; length >>= 7) joined.push_back(static_cast<uint8_t>(length | 0x80));
+    joined.push_back(static_cast<uint8_t>(length));
+  }
+  for (const auto& message : messages) {
+    joined.insert(joined.end(), message.begin(), message.end());
+  }
+  return joined;
+}
+
+Vector<RangeDecoder> range64_split(const uint8_t* data, size_t size, int lanes) {
+  const uint8_t* const end = data + size;
+  Vector<size_t> lengths;
+  for (int lane = 0; lane + 1 < lanes; ++lane) {
+    size_t length = 0;
+    int shift = 0;
+    while (data != end && shift < 28 && *data >= 0x80) {
+      length |= static_cast<size_t>(*data++ & 0x7f) << shift;
+      shift += 7;
+    }
+    const bool whole = data != end && *data < 0x80 && (*data != 0 || shift == 0);
+    if (!whole) throw CorruptDataError("the lengths of the lanes are not written as they should");
+    lengths.push_back(length | static_cast<size_t>(*data++) << shift);
+  }
+  Vector<RangeDecoder> decoders;
+  for (const size_t length : lengths) {
+    if (length > static_cast<size_t>(end - data)) {
+      throw CorruptDataError("the lanes are longer than the message");
+    }
+    decoders.emplace_back(data, length);
+    data += length;
+  }
+  decoders.emplace_back(data, static_cast<size_t>(end - data));
+  return decoders;
 }
 
 void range64_check_symbols(const Tables& tables, const TensorView& symbols) {

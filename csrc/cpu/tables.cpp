@@ -14,6 +14,7 @@ namespace {
 
 constexpr uint64_t kLog2E = 6196328018;      // log2(e) in Q32
 constexpr uint64_t kHalfLog2E = 3098164009;  // log2(e) / 2 in Q32
+constexpr int kDirectPrecisionMax = 12;      // ranks and frequencies fit 12 bits
 constexpr int kMidpoints = 64;               // of a bin: enough for a deviation of 1/32
 
 // Shares out units among the symbols: each step takes the best unit or gives back the worst one.
@@ -220,6 +221,24 @@ void Tables::index_table(const uint32_t* frequencies, int64_t table) {
     refuse(name_of(table) + " sums to " + std::to_string(start) + ", not " + std::to_string(total));
   }
   kept_.push_back({static_cast<uint16_t>(total), 0});
+}
+
+const uint32_t* Tables::direct() const {
+  if (precision_ > kDirectPrecisionMax || symbols_ > 256) return nullptr;
+  std::call_once(direct_made_, [this] {
+    direct_.resize(static_cast<size_t>(count_) << precision_);
+    for (int64_t t = 0; t < count_; ++t) fill_direct(static_cast<uint32_t>(t));
+  });
+  return direct_.data();
+}
+
+void Tables::fill_direct(uint32_t table) const {
+  uint32_t* slots = &direct_[static_cast<size_t>(table) << precision_];
+  for (uint32_t s = 0; s < symbols_; ++s) {
+    const uint32_t f = interval(table, s).frequency;
+    for (uint32_t rank = 0; rank < f; ++rank) *slots++ = s | (f - 1) << 8 | rank << 20;
+  }
+  if (escape_) *slots = 0;
 }
 
 }  // namespace otcuda::cpu

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 
 #include "common/alloc.h"
 #include "common/poll.h"
@@ -23,7 +24,7 @@ void quantise(const uint32_t* weights, int64_t T, int64_t n, int precision, bool
 Vector<uint32_t> gaussian_weights(uint64_t scale_q16, int32_t low, int64_t n);
 Vector<uint32_t> laplace_weights(uint64_t scale_q16, int32_t low, int64_t n);
 
-// Immutable after construction, so any number of threads may read it.
+// Immutable after construction but for what call_once builds, so any number of threads may read it.
 class Tables {
  public:
   // frequencies [T, n]. ArgumentError where the contract does not hold.
@@ -64,6 +65,11 @@ class Tables {
 
   uint32_t escape_slot() const { return full_ - 1; }
 
+  // An entry a slot, [T, 2^P]: symbol | (frequency - 1) << 8 | (slot - start) << 20; the escape's
+  // slot has rank 0 and frequency 1. For P <= 12 and at most 256 symbols, else null. Made at the
+  // first call: messages of a few symbols do without.
+  const uint32_t* direct() const;
+
  private:
   struct Packed {
     uint16_t start;  // of 2^16: modulo 2^16
@@ -75,6 +81,7 @@ class Tables {
     const uint32_t f = static_cast<uint16_t>(at[1].start - at[0].start);
     return f == 0 ? full_ : f;
   }
+  void fill_direct(uint32_t table) const;
   void index_table(const uint32_t* frequencies, int64_t table);
 
   int64_t count_, symbols_;
@@ -87,6 +94,8 @@ class Tables {
   Vector<Packed> kept_;          // a table: start, symbol of those with a frequency; an end
   Vector<uint32_t> kept_begin_;  // [T]
   Vector<uint16_t> buckets_;     // [T, 2^bucket_bits]: the kept symbol a bucket begins in
+  mutable std::once_flag direct_made_;
+  mutable Vector<uint32_t> direct_;
 };
 
 }  // namespace otcuda::cpu

@@ -14,11 +14,13 @@ from otcuda.coding.range64 import MAX_SYMBOLS, decode_raw, encode_raw
 from otcuda.coding.tables import Tables
 from otcuda.errors import CorruptDataError, LimitError, ShapeError
 
-_MAGIC = 0xA0  # the low three bits name the dtype
+_MAGIC = 0xA0  # the low three bits name the dtype, the next two the lanes
+_LANES = (1, 2, 4)
+_ONE_LANE, _TWO_LANES = 1 << 14, 1 << 15  # more symbols take more lanes: 0.1 % of 2 kB is a length
 _DTYPES = [np.dtype(name) for name in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")]
 
 
-def encode(symbols: Any, tables: Tables, index: Any = None) -> bytes:
+def encode(symbols: Any, tables: Tables, index: Any = None, lanes: int | None = None) -> bytes:
     """A message that describes itself: 4 to 6 bytes more than `encode_raw`.
 
     The tables and the index do not travel with it: the reader has them.
@@ -27,6 +29,7 @@ def encode(symbols: Any, tables: Tables, index: Any = None) -> bytes:
         symbols: integers of any dtype and shape, coded in C order; values are int32.
         tables: the model.
         index: table of each symbol, of the shape of `symbols`; may be left out for a single table.
+        lanes: 1, 2 or 4, of `encode_raw`; left out, 1 for up to 2^14 symbols, 4 for over 2^15.
 
     Returns:
         The container of docs/coding.md. It must be kept whole.
@@ -41,8 +44,11 @@ def encode(symbols: Any, tables: Tables, index: Any = None) -> bytes:
     (6, [0, 0, 1, 0, 2])
     """
     symbols = integers("encode", "symbols", symbols)
-    payload = encode_raw(symbols, tables, index)
-    head = bytes([_MAGIC | _DTYPES.index(symbols.dtype)]) + _varint(symbols.size)
+    if lanes is None:
+        lanes = 1 if symbols.size <= _ONE_LANE else 2 if symbols.size <= _TWO_LANES else 4
+    payload = encode_raw(symbols, tables, index, lanes)
+    kind = _MAGIC | _LANES.index(lanes) << 3 | _DTYPES.index(symbols.dtype)
+    head = bytes([kind]) + _varint(symbols.size)
     return head + _check(symbols) + payload
 
 
@@ -73,8 +79,8 @@ def decode(
         LimitError: more symbols than `max_symbols`.
     """
     blob = bytes(memoryview(blob))
-    if not blob or blob[0] & ~7 != _MAGIC:
-        raise CorruptDataError("not a range64 container: the first byte is not 0xA0 .. 0xA7")
+    if not blob or not _MAGIC <= blob[0] < _MAGIC + 24:
+        raise CorruptDataError("not a range64 container: the first byte is not 0xA0 .. 0xB7")
     n, at = _read_varint(blob, 1)
     payload = blob[at + 2 :]
     if len(blob) < at + 2:
@@ -86,7 +92,8 @@ def decode(
     if math.prod(wanted if isinstance(wanted, tuple | list) else (wanted,)) != n:
         raise ShapeError(f"decode: the blob holds {n} symbols, asked for {wanted}")
     dtype = _DTYPES[blob[0] & 7]
-    symbols = decode_raw(payload, tables, index, wanted, dtype, max_symbols)
+    lanes = _LANES[(blob[0] - _MAGIC) >> 3]
+    symbols = decode_raw(payload, tables, index, wanted, dtype, max_symbols, lanes)
     if _check(integers("decode", "symbols", symbols)) != blob[at : at + 2]:
         raise CorruptDataError(
             "the check of the symbols differs: the blob is damaged, or tables or index are not "

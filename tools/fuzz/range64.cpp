@@ -105,13 +105,13 @@ std::vector<uint8_t> damaged(std::vector<uint8_t> message) {
   return message;
 }
 
-void read_damaged(const cpu::Tables& tables, const Exact& bytes, std::vector<int64_t>& index,
-                  std::vector<int64_t>& symbols) {
+void read_damaged(const cpu::Tables& tables, const Exact& bytes, int lanes,
+                  std::vector<int64_t>& index, std::vector<int64_t>& symbols) {
   Poll nobody;
-  RangeDecoder decoder(bytes.data.get(), bytes.size);
   const TensorView tables_of = view(index);
   try {
-    cpu::range64_get(decoder, tables, &tables_of, view(symbols), nobody);
+    auto decoders = cpu::range64_split(bytes.data.get(), bytes.size, lanes);
+    cpu::range64_get(decoders, tables, &tables_of, view(symbols), nobody);
   } catch (const CorruptDataError&) {
     return;
   }
@@ -129,17 +129,20 @@ void symbols_case(const cpu::Tables& tables) {
   for (int64_t& t : index) t = static_cast<int64_t>(below(tables.count()));
   for (int64_t& s : symbols) s = random_symbol(tables);
   Poll nobody;
-  cpu::Encoder encoder;
+  const int lanes = 1 << below(3);
+  Vector<cpu::Encoder> encoders(static_cast<size_t>(lanes));
   const TensorView tables_of = view(index);
-  cpu::range64_put(encoder, tables, view(symbols), &tables_of, nobody);
-  const Vector<uint8_t> written = encoder.finish();
+  cpu::range64_put(encoders, tables, view(symbols), &tables_of, nobody);
+  const Vector<uint8_t> written = cpu::range64_join(encoders);
   const std::vector<uint8_t> message(written.begin(), written.end());
   const Exact exact(message);
-  RangeDecoder decoder(exact.data.get(), exact.size);
-  cpu::range64_get(decoder, tables, &tables_of, view(decoded), nobody);
+  auto decoders = cpu::range64_split(exact.data.get(), exact.size, lanes);
+  cpu::range64_get(decoders, tables, &tables_of, view(decoded), nobody);
   if (decoded != symbols) fail("a round trip");
-  if (!decoder.finished()) fail("a message with bytes to spare");
-  for (int k = 0; k < 6; ++k) read_damaged(tables, Exact(damaged(message)), index, decoded);
+  for (const RangeDecoder& decoder : decoders) {
+    if (!decoder.finished()) fail("a message with bytes to spare");
+  }
+  for (int k = 0; k < 6; ++k) read_damaged(tables, Exact(damaged(message)), lanes, index, decoded);
 }
 
 // Every step on any bytes, and through an encoder of the values that came out.

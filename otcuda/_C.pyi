@@ -5,7 +5,7 @@ The native core of otcuda; used through otcuda._ops only.
 from __future__ import annotations
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['ContextNet', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
+__all__: list[str] = ['ContextNet', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'rans32_decode', 'rans32_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
 class ContextNet:
     """
     Weights of csrc/common/context_net.h, checked.
@@ -172,6 +172,14 @@ def range64_decode(tables: Tables, message: bytes, index: Array | None, symbols:
 def range64_encode(tables: Tables, symbols: Array, index: Array | None, lanes: int) -> bytes:
     """
     symbols [n], index [n] or None -> message. Contract: csrc/common/range64.h.
+    """
+def rans32_decode(tables: Tables, message: bytes, from: int, index: Array | None, block: int, directory: Array, symbols: Array) -> None:
+    """
+    blocks from a place in the message, index [n] or None -> symbols [n].
+    """
+def rans32_encode(tables: Tables, symbols: Array, index: Array | None, block: int, directory: Array) -> bytes:
+    """
+    symbols [n], index [n] or None -> blocks; directory [ceil(n / block), 3] uint32, out. Contract: csrc/common/rans32.h.
     """
 def reset_backend_paths() -> None:
     ...

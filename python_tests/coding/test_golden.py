@@ -22,8 +22,11 @@ def made():
     return golden()
 
 
-@pytest.mark.parametrize("name", ["coder_v1.json", "lanes_v1.json", "tables_v1.json"])
-def test_bytes_are_the_pinned_ones(name, made):
+@pytest.mark.parametrize(
+    "name", [f"{what}_v1.json" for what in ("coder", "lanes", "rans32", "tables")]
+)
+def test_bytes_are_the_pinned_ones(what, made):
+    name = f"{what}_v1.json"
     assert json.loads(made[name]) == json.loads((FOLDER / name).read_text())
 
 

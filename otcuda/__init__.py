@@ -29,11 +29,14 @@ _HOME = {
     "BackendError": "otcuda.errors",
     "BudgetError": "otcuda.errors",
     "CorruptDataError": "otcuda.errors",
+    "CorruptHeaderError": "otcuda.errors",
     "DeviceError": "otcuda.errors",
+    "IndexMismatchError": "otcuda.errors",
     "Interrupted": "otcuda.errors",
     "LimitError": "otcuda.errors",
     "ModelMismatchError": "otcuda.errors",
     "ShapeError": "otcuda.errors",
+    "TableMismatchError": "otcuda.errors",
 }
 
 __all__ = sorted(_HOME)

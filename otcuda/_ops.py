@@ -393,7 +393,7 @@ def _register_source_samples(torch: Any, library: Any) -> None:
     define(torch, library, schema, kernel, fake)
 
 
-# --- coding: tables and range64 -------------------------------------------------------------------
+# --- coding: tables, range64, rans32 -------------------------------------------------------------
 # What otcuda.coding is made of. Arrays are NumPy's, contiguous, in host memory: coding is serial.
 
 NativeTables = native.Tables
@@ -401,6 +401,8 @@ NativeRangeEncoder = native.RangeEncoder
 NativeRangeDecoder = native.RangeDecoder
 range64_encode = native.range64_encode
 range64_decode = native.range64_decode
+rans32_encode = native.rans32_encode
+rans32_decode = native.rans32_decode
 
 
 def quantise_weights(weights: np.ndarray, precision: int, escape: bool) -> np.ndarray:

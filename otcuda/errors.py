@@ -34,6 +34,18 @@ class ModelMismatchError(Error, ValueError):
     """Bytes or weights of another model."""
 
 
+class CorruptHeaderError(CorruptDataError):
+    """The head of a message is damaged: nothing behind it was looked at."""
+
+
+class TableMismatchError(ModelMismatchError):
+    """A message of other tables."""
+
+
+class IndexMismatchError(ModelMismatchError):
+    """A message whose tables were chosen by another index: a model that computes it differs."""
+
+
 class BudgetError(Error, ValueError):
     """A size budget that cannot be met."""
 

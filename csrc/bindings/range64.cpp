@@ -103,18 +103,28 @@ class SharedDecoder : public Shared<RangeDecoder> {
   py::bytes message_;
 };
 
+void check_lanes(int lanes) {
+  OTCUDA_CHECK(lanes == 1 || lanes == 2 || lanes == 4,
+               "lanes is " + std::to_string(lanes) + ", expected 1, 2 or 4");
+}
+
 py::bytes encode_symbols(const cpu::Tables& tables, const TensorView& symbols,
-                         const OptionalView& index) {
+                         const OptionalView& index, int lanes) {
   check_coding(tables, symbols, index);
+  check_lanes(lanes);
   Vector<uint8_t> message;
   const py::none nobody;
   Poll poll = python_poll(nobody);
   {
     const py::gil_scoped_release unlocked;
-    message.reserve(static_cast<size_t>(symbols.size() / 2 + 64));
-    cpu::Encoder encoder(std::move(message));
-    cpu::range64_put(encoder, tables, symbols, or_null(index), poll);
-    message = encoder.finish();
+    Vector<cpu::Encoder> encoders;
+    for (int lane = 0; lane < lanes; ++lane) {
+      Vector<uint8_t> room;
+      room.reserve(static_cast<size_t>(symbols.size() / (2 * lanes) + 64));
+      encoders.emplace_back(std::move(room));
+    }
+    cpu::range64_put(encoders, tables, symbols, or_null(index), poll);
+    message = cpu::range64_join(encoders);
   }
   return to_bytes(message);
 }
@@ -125,16 +135,18 @@ void finish_decoding(const RangeDecoder& decoder) {
 }
 
 void decode_symbols(const cpu::Tables& tables, const py::bytes& message, const OptionalView& index,
-                    const TensorView& symbols) {
+                    const TensorView& symbols, int lanes) {
   check_coding(tables, symbols, index);
   check_output("symbols", symbols, symbols.dtype, {any});
+  check_lanes(lanes);
   const py::none nobody;
   Poll poll = python_poll(nobody);
-  RangeDecoder decoder(reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(message.ptr())),
-                       static_cast<size_t>(PyBytes_GET_SIZE(message.ptr())));
   const py::gil_scoped_release unlocked;
-  cpu::range64_get(decoder, tables, or_null(index), symbols, poll);
-  finish_decoding(decoder);
+  auto decoders =
+      cpu::range64_split(reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(message.ptr())),
+                         static_cast<size_t>(PyBytes_GET_SIZE(message.ptr())), lanes);
+  cpu::range64_get(decoders, tables, or_null(index), symbols, poll);
+  for (const RangeDecoder& decoder : decoders) finish_decoding(decoder);
 }
 
 void bind_encoder(py::module_& m) {
@@ -236,9 +248,10 @@ void bind_range64(pybind11::module_& m) {
   bind_encoder(m);
   bind_decoder(m);
   m.def("range64_encode", &encode_symbols, py::arg("tables"), py::arg("symbols"), py::arg("index"),
+        py::arg("lanes"),
         "symbols [n], index [n] or None -> message. Contract: csrc/common/range64.h.");
   m.def("range64_decode", &decode_symbols, py::arg("tables"), py::arg("message"), py::arg("index"),
-        py::arg("symbols"), "message, index [n] or None -> symbols [n].");
+        py::arg("symbols"), py::arg("lanes"), "message, index [n] or None -> symbols [n].");
   m.def(
       "symbol_sum",
       [](const TensorView& symbols) {

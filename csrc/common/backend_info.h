@@ -18,6 +18,9 @@ enum class BackendPath : int {
   heights_adam_step_cuda,
   source_samples_cpu,
   source_samples_cuda,
+  rans32_portable,
+  rans32_avx2,
+  rans32_avx512,
   count,  // how many there are
 };
 

@@ -5,6 +5,8 @@
 //   a step    r = range >> P;  low += r c  (an overflow is carried into the bytes already written);
 //             range = r f;     range < 2^32: write the top word of low, shift low and range by 32
 //   finish    the shortest byte string in [low, low + range), without its trailing zero bytes
+//   lanes     2 or 4 coders at once: symbol i belongs to lane i mod L; the lengths of all lanes but
+//             the last (LEB128), then their messages
 //   decoder   first in, first out; reads zeros past the end; never fails, only notes what no
 //   encoder writes
 //
@@ -131,6 +133,7 @@ using RangeEncoder = BasicRangeEncoder<std::vector<uint8_t>>;
 // is known to be wrong.
 class RangeDecoder {
  public:
+  RangeDecoder() : RangeDecoder(nullptr, 0) {}
   RangeDecoder(const uint8_t* data, size_t size) : next_(data), end_(data + size), begin_(data) {
     code_ = uint64_t{word()} << 32;
     code_ |= word();
@@ -149,6 +152,33 @@ class RangeDecoder {
     code_ -= r * c;
     range_ = r * f;
     renormalise();
+  }
+
+  // Whether the next step finds its word in the message, so that get_roomy may take it: find gives
+  // of a slot below 2^P its symbol, frequency and rank (slot - c). Where the slot is not below, no
+  // encoder wrote this, and what follows means nothing. With several lanes the branch at every word
+  // costs more, mispredicted, than masks do.
+  bool roomy() const { return end_ - next_ >= 4; }
+
+  template <bool kBranchFree, class Find>
+  uint32_t get_roomy(int P, const Find& find) {
+    const uint64_t r = range_ >> P;
+    const uint64_t slot = code_ / r, rest = code_ % r;
+    corrupt_ |= slot >> P != 0;
+    const auto found = find(static_cast<uint32_t>(slot & ((uint64_t{1} << P) - 1)));
+    code_ = rest + r * found.rank;
+    range_ = r * found.frequency;
+    if (!kBranchFree) {
+      renormalise();
+      return found.symbol;
+    }
+    uint32_t next = 0;
+    for (int i = 0; i < 4; ++i) next = next << 8 | next_[i];
+    const uint64_t small = 0 - uint64_t{range_ >> 32 == 0};
+    code_ = code_ << (small & 32) | (next & small);
+    range_ <<= small & 32;
+    next_ += small & 4;
+    return found.symbol;
   }
 
   // The symbol s of n with cumulative[s] <= slot < cumulative[s + 1]; cumulative[0] = 0,

@@ -8,114 +8,12 @@
 #include <utility>
 
 #include "common/check.h"
+#include "cpu/symbol_runs.h"
 
 namespace otcuda::cpu {
 namespace {
 
-constexpr int64_t kRun = 1024;  // elements read, coded and written at a time; between runs we poll
-
-[[noreturn]] void refuse(const char* what, int64_t i, int64_t value, const std::string& allowed) {
-  throw ArgumentError(std::string(what) + "[" + std::to_string(i) + "] is " +
-                      std::to_string(value) + ", expected " + allowed);
-}
-
-std::string span_text(int64_t low, int64_t high) {
-  return std::to_string(low) + " .. " + std::to_string(high);
-}
-
-// Calls f with a null pointer to the integer type behind the dtype.
-template <class Function>
-void with_integer(DType dtype, const Function& f) {
-  switch (dtype) {
-    case DType::u8:
-      return f(static_cast<uint8_t*>(nullptr));
-    case DType::i8:
-      return f(static_cast<int8_t*>(nullptr));
-    case DType::u16:
-      return f(static_cast<uint16_t*>(nullptr));
-    case DType::i16:
-      return f(static_cast<int16_t*>(nullptr));
-    case DType::u32:
-      return f(static_cast<uint32_t*>(nullptr));
-    case DType::i32:
-      return f(static_cast<int32_t*>(nullptr));
-    case DType::u64:
-      return f(static_cast<uint64_t*>(nullptr));
-    case DType::i64:
-      return f(static_cast<int64_t*>(nullptr));
-    default:
-      throw ArgumentError(std::string("an array of ") + dtype_name(dtype) +
-                          " was given, expected integers");
-  }
-}
-
-// As int64; what lies above it, as the largest.
-template <class T>
-int64_t clamped(T value) {
-  const bool above = std::is_unsigned_v<T> && static_cast<uint64_t>(value) > INT64_MAX;
-  return above ? INT64_MAX : static_cast<int64_t>(value);
-}
-
-// Elements begin .. begin + n - 1.
-void load(const TensorView& view, int64_t begin, int64_t n, int64_t* run) {
-  with_integer(view.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    const T* from = view.read<T>() + begin;
-    for (int64_t i = 0; i < n; ++i) {
-      const T value = from[i];
-      run[i] = clamped(value);
-      if (static_cast<T>(run[i]) != value) {
-        throw ArgumentError("an element is " + std::to_string(value) + ", over 2^63 - 1");
-      }
-    }
-  });
-}
-
-// The same, narrowed to To; calls refuse(i, value) for the first one outside low .. high, a span
-// inside To. Without a branch an element: with one, reading costs half as much as coding.
-template <class To, class Refuse>
-void load_within(const TensorView& view, int64_t begin, int64_t n, int64_t low, int64_t high,
-                 To* run, const Refuse& refuse_element) {
-  bool outside = false;
-  with_integer(view.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    const T* from = view.read<T>() + begin;
-    T least = std::numeric_limits<T>::max(), most = std::numeric_limits<T>::min();
-    for (int64_t i = 0; i < n; ++i) {
-      const T value = from[i];
-      least = std::min(least, value);
-      most = std::max(most, value);
-      run[i] = static_cast<To>(value);
-    }
-    outside = n > 0 && (clamped(least) < low || clamped(most) > high);
-  });
-  if (!outside) return;
-  Vector<int64_t> wide(n);
-  load(view, begin, n, wide.data());
-  for (int64_t i = 0; i < n; ++i) {
-    if (wide[i] < low || wide[i] > high) refuse_element(begin + i, wide[i]);
-  }
-  throw ArgumentError("an array was changed while it was read");
-}
-
-void store(const int32_t* run, int64_t begin, int64_t n, const TensorView& view) {
-  with_integer(view.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    T* to = view.write<T>() + begin;
-    int32_t least = INT32_MAX, most = INT32_MIN;
-    for (int64_t i = 0; i < n; ++i) {
-      least = std::min(least, run[i]);
-      most = std::max(most, run[i]);
-      to[i] = static_cast<T>(run[i]);
-    }
-    const bool fits = least >= clamped(std::numeric_limits<T>::min()) &&
-                      most <= clamped(std::numeric_limits<T>::max());
-    if (n == 0 || fits) return;
-    throw CorruptDataError("a symbol among " + span_text(least, most) + " does not fit " +
-                           dtype_name(view.dtype));
-  });
-}
-
+constexpr int64_t kDirectSlots = 1 << 14;
 // What follows the escape: the symbol, uniform among n + 1; n stands for those outside the
 // alphabet, told by their side and their distance.
 void put_escaped(Encoder& encoder, const Tables& tables, int64_t offset) {
@@ -144,33 +42,6 @@ int32_t get_escaped(RangeDecoder& decoder, const Tables& tables, uint32_t table)
   if (symbol >= INT32_MIN && symbol <= INT32_MAX) return static_cast<int32_t>(symbol);
   decoder.reject();
   return tables.low();
-}
-
-// Symbols and tables of a run, all of them codable.
-struct Run {
-  int32_t symbol[kRun];
-  uint16_t table[kRun] = {};
-
-  void load_symbols(const Tables& tables, const TensorView& symbols, int64_t begin, int64_t n) {
-    const bool any_symbol = tables.escape();
-    const int64_t low = any_symbol ? INT32_MIN : tables.low();
-    const int64_t high = any_symbol ? INT32_MAX : low + tables.symbols() - 1;
-    load_within(symbols, begin, n, low, high, symbol, [&](int64_t i, int64_t value) {
-      refuse("symbols", i, value, span_text(low, high) + (any_symbol ? "" : " (no escape)"));
-    });
-  }
-
-  void load_index(const Tables& tables, const TensorView& index, int64_t begin, int64_t n) {
-    const int64_t high = tables.count() - 1;
-    load_within(index, begin, n, 0, high, table,
-                [&](int64_t i, int64_t value) { refuse("index", i, value, span_text(0, high)); });
-  }
-};
-
-// Calls run(begin, n) for the runs of a length.
-template <class Function>
-void for_runs(int64_t length, const Function& run) {
-  for (int64_t begin = 0; begin < length; begin += kRun) run(begin, std::min(kRun, length - begin));
 }
 
 // put(value) for every value, after allowed(value) held for all of them.
@@ -206,59 +77,191 @@ Vector<int64_t> probabilities(const TensorView& p1, int64_t length, int P) {
   return checked;
 }
 
-}  // namespace
-
-void range64_put(Encoder& encoder, const Tables& tables, const TensorView& symbols,
-                 const TensorView* index, Poll& poll) {
+// The symbols first, first + lanes, ... of a run.
+void put_run(Encoder& encoder, const Tables& tables, const Run& run, int64_t first, int64_t n,
+             int lanes) {
   const int P = tables.precision();
   const int64_t low = tables.low(), alphabet = tables.symbols();
+  for (int64_t i = first; i < n; i += lanes) {
+    const int64_t offset = run.symbol[i] - low;
+    if (static_cast<uint64_t>(offset) < static_cast<uint64_t>(alphabet)) {
+      const auto at = tables.interval(run.table[i], static_cast<uint32_t>(offset));
+      if (at.frequency != 0) {
+        encoder.put(at.start, at.frequency, P);
+        continue;
+      }
+    }
+    encoder.put(tables.escape_slot(), 1, P);
+    put_escaped(encoder, tables, offset);
+  }
+}
+
+struct Entry {
+  uint32_t symbol, frequency, rank;
+};
+
+// One load a slot.
+struct DirectLookup {
+  const uint32_t* direct;
+  int precision;
+
+  Entry operator()(uint32_t table, uint32_t slot) const {
+    const uint32_t e = direct[static_cast<size_t>(table) << precision | slot];
+    return {e & 0xff, (e >> 8 & 0xfff) + 1, e >> 20};
+  }
+};
+
+// A bucket and a walk: little memory, any table. The escape's slot gets what is in bounds.
+struct BucketLookup {
+  const Tables& tables;
+
+  Entry operator()(uint32_t table, uint32_t slot) const {
+    if (tables.escape() && slot == tables.escape_slot()) return {0, 1, 0};
+    const auto found = tables.find(table, slot);
+    return {found.symbol, found.frequency, slot - found.start};
+  }
+};
+
+// A lane's next symbol, near the end of its message or behind an escape.
+template <class Lookup>
+int32_t get_slowly(RangeDecoder& decoder, const Lookup& lookup, const Tables& tables,
+                   uint32_t table) {
+  const int P = tables.precision();
+  const uint32_t slot = decoder.slot(P);
+  if (tables.escape() && slot == tables.escape_slot()) {
+    decoder.take(slot, 1, P);
+    return get_escaped(decoder, tables, table);
+  }
+  const Entry found = lookup(table, slot);
+  decoder.take(slot - found.rank, found.frequency, P);
+  return static_cast<int32_t>(tables.low() + int64_t{found.symbol});
+}
+
+// The lanes take turns, so that their divisions overlap.
+template <int kLanes, class Lookup>
+void get_lanes(RangeDecoder* lanes, const Lookup& lookup, const Tables& tables, int64_t n,
+               Run& run) {
+  const int P = tables.precision();
+  const uint32_t escape = tables.escape() ? tables.escape_slot() : UINT32_MAX;
+  const uint32_t low = static_cast<uint32_t>(tables.low());
+  RangeDecoder local[kLanes];
+  for (int k = 0; k < kLanes; ++k) local[k] = lanes[k];
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    bool roomy = true;
+#pragma GCC unroll 4
+    for (int k = 0; k < kLanes; ++k) roomy &= local[k].roomy();
+    if (!roomy) break;
+    uint32_t slots[kLanes];
+#pragma GCC unroll 4
+    for (int k = 0; k < kLanes; ++k) {
+      const uint32_t table = run.table[i + k];
+      run.symbol[i + k] = static_cast<int32_t>(
+          low + local[k].template get_roomy<(kLanes > 1)>(P, [&](uint32_t slot) {
+            slots[k] = slot;
+            return lookup(table, slot);
+          }));
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < kLanes; ++k) {
+      if (slots[k] != escape) continue;
+      RangeDecoder slow = local[k];  // the others stay in registers
+      run.symbol[i + k] = get_escaped(slow, tables, run.table[i + k]);
+      local[k] = slow;
+    }
+  }
+  for (int k = 0; k < kLanes; ++k) lanes[k] = local[k];
+  for (; i < n; ++i) run.symbol[i] = get_slowly(lanes[i % kLanes], lookup, tables, run.table[i]);
+}
+
+template <class Lookup>
+void get_run(Lanes<RangeDecoder> lanes, const Lookup& lookup, const Tables& tables, int64_t n,
+             Run& run) {
+  if (lanes.size() == 1) return get_lanes<1>(lanes.begin(), lookup, tables, n, run);
+  if (lanes.size() == 2) return get_lanes<2>(lanes.begin(), lookup, tables, n, run);
+  get_lanes<4>(lanes.begin(), lookup, tables, n, run);
+}
+
+}  // namespace
+
+void range64_put(Lanes<Encoder> lanes, const Tables& tables, const TensorView& symbols,
+                 const TensorView* index, Poll& poll) {
   Run run;
   for_runs(symbols.size(), [&](int64_t begin, int64_t n) {
     poll(double(begin) / double(symbols.size()));
     run.load_symbols(tables, symbols, begin, n);
     if (index != nullptr) run.load_index(tables, *index, begin, n);
-    Encoder local = std::move(encoder);  // its state lives in registers
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t offset = run.symbol[i] - low;
-      if (static_cast<uint64_t>(offset) < static_cast<uint64_t>(alphabet)) {
-        const auto at = tables.interval(run.table[i], static_cast<uint32_t>(offset));
-        if (at.frequency != 0) {
-          local.put(at.start, at.frequency, P);
-          continue;
-        }
-      }
-      local.put(tables.escape_slot(), 1, P);
-      put_escaped(local, tables, offset);
+    for (size_t lane = 0; lane < lanes.size(); ++lane) {
+      Encoder local = std::move(lanes[lane]);  // its state lives in registers
+      put_run(local, tables, run, static_cast<int64_t>(lane), n, static_cast<int>(lanes.size()));
+      lanes[lane] = std::move(local);
     }
-    encoder = std::move(local);
   });
 }
 
-void range64_get(RangeDecoder& decoder, const Tables& tables, const TensorView* index,
+void range64_get(Lanes<RangeDecoder> lanes, const Tables& tables, const TensorView* index,
                  const TensorView& symbols, Poll& poll) {
-  const int P = tables.precision();
-  const uint32_t escape = tables.escape() ? tables.escape_slot() : UINT32_MAX;
+  // A look-up that leaves the first caches costs more than it saves, and so does one made in vain.
+  const int64_t slots = tables.count() << tables.precision();
+  const bool worth = slots <= kDirectSlots && symbols.size() * 4 >= slots;
+  const uint32_t* direct = worth ? tables.direct() : nullptr;
   Run run;
   for_runs(symbols.size(), [&](int64_t begin, int64_t n) {
     poll(double(begin) / double(symbols.size()));
     if (index != nullptr) run.load_index(tables, *index, begin, n);
-    RangeDecoder local = decoder;
-    for (int64_t i = 0; i < n; ++i) {
-      const uint32_t slot = local.slot(P);
-      if (slot == escape) {
-        local.take(escape, 1, P);
-        run.symbol[i] = get_escaped(local, tables, run.table[i]);
-        continue;
-      }
-      const auto found = tables.find(run.table[i], slot);
-      local.take(found.start, found.frequency, P);
-      run.symbol[i] = static_cast<int32_t>(tables.low() + int64_t{found.symbol});
+    if (direct != nullptr) {
+      get_run(lanes, DirectLookup{direct, tables.precision()}, tables, n, run);
+    } else {
+      get_run(lanes, BucketLookup{tables}, tables, n, run);
     }
-    decoder = local;
-    if (decoder.corrupt())
+    for (const RangeDecoder& decoder : lanes) {
+      if (!decoder.corrupt()) continue;
       throw CorruptDataError("the message holds a step that no encoder writes");
+    }
     store(run.symbol, begin, n, symbols);
   });
+}
+
+Vector<uint8_t> range64_join(Lanes<Encoder> lanes) {
+  Vector<uint8_t> joined;
+  Vector<Vector<uint8_t>> messages;
+  for (Encoder& lane : lanes) messages.push_back(lane.finish());
+  if (messages.size() == 1) return std::move(messages[0]);
+  for (size_t lane = 0; lane + 1 < messages.size(); ++lane) {
+    size_t length = messages[lane].size();
+    for (; length >= 0x80; length >>= 7) joined.push_back(static_cast<uint8_t>(length | 0x80));
+    joined.push_back(static_cast<uint8_t>(length));
+  }
+  for (const auto& message : messages) {
+    joined.insert(joined.end(), message.begin(), message.end());
+  }
+  return joined;
+}
+
+Vector<RangeDecoder> range64_split(const uint8_t* data, size_t size, int lanes) {
+  const uint8_t* const end = data + size;
+  Vector<size_t> lengths;
+  for (int lane = 0; lane + 1 < lanes; ++lane) {
+    size_t length = 0;
+    int shift = 0;
+    while (data != end && shift < 28 && *data >= 0x80) {
+      length |= static_cast<size_t>(*data++ & 0x7f) << shift;
+      shift += 7;
+    }
+    const bool whole = data != end && *data < 0x80 && (*data != 0 || shift == 0);
+    if (!whole) throw CorruptDataError("the lengths of the lanes are not written as they should");
+    lengths.push_back(length | static_cast<size_t>(*data++) << shift);
+  }
+  Vector<RangeDecoder> decoders;
+  for (const size_t length : lengths) {
+    if (length > static_cast<size_t>(end - data)) {
+      throw CorruptDataError("the lanes are longer than the message");
+    }
+    decoders.emplace_back(data, length);
+    data += length;
+  }
+  decoders.emplace_back(data, static_cast<size_t>(end - data));
+  return decoders;
 }
 
 void range64_check_symbols(const Tables& tables, const TensorView& symbols) {

@@ -17,15 +17,37 @@ namespace otcuda::cpu {
 
 using Encoder = BasicRangeEncoder<Vector<uint8_t>>;
 
+// One, two or four borrowed encoders or decoders; symbol i belongs to lane i mod size().
+template <class Coder>
+class Lanes {
+ public:
+  Lanes(Coder& one) : first_(&one), size_(1) {}
+  Lanes(Vector<Coder>& several) : first_(several.data()), size_(several.size()) {}
+  size_t size() const { return size_; }
+  Coder* begin() const { return first_; }
+  Coder* end() const { return first_ + size_; }
+  Coder& operator[](size_t lane) const { return first_[lane]; }
+
+ private:
+  Coder* first_;
+  size_t size_;
+};
+
 // symbols [n] by table index[i]; without index by table 0. ArgumentError for an index that is no
-// table, a symbol outside int32 or, without escape, outside the alphabet; the encoder is then lost.
-void range64_put(Encoder& encoder, const Tables& tables, const TensorView& symbols,
+// table, a symbol outside int32 or, without escape, outside the alphabet; the encoders are then
+// lost.
+void range64_put(Lanes<Encoder> lanes, const Tables& tables, const TensorView& symbols,
                  const TensorView* index, Poll& poll);
 
 // The inverse. CorruptDataError for what no encoder writes and for symbols that do not fit the
 // dtype of the output.
-void range64_get(RangeDecoder& decoder, const Tables& tables, const TensorView* index,
+void range64_get(Lanes<RangeDecoder> lanes, const Tables& tables, const TensorView* index,
                  const TensorView& symbols, Poll& poll);
+
+// One message of all lanes, and back: CorruptDataError for lengths that do not fit. The decoders
+// borrow the bytes.
+Vector<uint8_t> range64_join(Lanes<Encoder> lanes);
+Vector<RangeDecoder> range64_split(const uint8_t* data, size_t size, int lanes);
 
 // The ArgumentErrors of both, before anything is coded.
 void range64_check_symbols(const Tables& tables, const TensorView& symbols);

@@ -14,6 +14,7 @@ namespace {
 
 constexpr uint64_t kLog2E = 6196328018;      // log2(e) in Q32
 constexpr uint64_t kHalfLog2E = 3098164009;  // log2(e) / 2 in Q32
+constexpr int kDirectPrecisionMax = 12;      // ranks and frequencies fit 12 bits
 constexpr int kMidpoints = 64;               // of a bin: enough for a deviation of 1/32
 
 // Shares out units among the symbols: each step takes the best unit or gives back the worst one.
@@ -191,10 +192,11 @@ Tables::Tables(const uint32_t* frequencies, int64_t T, int64_t n, int32_t low, i
   // The look-up grows with the tables; 2^14 entries of a few small ones stay in the first cache.
   bucket_bits_ = std::min(precision, 12);
   while (bucket_bits_ > 0 && T << bucket_bits_ > std::max<int64_t>(T * n, 1 << 14)) --bucket_bits_;
-  intervals_.reserve(T * n);
+  intervals_.reserve(T * n + 1);
   kept_begin_.reserve(T);
-  buckets_.resize(static_cast<size_t>(T) << bucket_bits_);
+  buckets_.resize((static_cast<size_t>(T) << bucket_bits_) + 1);
   for (int64_t t = 0; t < T; ++t) index_table(frequencies + t * n, t);
+  intervals_.push_back(0);
 }
 
 void Tables::index_table(const uint32_t* frequencies, int64_t table) {
@@ -208,18 +210,36 @@ void Tables::index_table(const uint32_t* frequencies, int64_t table) {
     const uint32_t f = frequencies[s];
     if (f == 0 && !escape_) refuse(name_of(table) + " has a frequency of 0 but no escape");
     if (f > total - start) refuse(name_of(table) + " sums to more than " + std::to_string(total));
-    intervals_.push_back({static_cast<uint16_t>(start), static_cast<uint16_t>(f)});
+    intervals_.push_back((start & 0xffff) | f << 16);
     if (f == 0) continue;
     for (uint32_t b = (start + (1u << shift) - 1) >> shift; b << shift < start + f; ++b) {
       buckets[b] = static_cast<uint16_t>(kept_.size() - begin);
     }
-    kept_.push_back({static_cast<uint16_t>(start), static_cast<uint16_t>(s)});
+    kept_.push_back((start & 0xffff) | static_cast<uint32_t>(s) << 16);
     start += f;
   }
   if (start < total) {
     refuse(name_of(table) + " sums to " + std::to_string(start) + ", not " + std::to_string(total));
   }
-  kept_.push_back({static_cast<uint16_t>(total), 0});
+  kept_.push_back(total & 0xffff);
+}
+
+const uint32_t* Tables::direct() const {
+  if (precision_ > kDirectPrecisionMax || symbols_ > 256) return nullptr;
+  std::call_once(direct_made_, [this] {
+    direct_.resize(static_cast<size_t>(count_) << precision_);
+    for (int64_t t = 0; t < count_; ++t) fill_direct(static_cast<uint32_t>(t));
+  });
+  return direct_.data();
+}
+
+void Tables::fill_direct(uint32_t table) const {
+  uint32_t* slots = &direct_[static_cast<size_t>(table) << precision_];
+  for (uint32_t s = 0; s < symbols_; ++s) {
+    const uint32_t f = interval(table, s).frequency;
+    for (uint32_t rank = 0; rank < f; ++rank) *slots++ = s | (f - 1) << 8 | rank << 20;
+  }
+  if (escape_) *slots = 0;
 }
 
 }  // namespace otcuda::cpu

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 
 #include "common/alloc.h"
 #include "common/poll.h"
@@ -23,7 +24,7 @@ void quantise(const uint32_t* weights, int64_t T, int64_t n, int precision, bool
 Vector<uint32_t> gaussian_weights(uint64_t scale_q16, int32_t low, int64_t n);
 Vector<uint32_t> laplace_weights(uint64_t scale_q16, int32_t low, int64_t n);
 
-// Immutable after construction, so any number of threads may read it.
+// Immutable after construction but for what call_once builds, so any number of threads may read it.
 class Tables {
  public:
   // frequencies [T, n]. ArgumentError where the contract does not hold.
@@ -48,33 +49,44 @@ class Tables {
 
   // table < count(), symbol < symbols().
   Interval interval(uint32_t table, uint32_t symbol) const {
-    const Packed p = intervals_[static_cast<size_t>(table) * symbols_ + symbol];
-    return {p.start, p.other == 0 && !escape_ ? full_ : p.other};
+    const uint32_t p = intervals_[static_cast<size_t>(table) * symbols_ + symbol];
+    return {p & 0xffff, p >> 16 == 0 && !escape_ ? full_ : p >> 16};
   }
 
   // table < count(), slot < 2^P and not the escape's.
   Found find(uint32_t table, uint32_t slot) const {
     const uint32_t bucket = buckets_[(static_cast<size_t>(table) << bucket_bits_) +
                                      (slot >> (precision_ - bucket_bits_))];
-    const Packed* at = &kept_[kept_begin_[table] + bucket];
+    const uint32_t* at = &kept_[kept_begin_[table] + bucket];
     // At most as many steps as a bucket has slots: each kept symbol owns one.
-    while (slot - at->start >= width(at)) ++at;
-    return {at->other, at->start, width(at)};
+    while (slot - (*at & 0xffff) >= width(at)) ++at;
+    return {*at >> 16, *at & 0xffff, width(at)};
   }
 
   uint32_t escape_slot() const { return full_ - 1; }
 
- private:
-  struct Packed {
-    uint16_t start;  // of 2^16: modulo 2^16
-    uint16_t other;  // frequency, of 2^16: modulo 2^16; or symbol
-  };
+  // An entry a slot, [T, 2^P]: symbol | (frequency - 1) << 8 | (slot - start) << 20; the escape's
+  // slot has rank 0 and frequency 1. For P <= 12 and at most 256 symbols, else null. Made at the
+  // first call: messages of a few symbols do without.
+  const uint32_t* direct() const;
 
+  // The arrays themselves, for loops that gather from them. start | frequency << 16, [T * n + 1]:
+  // 0 modulo 2^16 stands for no interval (the last one, for what is outside the alphabet) or for
+  // all 2^16. start | symbol << 16 of the symbols with a frequency, of each table from begin[t],
+  // and an end; the place there of the first one that reaches into a bucket, [T, 2^bits].
+  const uint32_t* intervals() const { return intervals_.data(); }
+  const uint32_t* kept() const { return kept_.data(); }
+  const uint32_t* kept_begin() const { return kept_begin_.data(); }
+  const uint16_t* buckets() const { return buckets_.data(); }
+  int bucket_bits() const { return bucket_bits_; }
+
+ private:
   // Differences modulo 2^16: only a lone symbol at P = 16 owns all 2^16 slots.
-  uint32_t width(const Packed* at) const {
-    const uint32_t f = static_cast<uint16_t>(at[1].start - at[0].start);
+  uint32_t width(const uint32_t* at) const {
+    const uint32_t f = (at[1] - at[0]) & 0xffff;
     return f == 0 ? full_ : f;
   }
+  void fill_direct(uint32_t table) const;
   void index_table(const uint32_t* frequencies, int64_t table);
 
   int64_t count_, symbols_;
@@ -83,10 +95,10 @@ class Tables {
   bool escape_;
   uint32_t full_;  // 2^P
   int bucket_bits_;
-  Vector<Packed> intervals_;     // [T, n]: start, frequency
-  Vector<Packed> kept_;          // a table: start, symbol of those with a frequency; an end
-  Vector<uint32_t> kept_begin_;  // [T]
-  Vector<uint16_t> buckets_;     // [T, 2^bucket_bits]: the kept symbol a bucket begins in
+  Vector<uint32_t> intervals_, kept_, kept_begin_;
+  Vector<uint16_t> buckets_;  // and one more, since gathers read 32 bits
+  mutable std::once_flag direct_made_;
+  mutable Vector<uint32_t> direct_;
 };
 
 }  // namespace otcuda::cpu

@@ -2,12 +2,14 @@
 """Entropy coding in integers: the same bytes on every machine.
 
 `Tables` are the models. `encode` and `decode` write messages that describe themselves, `encode_raw`
-and `decode_raw` the bare ones for files that do; `RangeEncoder` and `RangeDecoder` work in pieces.
+and `decode_raw` the bare ones for files that do (`encode_long`: blocks of a chosen size);
+`RangeEncoder` and `RangeDecoder` work in pieces.
 The format: docs/coding.md.
 """
 
 from otcuda.coding.container import decode, encode
 from otcuda.coding.range64 import MAX_SYMBOLS, RangeDecoder, RangeEncoder, decode_raw, encode_raw
+from otcuda.coding.rans32 import encode_long
 from otcuda.coding.tables import Tables
 
 __all__ = [
@@ -18,5 +20,6 @@ __all__ = [
     "decode",
     "decode_raw",
     "encode",
+    "encode_long",
     "encode_raw",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from otcuda._arrays import is_torch, like_first
-from otcuda.errors import ArgumentError, LimitError, ShapeError
+from otcuda.errors import ArgumentError, CorruptDataError, LimitError, ShapeError
 
 _INTEGERS = frozenset(np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8))
 
@@ -80,3 +80,27 @@ def empty_symbols(
     if dtype.kind not in "iu":
         raise ArgumentError(f"{op}: dtype is {dtype}, expected integers")
     return np.empty(wanted, dtype.newbyteorder("=")), index
+
+
+def written_to(op: str, out: Any, symbols: Any) -> Any:
+    """`out`, holding `symbols`.
+
+    Raises:
+        ArgumentError: not a writable array of integers.
+        ShapeError: of another shape.
+        CorruptDataError: a symbol does not fit its dtype.
+    """
+    target = out.detach().numpy() if is_torch(out) and out.device.type == "cpu" else out
+    if not isinstance(target, np.ndarray) or target.dtype.kind not in "iu":
+        raise ArgumentError(f"{op}: out is not an array of integers in host memory")
+    symbols = integers(op, "symbols", symbols)
+    if target.shape != symbols.shape:
+        raise ShapeError(f"{op}: out has shape {list(target.shape)}, the result {symbols.shape}")
+    if not target.flags.writeable:
+        raise ArgumentError(f"{op}: out is read-only")
+    if symbols.size:
+        limits = np.iinfo(target.dtype)
+        if int(symbols.min()) < limits.min or int(symbols.max()) > limits.max:
+            raise CorruptDataError(f"{op}: a symbol does not fit {target.dtype} of out")
+    np.copyto(target, symbols, casting="unsafe")
+    return out

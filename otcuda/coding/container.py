@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The short container: a range64 message with its length, its dtype and a check of its symbols."""
+"""Messages that describe themselves: the short container of range64, the long one of rans32."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from typing import Any
 import numpy as np
 
 from otcuda import _ops
-from otcuda.coding.arrays import integers
+from otcuda.coding import rans32
+from otcuda.coding.arrays import integers, written_to
 from otcuda.coding.range64 import MAX_SYMBOLS, decode_raw, encode_raw
 from otcuda.coding.tables import Tables
 from otcuda.errors import CorruptDataError, LimitError, ShapeError
 
-_MAGIC = 0xA0  # the low three bits name the dtype
+_MAGIC = 0xA0  # the low three bits name the dtype, the next two the lanes
+_LANES = (1, 2, 4)
+_MOST = ((1 << 14, 1), (1 << 15, 2), (1 << 18, 4))  # symbols for which so many lanes are enough
 _DTYPES = [np.dtype(name) for name in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")]
 
 
-def encode(symbols: Any, tables: Tables, index: Any = None) -> bytes:
-    """A message that describes itself: 4 to 6 bytes more than `encode_raw`.
+def encode(symbols: Any, tables: Tables, index: Any = None, lanes: int | None = None) -> bytes:
+    """A message that describes itself.
+
+    Up to 2^18 symbols go by range64 into a short container, 4 to 6 bytes more than `encode_raw`;
+    more go by rans32 into a long one, which tells damage from other tables or another index.
 
     The tables and the index do not travel with it: the reader has them.
 
@@ -27,9 +33,11 @@ def encode(symbols: Any, tables: Tables, index: Any = None) -> bytes:
         symbols: integers of any dtype and shape, coded in C order; values are int32.
         tables: the model.
         index: table of each symbol, of the shape of `symbols`; may be left out for a single table.
+        lanes: 1, 2 or 4 for the short container, 32 for the long one; left out, by the number of
+            symbols.
 
     Returns:
-        The container of docs/coding.md. It must be kept whole.
+        A container of docs/coding.md. It must be kept whole.
 
     Raises:
         ArgumentError: no integers, an index that is no table, a symbol without a code.
@@ -41,9 +49,13 @@ def encode(symbols: Any, tables: Tables, index: Any = None) -> bytes:
     (6, [0, 0, 1, 0, 2])
     """
     symbols = integers("encode", "symbols", symbols)
-    payload = encode_raw(symbols, tables, index)
-    head = bytes([_MAGIC | _DTYPES.index(symbols.dtype)]) + _varint(symbols.size)
-    return head + _check(symbols) + payload
+    if lanes is None:
+        lanes = next((few for most, few in _MOST if symbols.size <= most), 32)
+    if lanes == 32:
+        return rans32.encode_long(symbols, tables, index)
+    payload = encode_raw(symbols, tables, index, lanes)
+    kind = _MAGIC | _LANES.index(lanes) << 3 | _DTYPES.index(symbols.dtype)
+    return bytes([kind]) + _varint(symbols.size) + _check(symbols) + payload
 
 
 def decode(
@@ -52,10 +64,12 @@ def decode(
     index: Any = None,
     shape: int | tuple[int, ...] | None = None,
     max_symbols: int = MAX_SYMBOLS,
+    out: Any = None,
 ) -> Any:
     """The symbols of `encode`, given the same tables and index.
 
-    Damage, other tables or another index are noticed but for one case in 65,536.
+    Damage, other tables or another index are noticed but for one case in 65,536 (short container)
+    or 2^32 (long one).
 
     Args:
         blob: from `encode`.
@@ -63,18 +77,26 @@ def decode(
         index: as it was when encoding; it gives the shape of the result.
         shape: the shape of the result where there is no index; left out, it is flat.
         max_symbols: limit, checked before anything is allocated.
+        out: array of integers for the result, contiguous, in host memory; its dtype holds then.
 
     Returns:
-        Symbols in the dtype they had, of the kind of `index`.
+        Symbols in the dtype they had, of the kind of `index`; `out` where it was given.
 
     Raises:
+        TableMismatchError, IndexMismatchError: a long container of other tables or another index.
+        CorruptHeaderError: the head of a long container is damaged.
         CorruptDataError: damaged bytes, or other tables or another index than when encoding.
         ShapeError: index or shape do not hold as many symbols as the blob.
         LimitError: more symbols than `max_symbols`.
     """
     blob = bytes(memoryview(blob))
-    if not blob or blob[0] & ~7 != _MAGIC:
-        raise CorruptDataError("not a range64 container: the first byte is not 0xA0 .. 0xA7")
+    if out is not None:
+        shape = out.shape if index is None and shape is None else shape
+        return written_to("decode", out, decode(blob, tables, index, shape, max_symbols))
+    if blob.startswith(rans32.MAGIC):
+        return rans32.decode_long(blob, tables, index, shape, max_symbols)
+    if not blob or not _MAGIC <= blob[0] < _MAGIC + 24:
+        raise CorruptDataError("not a range64 container: the first byte is not 0xA0 .. 0xB7")
     n, at = _read_varint(blob, 1)
     payload = blob[at + 2 :]
     if len(blob) < at + 2:
@@ -86,7 +108,8 @@ def decode(
     if math.prod(wanted if isinstance(wanted, tuple | list) else (wanted,)) != n:
         raise ShapeError(f"decode: the blob holds {n} symbols, asked for {wanted}")
     dtype = _DTYPES[blob[0] & 7]
-    symbols = decode_raw(payload, tables, index, wanted, dtype, max_symbols)
+    lanes = _LANES[(blob[0] - _MAGIC) >> 3]
+    symbols = decode_raw(payload, tables, index, wanted, dtype, max_symbols, lanes)
     if _check(integers("decode", "symbols", symbols)) != blob[at : at + 2]:
         raise CorruptDataError(
             "the check of the symbols differs: the blob is damaged, or tables or index are not "

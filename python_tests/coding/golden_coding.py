@@ -8,7 +8,7 @@ import json
 
 from coding.cases import MESSAGES, numbers, spread_weights
 
-from otcuda.coding import RangeEncoder, Tables, encode, encode_raw
+from otcuda.coding import RangeEncoder, Tables, encode, encode_long, encode_raw
 
 
 def sha(data: bytes) -> str:
@@ -42,6 +42,18 @@ def steps_message() -> bytes:
     return encoder.finish()
 
 
+def lanes_entry(case) -> dict:
+    tables, index = case.tables(), case.index()
+    symbols = case.symbols(tables)
+    return {f"{L} lanes": sha(encode_raw(symbols, tables, index, lanes=L)) for L in (2, 4)}
+
+
+def long_entry(case) -> dict:
+    tables, index = case.tables(), case.index()
+    blob = encode_long(case.symbols(tables), tables, index, 320)
+    return {"bytes": len(blob), "head": blob[:32].hex(), "sha": sha(blob)}
+
+
 def quantised_tables(k: int) -> Tables:
     P = 1 + k % 16
     if k % 4 == 3:
@@ -61,5 +73,7 @@ def golden() -> dict[str, str]:
     tables = [quantised_tables(k).digest.hex()[:16] for k in range(200)]
     return {
         "coder_v1.json": json.dumps(messages, indent=1) + "\n",
+        "lanes_v1.json": json.dumps({c.name: lanes_entry(c) for c in MESSAGES}, indent=1) + "\n",
+        "rans32_v1.json": json.dumps({c.name: long_entry(c) for c in MESSAGES}, indent=1) + "\n",
         "tables_v1.json": json.dumps(tables, indent=1) + "\n",
     }

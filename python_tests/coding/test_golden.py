@@ -22,8 +22,9 @@ def made():
     return golden()
 
 
-@pytest.mark.parametrize("name", ["coder_v1.json", "tables_v1.json"])
-def test_bytes_are_the_pinned_ones(name, made):
+@pytest.mark.parametrize("what", ["coder", "lanes", "rans32", "tables"])
+def test_bytes_are_the_pinned_ones(what, made):
+    name = f"{what}_v1.json"
     assert json.loads(made[name]) == json.loads((FOLDER / name).read_text())
 
 
@@ -35,5 +36,10 @@ def test_both_decoders_return_the_symbols(case):
     np.testing.assert_array_equal(decode_raw(raw, tables, index), symbols, strict=True)
     np.testing.assert_array_equal(decode(blob, tables, index), symbols, strict=True)
     theirs = plain.read_tables(tables.to_bytes())
+    for lanes in (2, 4):
+        split = encode_raw(symbols, tables, index, lanes)
+        decoded = decode_raw(split, tables, index, lanes=lanes)
+        np.testing.assert_array_equal(decoded, symbols, strict=True)
+        assert plain.decode_raw(split, theirs, index.tolist(), lanes) == symbols.tolist()
     assert plain.decode_raw(raw, theirs, index.tolist()) == symbols.tolist()
     assert plain.decode(blob, theirs, index.tolist()) == symbols.tolist()

@@ -512,3 +512,32 @@ def test_torch_is_not_needed():
         "assert decode(encode([1, -30, 4], t), t).tolist() == [1, -30, 4]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- lanes ----------------------------------------------------------------------------------------
+
+STATIC = Tables.gaussian([9.0], -128, 127)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+@pytest.mark.parametrize("length", [0, 1, 3, 4, 5, 1023, 1024, 1025, 40_001])
+@pytest.mark.parametrize("tables", [STATIC, GAUSS], ids=["direct", "buckets"])
+def test_lanes_round_trip_at_their_borders(lanes, length, tables):
+    symbols, index = drawn(length, length, tables)
+    symbols[::7] = 300  # escapes, in every lane
+    message = encode_raw(symbols, tables, index, lanes)
+    np.testing.assert_array_equal(decode_raw(message, tables, index, lanes=lanes), symbols)
+
+
+def test_wrong_lanes_and_wrong_lengths_are_refused():
+    symbols, index = drawn(1, 100)
+    message = encode_raw(symbols, GAUSS, index, 4)
+    for lanes in (0, 3, 8):
+        with pytest.raises(otcuda.ArgumentError, match=f"lanes is {lanes}, expected 1, 2 or 4"):
+            encode_raw(symbols, GAUSS, index, lanes)
+    for head in (b"", b"\x80", b"\x80\x00\x01\x01", b"\xff\xff\xff\xff\x7f", b"\xff" * 12):
+        with pytest.raises(otcuda.CorruptDataError):
+            decode_raw(head, GAUSS, index, lanes=4)
+    for k in range(len(message)):
+        with pytest.raises(otcuda.CorruptDataError):
+            decode_raw(message[:k] + b"\0", GAUSS, index, lanes=4)

@@ -165,10 +165,24 @@ class Decoder:
         require(self.at >= len(self.message) and not self.message.endswith(b"\0"))
 
 
-def decode_raw(message: bytes, tables: Tables, index: list[int]) -> list[int]:
-    decoder = Decoder(message)
-    symbols = [decoder.symbol(tables, t) for t in index]
-    decoder.finish()
+def split(message: bytes, lanes: int) -> list[bytes]:
+    sizes, at, parts = [], 0, []
+    for _ in range(lanes - 1):
+        size, used = read_varint(message[at:])
+        sizes.append(size)
+        at += used
+    for size in sizes:
+        require(at + size <= len(message))
+        parts.append(message[at : at + size])
+        at += size
+    return [*parts, message[at:]]
+
+
+def decode_raw(message: bytes, tables: Tables, index: list[int], lanes: int = 1) -> list[int]:
+    decoders = [Decoder(part) for part in split(message, lanes)]
+    symbols = [decoders[i % lanes].symbol(tables, t) for i, t in enumerate(index)]
+    for decoder in decoders:
+        decoder.finish()
     return symbols
 
 
@@ -195,13 +209,14 @@ def check(symbols: list[int]) -> int:
 
 
 def decode(blob: bytes, tables: Tables, index: list[int] | None = None) -> list[int]:
-    require(len(blob) > 0 and blob[0] >> 3 == 0xA0 >> 3)
+    require(len(blob) > 0 and 0xA0 <= blob[0] < 0xB8)
+    lanes = 1 << (blob[0] - 0xA0 >> 3)
     n, at = read_varint(blob[1:])
     at += 1
     require(len(blob) >= at + 2)
     index = [0] * n if index is None else index
     require(len(index) == n)
-    symbols = decode_raw(blob[at + 2 :], tables, index)
+    symbols = decode_raw(blob[at + 2 :], tables, index, lanes)
     least, most = DTYPE_RANGES[blob[0] & 7]
     require(all(least <= x <= most for x in symbols))
     require(check(symbols) == int.from_bytes(blob[at : at + 2], "little"))

@@ -7,111 +7,26 @@
 // python_tests/coding/test_fuzz.py and `make fuzz`; a wrong symbol or any report ends it.
 #include "cpu/range64.h"
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
-#include <random>
-#include <string>
 #include <vector>
 
+#include "cases.h"
 #include "common/check.h"
 
 namespace {
 
 using namespace otcuda;
+using namespace otcuda::fuzz;
 
-std::mt19937_64 generator;
-
-uint64_t below(uint64_t n) { return n == 0 ? 0 : generator() % n; }
-bool one_in(uint64_t n) { return below(n) == 0; }
-
-[[noreturn]] void fail(const char* what) {
-  std::fprintf(stderr, "wrong: %s\n", what);
-  std::abort();
-}
-
-TensorView view(std::vector<int64_t>& values) {
-  TensorView result;
-  result.data = values.data();
-  result.ndim = 1;
-  result.shape[0] = static_cast<int64_t>(values.size());
-  result.strides[0] = 1;
-  result.dtype = DType::i64;
-  return result;
-}
-
-// A copy with nothing readable behind it.
-struct Exact {
-  explicit Exact(const std::vector<uint8_t>& from) : size(from.size()), data(new uint8_t[size]) {
-    std::copy(from.begin(), from.end(), data.get());
-  }
-  size_t size;
-  std::unique_ptr<uint8_t[]> data;
-};
-
-std::vector<uint32_t> random_weights(int64_t n) {
-  std::vector<uint32_t> weights(n);
-  const uint64_t kind = below(4);
-  for (uint32_t& w : weights) {
-    if (kind == 0) w = static_cast<uint32_t>(below(3));
-    if (kind == 1) w = static_cast<uint32_t>(uint64_t{1} << below(32));
-    if (kind == 2) w = one_in(10) ? static_cast<uint32_t>(below(100)) : 0;
-    if (kind == 3) w = UINT32_MAX;
-  }
-  weights[below(n)] |= 1;
-  return weights;
-}
-
-std::unique_ptr<cpu::Tables> random_tables() {
-  const int P = 1 + static_cast<int>(below(one_in(4) ? 16 : 12));  // high ones take their time
-  const bool escape = !one_in(3);
-  const int64_t most = escape ? (one_in(50) ? 65536 : 400) : std::min<int64_t>(1 << P, 400);
-  const int64_t n = 1 + static_cast<int64_t>(below(most)), T = 1 + static_cast<int64_t>(below(4));
-  int64_t low = one_in(3) ? static_cast<int32_t>(generator()) : -n / 2;
-  if (one_in(20)) low = one_in(2) ? INT32_MIN : INT32_MAX - n + 1;
-  low = std::min<int64_t>(low, INT32_MAX - n + 1);
-  std::vector<uint32_t> weights, frequencies(T * n);
-  for (int64_t t = 0; t < T; ++t) {
-    const std::vector<uint32_t> row = random_weights(n);
-    weights.insert(weights.end(), row.begin(), row.end());
-  }
+void read_damaged(const cpu::Tables& tables, const Exact& bytes, int lanes,
+                  std::vector<int64_t>& index, std::vector<int64_t>& symbols) {
   Poll nobody;
-  cpu::quantise(weights.data(), T, n, P, escape, frequencies.data(), nobody);
-  if (one_in(10)) frequencies[below(T * n)] += static_cast<uint32_t>(generator());
-  if (one_in(10)) std::shuffle(frequencies.begin(), frequencies.begin() + n, generator);
-  return std::make_unique<cpu::Tables>(frequencies.data(), T, n, static_cast<int32_t>(low),
-                                       one_in(30) ? static_cast<int>(below(40)) : P, escape);
-}
-
-int64_t random_symbol(const cpu::Tables& tables) {
-  const int64_t inside = tables.low() + static_cast<int64_t>(below(tables.symbols()));
-  if (!tables.escape() || !one_in(6)) return inside;
-  if (one_in(4)) return one_in(2) ? INT32_MIN : INT32_MAX;
-  if (one_in(2)) return static_cast<int32_t>(generator());
-  return std::min<int64_t>(tables.low() + tables.symbols(), INT32_MAX);
-}
-
-std::vector<uint8_t> damaged(std::vector<uint8_t> message) {
-  const uint64_t kind = below(4);
-  if (kind == 0 && !message.empty()) message.resize(below(message.size()));
-  if (kind == 1) message.resize(message.size() + below(9), 0xff);
-  if (kind == 2) {
-    for (uint8_t& byte : message) byte = static_cast<uint8_t>(generator());
-  }
-  for (uint64_t k = below(4); k > 0 && !message.empty(); --k) {
-    message[below(message.size())] ^= static_cast<uint8_t>(1 + below(255));
-  }
-  return message;
-}
-
-void read_damaged(const cpu::Tables& tables, const Exact& bytes, std::vector<int64_t>& index,
-                  std::vector<int64_t>& symbols) {
-  Poll nobody;
-  RangeDecoder decoder(bytes.data.get(), bytes.size);
   const TensorView tables_of = view(index);
   try {
-    cpu::range64_get(decoder, tables, &tables_of, view(symbols), nobody);
+    auto decoders = cpu::range64_split(bytes.data.get(), bytes.size, lanes);
+    cpu::range64_get(decoders, tables, &tables_of, view(symbols), nobody);
   } catch (const CorruptDataError&) {
     return;
   }
@@ -129,17 +44,20 @@ void symbols_case(const cpu::Tables& tables) {
   for (int64_t& t : index) t = static_cast<int64_t>(below(tables.count()));
   for (int64_t& s : symbols) s = random_symbol(tables);
   Poll nobody;
-  cpu::Encoder encoder;
+  const int lanes = 1 << below(3);
+  Vector<cpu::Encoder> encoders(static_cast<size_t>(lanes));
   const TensorView tables_of = view(index);
-  cpu::range64_put(encoder, tables, view(symbols), &tables_of, nobody);
-  const Vector<uint8_t> written = encoder.finish();
+  cpu::range64_put(encoders, tables, view(symbols), &tables_of, nobody);
+  const Vector<uint8_t> written = cpu::range64_join(encoders);
   const std::vector<uint8_t> message(written.begin(), written.end());
   const Exact exact(message);
-  RangeDecoder decoder(exact.data.get(), exact.size);
-  cpu::range64_get(decoder, tables, &tables_of, view(decoded), nobody);
+  auto decoders = cpu::range64_split(exact.data.get(), exact.size, lanes);
+  cpu::range64_get(decoders, tables, &tables_of, view(decoded), nobody);
   if (decoded != symbols) fail("a round trip");
-  if (!decoder.finished()) fail("a message with bytes to spare");
-  for (int k = 0; k < 6; ++k) read_damaged(tables, Exact(damaged(message)), index, decoded);
+  for (const RangeDecoder& decoder : decoders) {
+    if (!decoder.finished()) fail("a message with bytes to spare");
+  }
+  for (int k = 0; k < 6; ++k) read_damaged(tables, Exact(damaged(message)), lanes, index, decoded);
 }
 
 // Every step on any bytes, and through an encoder of the values that came out.

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""rans32 beside its rivals on one thread: python benchmarks/rans32.py.
+
+Whole Python calls; inputs lie ready in the form each library likes best. "conditional": one of 64
+Gaussian tables for each symbol; "static": one table. "otcuda" writes and checks the long container;
+"otcuda portable" is the same without vector instructions. torch_ans is given our integer tables.
+`excess` is bytes, heads included, over the Shannon information under the unrounded model, percent.
+Rivals that are not installed are left out.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import harness
+import numpy as np
+from range64 import HIGH, LOW, SCALES, gaussian_pmf
+
+from otcuda._ops import native
+from otcuda.coding import Tables, decode, encode_long
+
+BLOCK = 1 << 18
+Pair = tuple[Callable[[], Any], Callable[[], Any], int]  # encode, decode, bytes
+
+
+def installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def at_level(level: str, call: Callable[[], Any]) -> Callable[[], Any]:
+    def run() -> Any:
+        native.set_simd_level(level)
+        result = call()
+        native.set_simd_level("auto")
+        return result
+
+    return run
+
+
+def ours(symbols: np.ndarray, tables: Tables, index: Any, block: int = BLOCK) -> Pair:
+    blob = encode_long(symbols, tables, index, block)
+    np.testing.assert_array_equal(decode(blob, tables, index), symbols)
+    return (
+        lambda: encode_long(symbols, tables, index, block),
+        lambda: decode(blob, tables, index),
+        len(blob),
+    )
+
+
+def constriction_pair(symbols: np.ndarray, pmf: np.ndarray, scales: Any) -> Pair:
+    import constriction
+
+    stream, values = constriction.stream, symbols.astype(np.int32)
+    if scales is None:
+        values = values - LOW
+        model = stream.model.Categorical(pmf.astype(np.float32), perfect=False)
+        given, asked = (model,), (model, len(values))
+    else:
+        family = stream.model.QuantizedGaussian(LOW, HIGH)
+        given = asked = (family, np.zeros(len(values)), scales)
+
+    def encode_range() -> np.ndarray:
+        encoder = stream.queue.RangeEncoder()
+        encoder.encode(values, *given)
+        return encoder.get_compressed()
+
+    message = encode_range()
+    return encode_range, lambda: stream.queue.RangeDecoder(message).decode(*asked), message.nbytes
+
+
+def zstd_pair(symbols: np.ndarray) -> Pair:
+    import zstandard
+
+    data, writer, reader = (
+        symbols.tobytes(),
+        zstandard.ZstdCompressor(level=1),
+        zstandard.ZstdDecompressor(),
+    )
+    message = writer.compress(data)
+    assert reader.decompress(message) == data
+    return lambda: writer.compress(data), lambda: reader.decompress(message), len(message)
+
+
+def torch_ans_pair(symbols: np.ndarray, index: np.ndarray, pmf: np.ndarray) -> Pair:
+    import torch
+    from torch_ans.utils import TorchANSInterface, build_cdf_with_inverse_table
+
+    torch.set_num_threads(1)
+    T, lanes = len(pmf), 8
+    frequencies = Tables.from_pmf(pmf, 16, escape=False).frequencies.astype(np.int64)
+    cdf = np.concatenate([np.zeros((T, 1), np.int64), frequencies.cumsum(1)], 1).astype(np.int32)
+    coder = TorchANSInterface(
+        impl="rans64",
+        freq_precision=16,
+        device="cpu",
+        num_interleaves=lanes,
+        bypass_coding=False,
+        inverse_cdf_precision="auto",
+    )
+    n = pmf.shape[1]
+    sizes, offsets = torch.full((T,), n, dtype=torch.int32), torch.zeros(T, dtype=torch.int32)
+    coder.init_params(torch.ones(T, n), sizes, offsets)
+    coder.cdfs = build_cdf_with_inverse_table(
+        torch.from_numpy(cdf),
+        freq_precision=16,
+        table_precision=coder.inverse_cdf_precision,
+        native=coder._native,
+    ).contiguous()
+    values = torch.from_numpy(symbols.astype(np.int32) - LOW).view(lanes, -1).contiguous()
+    which = torch.from_numpy(index.astype(np.int32)).view(lanes, -1).contiguous()
+    message = coder.encode_with_indexes(values, which)
+    assert torch.equal(coder.decode_with_indexes(message, which).view_as(values).int(), values)
+    size = len(message) if isinstance(message, bytes) else sum(map(len, message))
+    return (
+        lambda: coder.encode_with_indexes(values, which),
+        lambda: coder.decode_with_indexes(message, which),
+        size,
+    )
+
+
+def rivals(symbols: np.ndarray, index: Any, pmf: np.ndarray, tables: Tables) -> dict[str, Pair]:
+    first = ours(symbols, tables, index)
+    portable = tuple(at_level("portable", call) for call in first[:2])
+    found: dict[str, Pair] = {"otcuda": first, "otcuda portable": (*portable, first[2])}
+    if installed("constriction"):
+        scales = None if index is None else SCALES[index]
+        found["constriction"] = constriction_pair(symbols, pmf[0], scales)
+    if installed("torch_ans") and len(symbols) % 8 == 0:
+        which = np.zeros(len(symbols), np.int32) if index is None else index
+        found["torch_ans"] = torch_ans_pair(symbols, which, pmf)
+    if installed("zstandard") and index is None:
+        found["zstd -1"] = zstd_pair(symbols)
+    return found
+
+
+def both_ways(
+    kind: str, symbols: np.ndarray, pairs: dict[str, Pair], bits: float
+) -> Iterator[harness.Case]:
+    excess = {name: round(100 * (8 * pair[2] / bits - 1), 4) for name, pair in pairs.items()}
+    notes = {"bits_per_symbol": round(bits / len(symbols), 4), "excess_percent": excess}
+    for way, verb in enumerate(("encode", "decode")):
+        calls = {name: pair[way] for name, pair in pairs.items()}
+        name = f"{kind} {verb} n={len(symbols)}"
+        yield harness.Case(name, (), len(symbols) / 1e6, "Msym/s", calls, notes)
+
+
+def conditional(length: int) -> Iterator[harness.Case]:
+    rng = np.random.default_rng(length)
+    index = rng.integers(0, len(SCALES), length).astype(np.uint8)
+    symbols = np.rint(rng.standard_normal(length) * SCALES[index]).clip(LOW, HIGH).astype(np.int8)
+    pmf = np.stack([gaussian_pmf(scale) for scale in SCALES])
+    bits = -np.log2(pmf[index, symbols.astype(int) - LOW]).sum()
+    pairs = rivals(symbols, index, pmf, Tables.gaussian(SCALES, LOW, HIGH))
+    yield from both_ways("conditional", symbols, pairs, bits)
+
+
+def static(length: int) -> Iterator[harness.Case]:
+    rng = np.random.default_rng(length + 1)
+    pmf = 0.999 * gaussian_pmf(7.7) + 0.001 / 256
+    symbols = (rng.choice(256, length, p=pmf) + LOW).astype(np.int8)
+    bits = -np.log2(pmf[symbols.astype(int) - LOW]).sum()
+    pairs = rivals(symbols, None, pmf[None], Tables.from_pmf(pmf, low=LOW))
+    yield from both_ways("static", symbols, pairs, bits)
+
+
+def excess_of_large_blocks() -> dict[str, float]:
+    """P = 12 with the escape, one block of 2^20 symbols: percent over Shannon."""
+    rng = np.random.default_rng(9)
+    index = rng.integers(0, len(SCALES), 1 << 20).astype(np.uint8)
+    symbols = np.rint(rng.standard_normal(1 << 20) * SCALES[index]).clip(LOW, HIGH).astype(np.int8)
+    pmf = np.stack([gaussian_pmf(scale) for scale in SCALES])
+    bits = -np.log2(pmf[index, symbols.astype(int) - LOW]).sum()
+    blob = encode_long(symbols, Tables.gaussian(SCALES, LOW, HIGH), index, 1 << 20)
+    return {"conditional": round(100 * (8 * len(blob) / bits - 1), 4)}
+
+
+def cases() -> Iterator[harness.Case]:
+    native.set_num_threads(1)
+    for length in (100_000, 1_000_000):
+        yield from conditional(length)
+        yield from static(length)
+
+
+if __name__ == "__main__":
+    harness.main(
+        "rans32",
+        cases(),
+        packages=("constriction", "torch_ans", "zstandard", "numpy"),
+        simd_level=native.simd_level(),
+        excess_percent_one_block=excess_of_large_blocks(),
+    )

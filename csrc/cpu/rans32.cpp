@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/rans32.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "common/backend_info.h"
+#include "common/check.h"
+#include "common/rans32.h"
+#include "common/simd.h"
+#include "common/threads.h"
+#include "cpu/rans32_kernels.h"
+#include "cpu/symbol_runs.h"
+
+namespace otcuda::cpu {
+namespace {
+
+constexpr int64_t kGroups = kRun / kRansLanes;
+constexpr int64_t kStateBytes = 4 * kRansLanes;
+constexpr int64_t kDirectSlots = 1 << 18;
+constexpr int64_t kSlack = 8;        // words that a vector store may touch in front of the last one
+constexpr int kExactPrecision = 10;  // below, the quotients of a float division are off by two
+
+RansKernels kernels() {
+#if OTCUDA_X86_LEVELS
+  if (simd_level() == SimdLevel::avx512) return rans32_avx512();
+  if (simd_level() == SimdLevel::avx2) return rans32_avx2();
+#endif
+  return rans32_portable();
+}
+
+BackendPath path() {
+  if (simd_level() == SimdLevel::avx512) return BackendPath::rans32_avx512;
+  return simd_level() == SimdLevel::avx2 ? BackendPath::rans32_avx2 : BackendPath::rans32_portable;
+}
+
+// What an escaped symbol is told by: the offset in one byte (two, if n > 256), or the largest
+// number of so many bytes, and then the rest, its side in the lowest bit, as LEB128.
+int side_width(const Tables& tables) { return tables.symbols() > 256 ? 2 : 1; }
+
+void put_side(const Tables& tables, int64_t offset, Vector<uint8_t>& side) {
+  const int width = side_width(tables);
+  const int64_t cap = (int64_t{1} << 8 * width) - 1;
+  const int64_t direct = offset >= 0 && offset < cap ? offset : cap;
+  for (int k = 0; k < width; ++k) side.push_back(static_cast<uint8_t>(direct >> 8 * k));
+  if (direct < cap) return;
+  uint64_t rest = static_cast<uint64_t>(offset < 0 ? -1 - offset : offset - cap) << 1;
+  rest |= offset < 0 ? 1 : 0;
+  for (; rest >= 0x80; rest >>= 7) side.push_back(static_cast<uint8_t>(rest | 0x80));
+  side.push_back(static_cast<uint8_t>(rest));
+}
+
+struct Bytes {
+  const uint8_t* next;
+  const uint8_t* end;
+};
+
+// Offset of an escaped symbol; false for what put_side does not write.
+bool get_side(const Tables& tables, Bytes& side, int64_t* offset) {
+  const int width = side_width(tables);
+  const int64_t cap = (int64_t{1} << 8 * width) - 1;
+  if (side.end - side.next < width) return false;
+  *offset = 0;
+  for (int k = 0; k < width; ++k) *offset |= int64_t{*side.next++} << 8 * k;
+  if (*offset < cap) return true;
+  uint64_t rest = 0;
+  int shift = 0;
+  for (;; shift += 7) {
+    if (side.next == side.end || shift > 28) return false;
+    const uint8_t byte = *side.next++;
+    rest |= static_cast<uint64_t>(byte & 0x7f) << shift;
+    if (byte < 0x80) {
+      if (byte == 0 && shift > 0) return false;
+      break;
+    }
+  }
+  const int64_t distance = static_cast<int64_t>(rest >> 1);
+  *offset = (rest & 1) != 0 ? -1 - distance : cap + distance;
+  return true;
+}
+
+// --- encoding
+// -------------------------------------------------------------------------------------
+
+struct BlockEncoder {
+  BlockEncoder(const Tables& t, int64_t n)
+      : tables(t), room(kStateBytes / 2 + n + kSlack), words(room.end()) {
+    std::fill(state, state + kRansLanes, kRansLow);
+  }
+
+  // A run, from the last symbol to the first; n a multiple of 32 but for the last run of a block.
+  void put(const RansKernels& vectors, const Run& run, int64_t n) {
+    const uint32_t alphabet = static_cast<uint32_t>(tables.symbols());
+    const uint32_t outside = static_cast<uint32_t>(tables.count()) * alphabet;
+    const uint32_t low = static_cast<uint32_t>(tables.low());
+    for (int64_t i = 0; i < n; ++i) {
+      const uint32_t offset = static_cast<uint32_t>(run.symbol[i]) - low;
+      at[i] = offset < alphabet ? run.table[i] * alphabet + offset : outside;
+    }
+    const int64_t groups = n / kRansLanes;
+    escaped[groups] = 0;
+    for (int64_t i = n; i-- > groups * kRansLanes;) put_one(i, i - groups * kRansLanes);
+    words = vectors.encode({tables.intervals(), tables.precision(), tables.escape(), at, groups,
+                            state, words, escaped});
+    if (!tables.escape()) return;
+    for (int64_t g = groups; g >= 0; --g) note_escapes(run, g);
+  }
+
+  Vector<uint8_t> finish(RansBlock* block) {
+    for (int lane = kRansLanes; lane-- > 0;) {
+      *--words = static_cast<uint16_t>(state[lane] >> 16);
+      *--words = static_cast<uint16_t>(state[lane]);
+    }
+    const size_t count = static_cast<size_t>(room.end() - words);
+    Vector<uint8_t> bytes;
+    bytes.reserve(2 * count + 2 * escapes.size() + 8);
+    bytes.resize(2 * count);
+    for (size_t k = 0; k < count; ++k) {
+      bytes[2 * k] = static_cast<uint8_t>(words[k]);
+      bytes[2 * k + 1] = static_cast<uint8_t>(words[k] >> 8);
+    }
+    const size_t before = bytes.size();
+    for (size_t k = escapes.size(); k-- > 0;) put_side(tables, escapes[k], bytes);
+    block->words = static_cast<uint32_t>(room.end() - words - kStateBytes / 2);
+    block->side = static_cast<uint32_t>(bytes.size() - before);
+    while (bytes.size() % 4 != 0) bytes.push_back(0);
+    return bytes;
+  }
+
+ private:
+  void put_one(int64_t i, int64_t lane) {
+    const int P = tables.precision();
+    uint32_t start = tables.intervals()[at[i]] & 0xffff, f = tables.intervals()[at[i]] >> 16;
+    if (f == 0 && tables.escape()) {
+      escaped[i / kRansLanes] |= 1u << lane;
+      start = tables.escape_slot();
+      f = 1;
+    } else if (f == 0) {
+      f = 65536;
+    }
+    uint32_t& x = state[lane];
+    if (rans_full(x, f, P)) {
+      *--words = static_cast<uint16_t>(x);
+      x >>= 16;
+    }
+    x = rans_push(x, start, f, P);
+  }
+
+  void note_escapes(const Run& run, int64_t group) {
+    for (uint32_t set = escaped[group]; set != 0;) {
+      const int lane = 31 - __builtin_clz(set);
+      set ^= 1u << lane;
+      escapes.push_back(int64_t{run.symbol[group * kRansLanes + lane]} - tables.low());
+    }
+  }
+
+  const Tables& tables;
+  Buffer<uint16_t> room;
+  uint16_t* words;
+  uint32_t state[kRansLanes];
+  uint32_t at[kRun], escaped[kGroups + 1];
+  Vector<int64_t> escapes;  // offsets, last one first
+};
+
+uint32_t check_of(const RansKernels& vectors, const int32_t* symbol, int64_t n, int64_t first) {
+  const int64_t whole = n / kRansLanes * kRansLanes;
+  uint32_t sum = vectors.check(symbol, whole, static_cast<uint32_t>(first));
+  for (int64_t i = whole; i < n; ++i) {
+    sum += (static_cast<uint32_t>(symbol[i]) + 1) * check_weight(static_cast<uint32_t>(first + i));
+  }
+  return sum;
+}
+
+Vector<uint8_t> encode_block(const Tables& tables, const TensorView& symbols,
+                             const TensorView* index, int64_t begin, int64_t n, RansBlock* block) {
+  const RansKernels vectors = tables.precision() < kExactPrecision ? rans32_portable() : kernels();
+  BlockEncoder encoder(tables, n);
+  Run run;
+  block->check = 0;
+  for (int64_t first = (n - 1) / kRun * kRun; first >= 0; first -= kRun) {
+    heartbeat();
+    const int64_t length = std::min(kRun, n - first);
+    run.load_symbols(tables, symbols, begin + first, length);
+    if (index != nullptr) run.load_index(tables, *index, begin + first, length);
+    block->check += check_of(vectors, run.symbol, length, first);
+    encoder.put(vectors, run, length);
+  }
+  return encoder.finish(block);
+}
+
+// --- decoding
+// -------------------------------------------------------------------------------------
+
+[[noreturn]] void damaged(int64_t block, const char* what) {
+  throw CorruptDataError("block " + std::to_string(block) + " of the message " + what);
+}
+
+// Reads one block, a run at a time; the vector kernels may take part of a run.
+class BlockDecoder {
+ public:
+  BlockDecoder() = default;
+  BlockDecoder(const Tables& tables, const uint8_t* data, const RansBlock& block, int64_t number)
+      : tables_(&tables), block_(block), number_(number), words_(block.words) {
+    const uint8_t* from = data + kStateBytes;
+    for (int lane = 0; lane < kRansLanes; ++lane) {
+      for (int k = 0; k < 4; ++k) state_[lane] |= uint32_t{data[4 * lane + k]} << 8 * k;
+      if (state_[lane] < kRansLow) damaged(number_, "begins with a state that no encoder leaves");
+    }
+    for (uint32_t k = 0; k < block.words; ++k) {
+      words_[k] = static_cast<uint16_t>(from[2 * k] | from[2 * k + 1] << 8);
+    }
+    next_ = words_.begin();
+    side_ = {from + 2 * size_t{block.words}, from + 2 * size_t{block.words} + block.side};
+  }
+
+  RansDecodeRun begin_run(Run& run, int64_t n) {
+    return {run.table, n / kRansLanes, state_, next_, words_.end(), run.symbol, escaped_};
+  }
+
+  // The rest of a run after `groups` of it, its escapes and its part of the check.
+  void finish_run(Run& run, int64_t n, int64_t groups, const RansKernels& vectors, int64_t first) {
+    for (int64_t g = groups; g * kRansLanes < n; ++g) {
+      get_group(run, g, std::min<int64_t>(kRansLanes, n - g * kRansLanes));
+    }
+    for (int64_t g = 0; tables_->escape() && g * kRansLanes < n; ++g) {
+      if (escaped_[g] != 0) patch(run, g);
+    }
+    check_ += check_of(vectors, run.symbol, n, first);
+  }
+
+  void resume(const uint16_t* next) { next_ = next; }
+
+  void finish() const {
+    bool good = next_ == words_.end() && side_.next == side_.end;
+    for (const uint32_t x : state_) good &= x == kRansLow;
+    if (!good) damaged(number_, "is damaged, or tables or index are not those it was written with");
+    if (check_ != block_.check) {
+      damaged(number_, "gives symbols of another check: it is damaged, or tables or index differ");
+    }
+  }
+
+ private:
+  void get_group(Run& run, int64_t group, int64_t lanes) {
+    const int P = tables_->precision();
+    const uint32_t mask = (1u << P) - 1;
+    escaped_[group] = 0;
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      uint32_t& x = state_[lane];
+      const int64_t i = group * kRansLanes + lane;
+      const uint32_t slot = x & mask;
+      uint32_t symbol = 0, f = 1, rank = 0;
+      if (tables_->escape() && slot == mask) {
+        escaped_[group] |= 1u << lane;
+      } else {
+        const auto found = tables_->find(run.table[i], slot);
+        symbol = found.symbol;
+        f = found.frequency;
+        rank = slot - found.start;
+      }
+      run.symbol[i] = static_cast<int32_t>(static_cast<uint32_t>(tables_->low()) + symbol);
+      x = rans_pop(x, rank, f, P);
+    }
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      if (state_[lane] >= kRansLow) continue;
+      if (next_ == words_.end()) damaged(number_, "ends early");
+      state_[lane] = state_[lane] << 16 | *next_++;
+    }
+  }
+
+  void patch(Run& run, int64_t group) {
+    for (uint32_t set = escaped_[group]; set != 0; set &= set - 1) {
+      const int64_t i = group * kRansLanes + __builtin_ctz(set);
+      int64_t offset = 0;
+      bool good = get_side(*tables_, side_, &offset);
+      if (good && offset >= 0 && offset < tables_->symbols()) {  // escaped without need?
+        good = tables_->interval(run.table[i], static_cast<uint32_t>(offset)).frequency == 0;
+      }
+      const int64_t symbol = tables_->low() + offset;
+      if (!good || symbol < INT32_MIN || symbol > INT32_MAX) {
+        damaged(number_, "holds an escaped symbol that no encoder writes");
+      }
+      run.symbol[i] = static_cast<int32_t>(symbol);
+    }
+  }
+
+  const Tables* tables_ = nullptr;
+  RansBlock block_ = {};
+  int64_t number_ = 0;
+  Buffer<uint16_t> words_;
+  const uint16_t* next_ = nullptr;
+  Bytes side_ = {nullptr, nullptr};
+  uint32_t state_[kRansLanes] = {};
+  uint32_t escaped_[kGroups + 1] = {};
+  uint32_t check_ = 0;
+};
+
+struct Task {
+  const Tables& tables;
+  const uint8_t* data;
+  const TensorView* index;
+  int64_t block;
+  const RansBlock* blocks;
+  const int64_t* offsets;  // of the blocks in data
+  const TensorView& symbols;
+  RansLookup lookup;
+};
+
+// Blocks first .. first + count - 1, one or two, side by side.
+void decode_blocks(const Task& task, int64_t first, int count) {
+  const RansKernels vectors = kernels();
+  BlockDecoder decoders[2];
+  int64_t begin[2], length[2];
+  for (int j = 0; j < count; ++j) {
+    begin[j] = (first + j) * task.block;
+    length[j] = std::min(task.block, task.symbols.size() - begin[j]);
+    decoders[j] = BlockDecoder(task.tables, task.data + task.offsets[first + j],
+                               task.blocks[first + j], first + j);
+  }
+  Run runs[2];
+  for (int64_t at = 0; at < length[0]; at += kRun) {
+    heartbeat();
+    RansDecodeRun parts[2];
+    int64_t n[2];
+    for (int j = 0; j < count; ++j) {
+      n[j] = std::max<int64_t>(0, std::min(kRun, length[j] - at));
+      if (task.index != nullptr) {
+        runs[j].load_index(task.tables, *task.index, begin[j] + at, n[j]);
+      }
+      parts[j] = decoders[j].begin_run(runs[j], n[j]);
+    }
+    int64_t done[2] = {0, 0};
+    if (count == 2) done[0] = done[1] = vectors.decode_two(task.lookup, parts);
+    for (int j = 0; j < count; ++j) {
+      RansDecodeRun& part = parts[j];  // the rest of the longer one
+      part.table += done[j] * kRansLanes;
+      part.symbol += done[j] * kRansLanes;
+      part.escaped += done[j];
+      part.groups -= done[j];
+      done[j] += vectors.decode(task.lookup, &part);
+      decoders[j].resume(part.words);
+      decoders[j].finish_run(runs[j], n[j], done[j], vectors, at);
+      store(runs[j].symbol, begin[j] + at, n[j], task.symbols);
+    }
+  }
+  for (int j = 0; j < count; ++j) decoders[j].finish();
+}
+
+// Any table size reads the same bytes; which is fastest depends on the caches.
+RansLookup lookup_of(const Tables& tables, int64_t n) {
+  const int64_t slots = tables.count() << tables.precision();
+  const uint32_t* direct = slots <= std::min(kDirectSlots, 4 * n) ? tables.direct() : nullptr;
+  return {direct,           tables.kept(),        tables.kept_begin(),
+          tables.buckets(), tables.bucket_bits(), tables.precision(),
+          tables.escape(),  tables.low()};
+}
+
+}  // namespace
+
+Vector<uint8_t> rans32_encode(const Tables& tables, const TensorView& symbols,
+                              const TensorView* index, int64_t block, RansBlock* blocks,
+                              Poll& poll) {
+  const int64_t n = symbols.size(), count = (n + block - 1) / block;
+  count_backend_path(path(), n);
+  Vector<Vector<uint8_t>> parts(static_cast<size_t>(count));
+  parallel_for(
+      count, 1,
+      [&](int64_t from, int64_t to) {
+        for (int64_t k = from; k < to; ++k) {
+          parts[k] = encode_block(tables, symbols, index, k * block, std::min(block, n - k * block),
+                                  blocks + k);
+        }
+      },
+      &poll, threads_for(4.0 * double(n)));
+  size_t size = 0;
+  for (const auto& part : parts) size += part.size();
+  Vector<uint8_t> bytes;
+  bytes.reserve(size);
+  for (auto& part : parts) {
+    bytes.insert(bytes.end(), part.begin(), part.end());
+    part = Vector<uint8_t>();
+  }
+  return bytes;
+}
+
+void rans32_decode(const Tables& tables, const uint8_t* data, int64_t size, const TensorView* index,
+                   int64_t block, const RansBlock* blocks, const TensorView& symbols, Poll& poll) {
+  const int64_t n = symbols.size(), count = (n + block - 1) / block;
+  count_backend_path(path(), n);
+  Vector<int64_t> offsets;
+  int64_t at = 0;
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t used = kStateBytes + 2 * int64_t{blocks[k].words} + blocks[k].side;
+    offsets.push_back(at);
+    if (used > size - at) damaged(k, "reaches beyond the end");
+    for (at += used; at % 4 != 0; ++at) {
+      if (at >= size || data[at] != 0) damaged(k, "is not padded with zeros");
+    }
+  }
+  if (at != size) throw CorruptDataError("bytes are left after the last block of the message");
+  const Task task = {tables, data,           index,   block,
+                     blocks, offsets.data(), symbols, lookup_of(tables, n)};
+  parallel_for((count + 1) / 2, 1,
+               [&](int64_t from, int64_t to) {
+                 for (int64_t pair = from; pair < to; ++pair) {
+                   decode_blocks(task, 2 * pair, 2 * pair + 1 < count ? 2 : 1);
+                 }
+               },
+               &poll, threads_for(4.0 * double(n)));
+}
+
+}  // namespace otcuda::cpu

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <immintrin.h>
+
+#include "cpu/rans32_body.h"
+
+namespace otcuda::cpu {
+namespace {
+
+// For each set of lanes: which word each of them takes, and the lanes in order at the upper end.
+struct Shuffles {
+  uint8_t take[256][8], pack[256][8];
+
+  constexpr Shuffles() : take(), pack() {
+    for (int set = 0; set < 256; ++set) {
+      int count = 0;
+      for (int lane = 0; lane < 8; ++lane) count += set >> lane & 1;
+      int next = 0;
+      for (int lane = 0; lane < 8; ++lane) {
+        if ((set >> lane & 1) == 0) continue;
+        take[set][lane] = static_cast<uint8_t>(next);
+        pack[set][8 - count + next++] = static_cast<uint8_t>(lane);
+      }
+    }
+  }
+};
+constexpr Shuffles kShuffles;
+
+struct Lanes8 {
+  using Vector = __m256i;
+  using Mask = __m256i;
+  static constexpr int kWidth = 8;
+
+  static Vector fill(uint32_t a) { return _mm256_set1_epi32(static_cast<int>(a)); }
+  static Vector load(const uint32_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  }
+  static Vector load_half(const uint16_t* from) {
+    return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
+  static void store(uint32_t* to, Vector a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), a);
+  }
+  static Vector gather(const uint32_t* from, Vector at) {
+    return _mm256_i32gather_epi32(reinterpret_cast<const int*>(from), at, 4);
+  }
+  static Vector gather_half(const uint16_t* from, Vector at) {
+    return low_half(_mm256_i32gather_epi32(reinterpret_cast<const int*>(from), at, 2));
+  }
+  static Vector add(Vector a, Vector b) { return _mm256_add_epi32(a, b); }
+  static Vector sub(Vector a, Vector b) { return _mm256_sub_epi32(a, b); }
+  static Vector mul(Vector a, Vector b) { return _mm256_mullo_epi32(a, b); }
+  static Vector both(Vector a, Vector b) { return _mm256_and_si256(a, b); }
+  static Vector either(Vector a, Vector b) { return _mm256_or_si256(a, b); }
+  static Vector differ(Vector a, Vector b) { return _mm256_xor_si256(a, b); }
+  static Vector low_half(Vector a) { return _mm256_blend_epi16(a, _mm256_setzero_si256(), 0xaa); }
+  static Vector shift_left(Vector a, int by) { return _mm256_sll_epi32(a, _mm_cvtsi32_si128(by)); }
+  static Vector shift_right(Vector a, int by) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(by)); }
+  static Mask equal(Vector a, Vector b) { return _mm256_cmpeq_epi32(a, b); }
+  static Mask less(Vector a, Vector b) { return _mm256_cmpgt_epi32(b, a); }  // both below 2^31
+  static Mask negative(Vector a) { return _mm256_srai_epi32(a, 31); }
+  static Mask any(Mask a, Mask b) { return _mm256_or_si256(a, b); }
+  static bool all(Mask a) { return bits(a) == 0xff; }
+  static uint32_t bits(Mask a) {
+    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(a)));
+  }
+  static Vector select(Mask a, Vector yes, Vector no) { return _mm256_blendv_epi8(no, yes, a); }
+
+  // a < 2^32 as a float of one rounding.
+  static Vector quotient(Vector a, Vector b) {
+    const __m256 high = _mm256_cvtepi32_ps(_mm256_srli_epi32(a, 16));
+    const __m256 low = _mm256_cvtepi32_ps(low_half(a));
+    const __m256 whole = _mm256_fmadd_ps(high, _mm256_set1_ps(65536.0f), low);
+    return _mm256_cvttps_epi32(_mm256_div_ps(whole, _mm256_cvtepi32_ps(b)));
+  }
+  static __m256i shuffle(const uint8_t* lanes) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(lanes)));
+  }
+
+  // Eight words are stored, those of the lanes last; what lies in front is overwritten later.
+  static uint16_t* emit(uint16_t* words, Mask fits, Vector x) {
+    const uint32_t set = ~bits(fits) & 0xff;
+    const Vector packed = _mm256_permutevar8x32_epi32(low_half(x), shuffle(kShuffles.pack[set]));
+    const Vector halves = _mm256_permute4x64_epi64(_mm256_packus_epi32(packed, packed), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(words - 8), _mm256_castsi256_si128(halves));
+    return words - __builtin_popcount(set);
+  }
+  static const uint16_t* refill(const uint16_t* words, Vector* x) {
+    const Mask empty = equal(_mm256_srli_epi32(*x, 16), _mm256_setzero_si256());
+    const uint32_t set = bits(empty);
+    const Vector next = _mm256_permutevar8x32_epi32(load_half(words), shuffle(kShuffles.take[set]));
+    *x = select(empty, either(_mm256_slli_epi32(*x, 16), next), *x);
+    return words + __builtin_popcount(set);
+  }
+};
+
+}  // namespace
+
+RansKernels rans32_avx2() { return kernels_of<Lanes8>(); }
+
+}  // namespace otcuda::cpu

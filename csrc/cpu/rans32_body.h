@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// rans32 for any width of lanes. A level's Lanes holds kWidth states in a Vector; Mask is what its
+// comparisons give. Words of lanes in one vector are adjacent, so one shuffle moves them.
+#pragma once
+
+#include "common/rans32.h"
+#include "cpu/rans32_kernels.h"
+
+namespace otcuda::cpu {
+namespace {
+
+// x / f and x mod f: by float, off by at most one for quotients below 2^22, then put right.
+template <class Lanes>
+OTCUDA_HD void divide(typename Lanes::Vector x, typename Lanes::Vector f,
+                      typename Lanes::Vector* quotient, typename Lanes::Vector* rest) {
+  using Vector = typename Lanes::Vector;
+  Vector q = Lanes::quotient(x, f);
+  Vector r = Lanes::sub(x, Lanes::mul(q, f));
+  const Vector one = Lanes::fill(1);
+  const auto below = Lanes::negative(r);
+  q = Lanes::select(below, Lanes::sub(q, one), q);
+  r = Lanes::select(below, Lanes::add(r, f), r);
+  const auto within = Lanes::less(r, f);
+  *quotient = Lanes::select(within, q, Lanes::add(q, one));
+  *rest = Lanes::select(within, r, Lanes::sub(r, f));
+}
+
+template <class Lanes>
+uint16_t* encode_groups(const RansEncodeRun& run) {
+  using Vector = typename Lanes::Vector;
+  constexpr int kWidth = Lanes::kWidth, kVectors = kRansLanes / kWidth;
+  const int P = run.precision;
+  const Vector instead_start = Lanes::fill(run.escape ? (1u << P) - 1 : 0);
+  const Vector instead = Lanes::fill(run.escape ? 1 : 65536), zero = Lanes::fill(0);
+  Vector x[kVectors];
+  for (int k = 0; k < kVectors; ++k) x[k] = Lanes::load(run.state + k * kWidth);
+  uint16_t* words = run.words;
+  for (int64_t g = run.groups; g-- > 0;) {
+    uint32_t escaped = 0;
+    for (int k = kVectors; k-- > 0;) {
+      const Vector at = Lanes::load(run.at + g * kRansLanes + k * kWidth);
+      const Vector interval = Lanes::gather(run.intervals, at);
+      Vector f = Lanes::shift_right(interval, 16);
+      const auto none = Lanes::equal(f, zero);
+      const Vector c = Lanes::select(none, instead_start, Lanes::low_half(interval));
+      f = Lanes::select(none, instead, f);
+      escaped |= Lanes::bits(none) << (k * kWidth);
+      const auto fits = Lanes::less(Lanes::shift_right(x[k], 32 - P), f);
+      words = Lanes::emit(words, fits, x[k]);
+      x[k] = Lanes::select(fits, x[k], Lanes::shift_right(x[k], 16));
+      Vector q, r;
+      divide<Lanes>(x[k], f, &q, &r);
+      x[k] = Lanes::add(Lanes::shift_left(q, P), Lanes::add(c, r));
+    }
+    run.escaped[g] = run.escape ? escaped : 0;
+  }
+  for (int k = 0; k < kVectors; ++k) Lanes::store(run.state + k * kWidth, x[k]);
+  return words;
+}
+
+template <class Lanes>
+struct RansFound {
+  typename Lanes::Vector symbol, frequency, rank;
+};
+
+template <class Lanes>
+OTCUDA_HD RansFound<Lanes> find_direct(const RansLookup& lookup, typename Lanes::Vector table,
+                                       typename Lanes::Vector slot) {
+  const auto e =
+      Lanes::gather(lookup.direct, Lanes::either(Lanes::shift_left(table, lookup.precision), slot));
+  const auto f = Lanes::both(Lanes::shift_right(e, 8), Lanes::fill(0xfff));
+  return {Lanes::both(e, Lanes::fill(0xff)), Lanes::add(f, Lanes::fill(1)),
+          Lanes::shift_right(e, 20)};
+}
+
+// From the first kept symbol of the slot's bucket onwards; the escape's slot walks nowhere.
+template <class Lanes>
+OTCUDA_HD RansFound<Lanes> find_by_bucket(const RansLookup& lookup, typename Lanes::Vector table,
+                                          typename Lanes::Vector slot,
+                                          typename Lanes::Mask is_escape) {
+  using Vector = typename Lanes::Vector;
+  const int shift = lookup.precision - lookup.bucket_bits;
+  const Vector bucket =
+      Lanes::add(Lanes::shift_left(table, lookup.bucket_bits), Lanes::shift_right(slot, shift));
+  Vector at = Lanes::add(Lanes::gather(lookup.kept_begin, table),
+                         Lanes::gather_half(lookup.buckets, bucket));
+  const Vector one = Lanes::fill(1);
+  Vector kept, f, rank;
+  for (;;) {
+    kept = Lanes::gather(lookup.kept, at);
+    const Vector next = Lanes::gather(lookup.kept, Lanes::add(at, one));
+    f = Lanes::low_half(Lanes::sub(next, kept));
+    f = Lanes::select(Lanes::equal(f, Lanes::fill(0)), Lanes::fill(65536), f);
+    rank = Lanes::sub(slot, Lanes::low_half(kept));
+    const auto there = Lanes::any(is_escape, Lanes::less(rank, f));
+    if (Lanes::all(there)) break;
+    at = Lanes::select(there, at, Lanes::add(at, one));
+  }
+  const Vector zero = Lanes::fill(0);
+  return {Lanes::select(is_escape, zero, Lanes::shift_right(kept, 16)),
+          Lanes::select(is_escape, one, f), Lanes::select(is_escape, zero, rank)};
+}
+
+// One group of one run, without the words. Returns the bits of the escaped lanes.
+template <class Lanes, bool kDirect>
+OTCUDA_HD uint32_t pop_group(const RansLookup& lookup, const RansDecodeRun& run, int64_t group,
+                             typename Lanes::Vector* x) {
+  using Vector = typename Lanes::Vector;
+  constexpr int kWidth = Lanes::kWidth;
+  const Vector last = Lanes::fill((1u << lookup.precision) - 1);
+  const Vector low = Lanes::fill(static_cast<uint32_t>(lookup.low));
+  const Vector escape_slot = lookup.escape ? last : Lanes::fill(1u << 31);  // no slot is that
+  uint32_t escaped = 0;
+  for (int k = 0; k < kRansLanes / kWidth; ++k) {
+    const int64_t at = group * kRansLanes + k * kWidth;
+    const Vector table = Lanes::load_half(run.table + at), slot = Lanes::both(x[k], last);
+    const auto is_escape = Lanes::equal(slot, escape_slot);
+    escaped |= Lanes::bits(is_escape) << (k * kWidth);
+    const auto found = kDirect ? find_direct<Lanes>(lookup, table, slot)
+                               : find_by_bucket<Lanes>(lookup, table, slot, is_escape);
+    Lanes::store(reinterpret_cast<uint32_t*>(run.symbol + at), Lanes::add(found.symbol, low));
+    x[k] = Lanes::add(Lanes::mul(found.frequency, Lanes::shift_right(x[k], lookup.precision)),
+                      found.rank);
+  }
+  return escaped;
+}
+
+template <class Lanes, bool kDirect, int kRuns>
+int64_t decode_groups(const RansLookup& lookup, RansDecodeRun* runs) {
+  using Vector = typename Lanes::Vector;
+  constexpr int kWidth = Lanes::kWidth, kVectors = kRansLanes / kWidth;
+  Vector x[kRuns][kVectors];
+  const uint16_t* words[kRuns];
+  int64_t groups = runs[0].groups, g = 0;
+  for (int j = 0; j < kRuns; ++j) {
+    if (runs[j].groups < groups) groups = runs[j].groups;
+    words[j] = runs[j].words;
+    for (int k = 0; k < kVectors; ++k) x[j][k] = Lanes::load(runs[j].state + k * kWidth);
+  }
+  for (; g < groups; ++g) {
+    bool roomy = true;
+    for (int j = 0; j < kRuns; ++j) roomy &= runs[j].end - words[j] >= kRansLanes;
+    if (!roomy) break;
+    for (int j = 0; j < kRuns; ++j) {
+      runs[j].escaped[g] = pop_group<Lanes, kDirect>(lookup, runs[j], g, x[j]);
+    }
+    for (int j = 0; j < kRuns; ++j) {
+      for (int k = 0; k < kVectors; ++k) words[j] = Lanes::refill(words[j], &x[j][k]);
+    }
+  }
+  for (int j = 0; j < kRuns; ++j) {
+    runs[j].words = words[j];
+    for (int k = 0; k < kVectors; ++k) Lanes::store(runs[j].state + k * kWidth, x[j][k]);
+  }
+  return g;
+}
+
+template <class Lanes, int kRuns>
+int64_t decode_runs(const RansLookup& lookup, RansDecodeRun* runs) {
+  return lookup.direct != nullptr ? decode_groups<Lanes, true, kRuns>(lookup, runs)
+                                  : decode_groups<Lanes, false, kRuns>(lookup, runs);
+}
+
+template <class Lanes>
+uint32_t check_symbols(const int32_t* symbol, int64_t n, uint32_t first) {
+  using Vector = typename Lanes::Vector;
+  constexpr int kWidth = Lanes::kWidth;
+  uint32_t steps[kRansLanes];
+  for (uint32_t i = 0; i < kWidth; ++i) steps[i] = (first + i) * 0x9E3779B1u;
+  const Vector stride = Lanes::fill(kWidth * 0x9E3779B1u), one = Lanes::fill(1);
+  Vector y = Lanes::load(steps), total = Lanes::fill(0);
+  for (int64_t i = 0; i < n; i += kWidth) {
+    const Vector weight = Lanes::either(Lanes::differ(y, Lanes::shift_right(y, 15)), one);
+    const Vector x = Lanes::load(reinterpret_cast<const uint32_t*>(symbol + i));
+    total = Lanes::add(total, Lanes::mul(Lanes::add(x, one), weight));
+    y = Lanes::add(y, stride);
+  }
+  Lanes::store(steps, total);
+  uint32_t sum = 0;
+  for (int i = 0; i < kWidth; ++i) sum += steps[i];
+  return sum;
+}
+
+template <class Lanes>
+RansKernels kernels_of() {
+  return {&encode_groups<Lanes>, &decode_runs<Lanes, 1>, &decode_runs<Lanes, 2>,
+          &check_symbols<Lanes>};
+}
+
+}  // namespace
+}  // namespace otcuda::cpu

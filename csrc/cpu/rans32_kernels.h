@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the levels of rans32 offer to rans32.cpp: whole groups of 32 symbols. No standard header but
+// <cstdint>: files of one instruction set include this one.
+#pragma once
+
+#include <cstdint>
+
+namespace otcuda::cpu {
+
+// Coded from the last group to the first.
+struct RansEncodeRun {
+  const uint32_t* intervals;  // start | frequency << 16; a frequency of 0 is the escape or 2^16
+  int precision;
+  bool escape;
+  const uint32_t* at;  // [groups * 32]: the interval of each symbol
+  int64_t groups;
+  uint32_t* state;    // [32]
+  uint16_t* words;    // written in front of here; room for a word a symbol and 8 more
+  uint32_t* escaped;  // [groups], out: a bit for each escaped symbol
+};
+
+// How a slot finds its symbol: the arrays of cpu/tables.h.
+struct RansLookup {
+  const uint32_t* direct;  // null: the others
+  const uint32_t* kept;
+  const uint32_t* kept_begin;
+  const uint16_t* buckets;
+  int bucket_bits;
+  int precision;
+  bool escape;
+  int32_t low;
+};
+
+struct RansDecodeRun {
+  const uint16_t* table;  // [groups * 32], each below the number of tables
+  int64_t groups;
+  uint32_t* state;        // [32]
+  const uint16_t* words;  // in and out: the next one
+  const uint16_t* end;
+  int32_t* symbol;    // [groups * 32], out; low where escaped
+  uint32_t* escaped;  // [groups], out
+};
+
+struct RansKernels {
+  uint16_t* (*encode)(const RansEncodeRun&);  // the first word written
+  // Groups decoded, as long as 32 words remain.
+  int64_t (*decode)(const RansLookup&, RansDecodeRun*);
+  // Two runs in one loop, so that one's loads hide the other's; as many groups of each.
+  int64_t (*decode_two)(const RansLookup&, RansDecodeRun*);
+  // sum (symbol[i] + 1) check_weight(first + i), n a multiple of 32.
+  uint32_t (*check)(const int32_t* symbol, int64_t n, uint32_t first);
+};
+
+RansKernels rans32_portable();
+RansKernels rans32_avx2();
+RansKernels rans32_avx512();
+
+}  // namespace otcuda::cpu

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The long container: blocks of rans32, a directory, and what tells damage from a wrong model."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+
+from otcuda import _ops
+from otcuda.coding.arrays import empty_symbols, flat_pair, integers, like_of
+from otcuda.coding.tables import Tables
+from otcuda.errors import (
+    CorruptDataError,
+    CorruptHeaderError,
+    IndexMismatchError,
+    LimitError,
+    ShapeError,
+    TableMismatchError,
+)
+
+MAGIC = b"OTAC"
+_HEAD = struct.Struct("<4sBBBBQI4sI")  # then a CRC-32 of these bytes and the directory
+_VERSION, _LANES_LOG2 = 1, 5
+_DTYPES = [np.dtype(name) for name in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")]
+_BLOCK_MAX = 1 << 28
+
+
+def encode_long(
+    symbols: Any, tables: Tables, index: Any = None, block_symbols: int | None = None
+) -> bytes:
+    """Symbols in a long container; `encode` with `lanes=32`.
+
+    Args:
+        symbols: integers of any dtype and shape.
+        tables: the model.
+        index: table of each symbol.
+        block_symbols: a multiple of 32; a block costs about 108 bytes and is the unit of threads.
+            Left out: half of the symbols, but 2^16 to 2^18.
+
+    Raises:
+        ArgumentError: as `encode`, or `block_symbols` that is none.
+        ShapeError: symbols and index of different shapes.
+    """
+    symbols = integers("encode", "symbols", symbols)
+    flat, flat_index = flat_pair("encode", symbols, index)
+    if block_symbols is None:
+        block_symbols = min(max(-(-flat.size // 64) * 32, 1 << 16), 1 << 18)
+    directory = np.zeros((-(-flat.size // max(block_symbols, 1)), 3), np.uint32)
+    blocks = _ops.rans32_encode(tables._native, flat, flat_index, block_symbols, directory)
+    head = _HEAD.pack(
+        MAGIC,
+        _VERSION,
+        _DTYPES.index(symbols.dtype),
+        tables.precision,
+        _LANES_LOG2,
+        flat.size,
+        block_symbols,
+        tables.digest[:4],
+        _index_check(flat_index),
+    )
+    described = head + directory.astype("<u4").tobytes()
+    crc = zlib.crc32(described).to_bytes(4, "little")
+    return head + crc + described[len(head) :] + blocks
+
+
+def decode_long(blob: bytes, tables: Tables, index: Any, shape: Any, max_symbols: int) -> Any:
+    """The inverse; arguments and errors are those of `decode`."""
+    n, dtype, block, directory = _read_head(blob, max_symbols)
+    digest, index_check = blob[20:24], int.from_bytes(blob[24:28], "little")
+    if digest != tables.digest[:4]:
+        raise TableMismatchError(
+            f"decode: the message was written with tables {digest.hex()}, these are "
+            f"{tables.digest[:4].hex()}"
+        )
+    symbols, flat = empty_symbols("decode", index, _shape(index, shape, n), dtype, max_symbols)
+    if symbols.size != n:
+        raise ShapeError(f"decode: the blob holds {n} symbols, asked for {symbols.shape}")
+    at = 32 + directory.size * 4
+    try:
+        _ops.rans32_decode(tables._native, blob, at, flat, block, directory, symbols.reshape(-1))
+    except CorruptDataError as error:
+        # Only now, since it costs as much as a check of the symbols.
+        if _index_check(flat) == index_check:
+            raise
+        raise IndexMismatchError(
+            "decode: index is not the one that the message was written with: whatever computes it "
+            "gave other numbers here"
+        ) from error
+    return like_of(symbols, index)
+
+
+def _shape(index: Any, shape: Any, n: int) -> Any:
+    if index is not None:
+        return None
+    return n if shape is None else shape
+
+
+def _index_check(index: np.ndarray | None) -> int:
+    return 0 if index is None else _ops.symbol_sum(index)
+
+
+def _read_head(blob: bytes, max_symbols: int) -> tuple[int, np.dtype, int, np.ndarray]:
+    """Number of symbols, their dtype, symbols of a block, directory."""
+    if len(blob) < 32:
+        raise CorruptHeaderError("a rans32 container that ends in its head")
+    _, version, dtype, precision, lanes, n, block, _, _ = _HEAD.unpack_from(blob)
+    blocks = -(-n // block) if block else 0
+    if version != _VERSION or dtype > 7 or lanes != _LANES_LOG2:
+        raise CorruptHeaderError(f"a rans32 container of version {version}: not known here")
+    if not 32 <= block <= _BLOCK_MAX or block % 32 or not 1 <= precision <= 16:
+        raise CorruptHeaderError(f"a rans32 container with blocks of {block} symbols")
+    if n > max_symbols:
+        raise LimitError(f"decode: the blob holds {n} symbols, max_symbols is {max_symbols}")
+    if len(blob) < 32 + 12 * blocks:
+        raise CorruptHeaderError("a rans32 container that ends in its directory")
+    directory = blob[32 : 32 + 12 * blocks]
+    if zlib.crc32(blob[:28] + directory) != int.from_bytes(blob[28:32], "little"):
+        raise CorruptHeaderError("the head or the directory of a rans32 container is damaged")
+    rows = np.frombuffer(directory, "<u4").reshape(math.ceil(len(directory) / 12), 3)
+    return n, _DTYPES[dtype], block, np.array(rows, np.uint32)

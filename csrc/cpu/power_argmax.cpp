@@ -3,6 +3,7 @@
 #include "cpu/power_argmax.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "common/alloc.h"
@@ -18,6 +19,7 @@ namespace {
 constexpr int64_t kPackedBytes = 1 << 20;  // samples that a thread keeps packed: they stay in L2
 constexpr int64_t kPanelBytes = 1 << 18;   // targets that pass over them at a time: they share it
 constexpr int64_t kMostTargets = 1 << 30;  // of a run: places are 32-bit
+constexpr int64_t kFmasABeat = 1 << 20;    // of one sample, done one after the other
 constexpr double kNanosecondsPerFma = 0.025;
 
 ArgmaxKernels kernels(int64_t B) {
@@ -90,14 +92,14 @@ class Scan {
       : p_(problem),
         kernel_(kernel),
         panel_(shares.panel),
-        packed_(shares.samples * std::max<int64_t>(1, problem.D)),
+        packed_(shares.samples * problem.D),
         best_(shares.samples),
-        index_(shares.samples) {}
+        place_(shares.samples) {}
 
   void run(int64_t begin, int64_t end, int64_t first, int64_t last, T* value, int64_t* index) {
     const int64_t block = kernel_.samples, stride = block * p_.D;
-    best_.fill(std::numeric_limits<T>::quiet_NaN());
-    index_.fill(-1);
+    best_.fill(-std::numeric_limits<T>::infinity());
+    place_.fill(-1);
     for (int64_t b = begin; b < end; b += block) {
       pack(p_.x + b * p_.D, std::min(block, end - b), p_.D, kernel_.samples,
            packed_.data() + (b - begin) * p_.D);
@@ -106,20 +108,53 @@ class Scan {
       const int64_t targets = std::min(panel_, last - i);
       for (int64_t k = 0; k * block < end - begin; ++k) {
         kernel_.panel({packed_.data() + k * stride, p_.y + i * p_.D, p_.h + i, targets, p_.D,
-                       i - first, best_.data() + k * block, index_.data() + k * block});
+                       i - first, best_.data() + k * block, place_.data() + k * block});
         heartbeat();
       }
     }
-    std::copy(best_.begin(), best_.begin() + (end - begin), value);
-    for (int64_t b = 0; b < end - begin; ++b) index[b] = index_[b] < 0 ? -1 : first + index_[b];
+    settle(begin, end, first, last, value, index);
   }
 
  private:
+  void settle(int64_t begin, int64_t end, int64_t first, int64_t last, T* value, int64_t* index) {
+    const T *const y = p_.y + first * p_.D, *const h = p_.h + first;
+    for (int64_t b = begin; b < end; b += kernel_.samples) {
+      const int64_t k = b - begin, count = std::min<int64_t>(kernel_.samples, end - b);
+      kernel_.settle({p_.x + b * p_.D, y, h, count, last - first, p_.D, place_.data() + k,
+                      value + k, index + k});
+      heartbeat();
+    }
+    for (int64_t k = 0; k < end - begin; ++k) {
+      const int64_t winner = place_[k] < 0 ? lowest(begin + k, first, last) : index[k];
+      if (place_[k] < 0) {
+        value[k] =
+            winner < 0 ? std::numeric_limits<T>::quiet_NaN() : -std::numeric_limits<T>::infinity();
+      }
+      index[k] = winner < 0 ? -1 : first + winner;
+    }
+  }
+
+  // Nothing exceeds -inf in this row: the first number of the run, counted from its first, or -1.
+  int64_t lowest(int64_t b, int64_t first, int64_t last) const {
+    const T* const x = p_.x + b * p_.D;
+    for (int64_t d = 0; d < p_.D; ++d) {
+      if (std::isnan(x[d])) return -1;
+    }
+    const int64_t some = std::max<int64_t>(1, kFmasABeat / p_.D);
+    for (int64_t i = first; i < last; i += some) {
+      const int64_t n =
+          kernel_.first_number(x, p_.y + i * p_.D, p_.h + i, std::min(some, last - i), p_.D);
+      if (n >= 0) return i - first + n;
+      heartbeat();
+    }
+    return -1;
+  }
+
   const ArgmaxProblem<T>& p_;
   const ArgmaxKernel<T>& kernel_;
   const int64_t panel_;
   Buffer<T> packed_, best_;
-  Buffer<typename ArgmaxIndex<T>::Type> index_;
+  Buffer<typename ArgmaxIndex<T>::Type> place_;
 };
 
 // Runs of targets in ascending order: the lower index keeps a tie.
@@ -141,10 +176,27 @@ void merge(const ArgmaxProblem<T>& p, int64_t parts, const Buffer<T>& value,
   }
 }
 
+// D = 0: the heights alone decide, and for every sample alike.
+template <class T>
+void solve_heights(const ArgmaxProblem<T>& p) {
+  T best = std::numeric_limits<T>::quiet_NaN();
+  int64_t winner = -1;
+  for (int64_t i = 0; i < p.N; ++i) {
+    const T score = T(0) + p.h[i];
+    if (power_argmax_beats(score, best)) {
+      best = score;
+      winner = i;
+    }
+  }
+  std::fill(p.value, p.value + p.B, best);
+  std::fill(p.index, p.index + p.B, winner);
+}
+
 template <class T>
 void solve(const ArgmaxProblem<T>& p, Poll* poll) {
   if (p.B == 0) return;
   const ArgmaxKernel<T> level = kernel<T>(p.B);
+  if (p.D == 0) return solve_heights(p);
   const int threads = threads_for(kNanosecondsPerFma * double(p.B) * double(p.N) * double(p.D + 2));
   const Shares s = share(p, level, threads);
   const int64_t runs = (p.B + s.samples - 1) / s.samples;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // power_argmax, once for all instruction sets. Lanes are samples: a register tile holds kTargets x
 // kVectors running sums, each target is broadcast from row-major y, so y is never packed or copied.
+// No branch asks who won: a group of targets that beats the best leaves its place by a blend, and
+// settle finds the winner in that group once, at the end.
 //
-// Lanes offers Value, Vector, kLanes, kVectors, kTargets; fill, load, store, fma, add, and
-//   max(a, b)        b where either is NaN, so a NaN score (given first) never replaces a best
-//   not_above(a, b)  whether a <= b in every lane; NaN is not
-//   improve(score, place, &best, &index)  power_argmax_beats in every lane
+// Lanes offers Value, Vector, Places, kLanes, kVectors, kTargets, kStreamD, kChunk; fill, load,
+// store, mul, fma, add, places, next, and
+//   max(a, b)  b where either is NaN, so a NaN score (given first) never replaces a best
+//   keep_place(highest, best, here, to)  the place `here` where highest > best, else what is there
 // Everything here has internal linkage: a copy built with AVX-512 must not become the one of
 // everybody.
 #pragma once
@@ -13,104 +15,302 @@
 #include "common/power_argmax.h"
 #include "cpu/power_argmax_kernel.h"
 
+#ifndef OTCUDA_INLINE
+#define OTCUDA_INLINE inline __attribute__((always_inline))
+#endif
+
 namespace otcuda::cpu {
 namespace {
 
-template <class Lanes>
-using ArgmaxIndexOf = typename ArgmaxIndex<typename Lanes::Value>::Type;
+constexpr int kUnrolledD = 8;   // dimensions up to here have a tile of their own, without a loop
+constexpr int kStripTiles = 8;  // tiles whose sums wait while a chunk of dimensions passes
 
-// The rule of power_argmax_beats; needed about log(targets) times a sample.
+template <class Lanes>
+constexpr int samples_of = Lanes::kLanes * Lanes::kVectors;
+
 template <class Lanes, int kTargets>
-__attribute__((noinline)) void improve(const typename Lanes::Value* scores, int64_t first,
-                                       typename Lanes::Value* best, ArgmaxIndexOf<Lanes>* index) {
-  constexpr int kSamples = Lanes::kLanes * Lanes::kVectors;
-  for (int q = 0; q < kSamples; q += Lanes::kLanes) {
-    auto best_q = Lanes::load(best + q);
-    auto index_q = Lanes::load_index(index + q);
-    for (int t = 0; t < kTargets; ++t) {
-      Lanes::improve(Lanes::load(scores + t * kSamples + q), first + t, &best_q, &index_q);
+using ArgmaxSums = typename Lanes::Vector[kTargets][Lanes::kVectors];
+
+// Where a panel stands. By value: the compiler cannot know that storing a best changes no pointer.
+template <class Lanes>
+struct ArgmaxPlace {
+  const typename Lanes::Value* x;
+  const typename Lanes::Value* y;
+  const typename Lanes::Value* h;
+  typename Lanes::Value* best;
+  typename ArgmaxPanel<typename Lanes::Value>::Index* place;
+  int64_t D;
+  typename Lanes::Places here;
+
+  OTCUDA_INLINE void advance(int targets) {
+    y += targets * D;
+    h += targets;
+    for (int k = 0; k < targets / Lanes::kTargets; ++k) here = Lanes::next(here);
+  }
+};
+
+// All sums one dimension further. The first product is rounded alone: -0 may come out where the
+// chain from +0 has +0, but no comparison sees that, and settle computes the winner's score anew.
+template <class Lanes, int kTargets, bool kFirst>
+OTCUDA_INLINE void step(const ArgmaxPlace<Lanes>& p, int64_t d, ArgmaxSums<Lanes, kTargets>& sum) {
+  typename Lanes::Vector samples[Lanes::kVectors];
+  const auto* const x = p.x + d * samples_of<Lanes>;
+#pragma GCC unroll 4
+  for (int q = 0; q < Lanes::kVectors; ++q) samples[q] = Lanes::load(x + q * Lanes::kLanes);
+#pragma GCC unroll 8
+  for (int t = 0; t < kTargets; ++t) {
+    const auto target = Lanes::fill(p.y[t * p.D + d]);
+#pragma GCC unroll 4
+    for (int q = 0; q < Lanes::kVectors; ++q) {
+      sum[t][q] =
+          kFirst ? Lanes::mul(samples[q], target) : Lanes::fma(samples[q], target, sum[t][q]);
     }
-    Lanes::store(best + q, best_q);
-    Lanes::store_index(index + q, index_q);
   }
 }
 
+template <class Lanes>
+OTCUDA_INLINE void load_best(const ArgmaxPlace<Lanes>& p,
+                             typename Lanes::Vector (&highest)[Lanes::kVectors]) {
+#pragma GCC unroll 4
+  for (int q = 0; q < Lanes::kVectors; ++q) highest[q] = Lanes::load(p.best + q * Lanes::kLanes);
+}
+
+template <class Lanes>
+OTCUDA_INLINE void keep_best(const ArgmaxPlace<Lanes>& p,
+                             const typename Lanes::Vector (&highest)[Lanes::kVectors]) {
+#pragma GCC unroll 4
+  for (int q = 0; q < Lanes::kVectors; ++q) {
+    const int at = q * Lanes::kLanes;
+    Lanes::keep_place(highest[q], Lanes::load(p.best + at), p.here, p.place + at);
+    Lanes::store(p.best + at, highest[q]);
+  }
+}
+
+// The height comes last: see docs/power_argmax.md.
 template <class Lanes, int kTargets>
-inline __attribute__((always_inline)) void tile(const ArgmaxPanel<typename Lanes::Value>& panel,
-                                                int64_t i) {
-  using Value = typename Lanes::Value;
-  using Vector = typename Lanes::Vector;
-  constexpr int kVectors = Lanes::kVectors, kSamples = Lanes::kLanes * kVectors;
-  const int64_t D = panel.D;
-  const Value* const y = panel.y + i * D;
-  Vector sum[kTargets][kVectors];
+OTCUDA_INLINE void finish(const ArgmaxPlace<Lanes>& p, const ArgmaxSums<Lanes, kTargets>& sum) {
+  typename Lanes::Vector highest[Lanes::kVectors];
+  load_best<Lanes>(p, highest);
 #pragma GCC unroll 8
   for (int t = 0; t < kTargets; ++t) {
+    const auto height = Lanes::fill(p.h[t]);
 #pragma GCC unroll 4
-    for (int q = 0; q < kVectors; ++q) sum[t][q] = Lanes::fill(Value(0));
-  }
-  const Value* x = panel.x;
-  for (int64_t d = 0; d < D; ++d, x += kSamples) {
-    Vector samples[kVectors];
-#pragma GCC unroll 4
-    for (int q = 0; q < kVectors; ++q) samples[q] = Lanes::load(x + q * Lanes::kLanes);
-#pragma GCC unroll 8
-    for (int t = 0; t < kTargets; ++t) {
-      const Vector target = Lanes::fill(y[t * D + d]);
-#pragma GCC unroll 4
-      for (int q = 0; q < kVectors; ++q) sum[t][q] = Lanes::fma(samples[q], target, sum[t][q]);
+    for (int q = 0; q < Lanes::kVectors; ++q) {
+      highest[q] = Lanes::max(Lanes::add(sum[t][q], height), highest[q]);
     }
   }
-  bool settled = true;
-#pragma GCC unroll 4
-  for (int q = 0; q < kVectors; ++q) {
-    const Vector best = Lanes::load(panel.best + q * Lanes::kLanes);
-    Vector highest = best;
+  keep_best<Lanes>(p, highest);
+}
+
+// kD: the dimension where it is known, else 0.
+template <class Lanes, int kTargets, int kD>
+OTCUDA_INLINE void tile(const ArgmaxPlace<Lanes>& p) {
+  ArgmaxSums<Lanes, kTargets> sum;
+  step<Lanes, kTargets, true>(p, 0, sum);
+  if constexpr (kD > 0) {
 #pragma GCC unroll 8
-    for (int t = 0; t < kTargets; ++t) {
-      sum[t][q] =
-          Lanes::add(sum[t][q], Lanes::fill(panel.h[i + t]));  // last: see docs/power_argmax.md
-      highest = Lanes::max(sum[t][q], highest);
-    }
-    settled &= Lanes::not_above(highest, best);
+    for (int d = 1; d < kD; ++d) step<Lanes, kTargets, false>(p, d, sum);
+  } else {
+    for (int64_t d = 1; d < p.D; ++d) step<Lanes, kTargets, false>(p, d, sum);
   }
-  if (__builtin_expect(!settled, 0)) {
-    alignas(64) Value scores[kTargets * kSamples];
+  finish<Lanes, kTargets>(p, sum);
+}
+
+// Low dimensions: samples and maxima stay on registers, and a group of targets passes one by one.
+template <class Lanes, int kD>
+OTCUDA_INLINE void stream(const ArgmaxPlace<Lanes>& p,
+                          const typename Lanes::Vector (&x)[kD][Lanes::kVectors]) {
+  typename Lanes::Vector highest[Lanes::kVectors];
+  load_best<Lanes>(p, highest);
+#pragma GCC unroll 16
+  for (int t = 0; t < kGroupTiles * Lanes::kTargets; ++t) {
+    typename Lanes::Vector sum[Lanes::kVectors];
 #pragma GCC unroll 8
-    for (int t = 0; t < kTargets; ++t) {
+    for (int d = 0; d < kD; ++d) {
+      const auto target = Lanes::fill(p.y[t * kD + d]);
 #pragma GCC unroll 4
-      for (int q = 0; q < kVectors; ++q) {
-        Lanes::store(scores + t * kSamples + q * Lanes::kLanes, sum[t][q]);
+      for (int q = 0; q < Lanes::kVectors; ++q) {
+        sum[q] = d == 0 ? Lanes::mul(x[d][q], target) : Lanes::fma(x[d][q], target, sum[q]);
       }
     }
-    improve<Lanes, kTargets>(scores, panel.first + i, panel.best, panel.index);
+    const auto height = Lanes::fill(p.h[t]);
+#pragma GCC unroll 4
+    for (int q = 0; q < Lanes::kVectors; ++q) {
+      highest[q] = Lanes::max(Lanes::add(sum[q], height), highest[q]);
+    }
   }
+  keep_best<Lanes>(p, highest);
+}
+
+template <class Lanes, int kD>
+OTCUDA_INLINE int64_t stream_groups(ArgmaxPlace<Lanes>& p, int64_t targets) {
+  constexpr int kGroup = kGroupTiles * Lanes::kTargets;
+  typename Lanes::Vector x[kD][Lanes::kVectors];
+#pragma GCC unroll 8
+  for (int d = 0; d < kD; ++d) {
+#pragma GCC unroll 4
+    for (int q = 0; q < Lanes::kVectors; ++q) {
+      x[d][q] = Lanes::load(p.x + (d * Lanes::kVectors + q) * Lanes::kLanes);
+    }
+  }
+  for (; targets >= kGroup; targets -= kGroup) {
+    stream<Lanes, kD>(p, x);
+    p.advance(kGroup);
+  }
+  return targets;
+}
+
+// Dimensions [from, to) of a tile whose sums wait in memory in between. A function of its own: its
+// loop has all the registers.
+template <class Lanes>
+__attribute__((noinline)) void chunk(const ArgmaxPlace<Lanes>& p, int64_t from, int64_t to,
+                                     typename Lanes::Value* sums) {
+  constexpr int kTargets = Lanes::kTargets, kVectors = Lanes::kVectors;
+  ArgmaxSums<Lanes, kTargets> sum;
+  if (from == 0) {
+    step<Lanes, kTargets, true>(p, from++, sum);
+  } else {
+#pragma GCC unroll 24
+    for (int v = 0; v < kTargets * kVectors; ++v) {
+      sum[v / kVectors][v % kVectors] = Lanes::load(sums + v * Lanes::kLanes);
+    }
+  }
+  for (int64_t d = from; d < to; ++d) step<Lanes, kTargets, false>(p, d, sum);
+  if (to == p.D) {
+    finish<Lanes, kTargets>(p, sum);
+  } else {
+#pragma GCC unroll 24
+    for (int v = 0; v < kTargets * kVectors; ++v) {
+      Lanes::store(sums + v * Lanes::kLanes, sum[v / kVectors][v % kVectors]);
+    }
+  }
+}
+
+// High dimensions: a chunk of the samples stays in L1 while a strip of targets passes.
+template <class Lanes>
+int64_t strips(ArgmaxPlace<Lanes>& p, int64_t targets) {
+  alignas(64) typename Lanes::Value sums[kStripTiles * Lanes::kTargets * samples_of<Lanes>];
+  while (targets >= Lanes::kTargets) {
+    const int64_t whole = targets / Lanes::kTargets;
+    const int tiles = whole < kStripTiles ? int(whole) : kStripTiles;
+    for (int64_t from = 0; from < p.D; from += Lanes::kChunk) {
+      const int64_t to = p.D - from < Lanes::kChunk ? p.D : from + Lanes::kChunk;
+      ArgmaxPlace<Lanes> tile_of = p;
+      for (int k = 0; k < tiles; ++k, tile_of.advance(Lanes::kTargets)) {
+        chunk<Lanes>(tile_of, from, to, sums + k * Lanes::kTargets * samples_of<Lanes>);
+      }
+    }
+    p.advance(tiles * Lanes::kTargets);
+    targets -= tiles * Lanes::kTargets;
+  }
+  return targets;
 }
 
 // The targets left after whole tiles: 0 .. kTargets of them.
-template <class Lanes, int kTargets>
-inline void last_tile(const ArgmaxPanel<typename Lanes::Value>& panel, int64_t i) {
+template <class Lanes, int kTargets, int kD>
+OTCUDA_INLINE void last_tile(const ArgmaxPlace<Lanes>& p, int64_t targets) {
   if constexpr (kTargets > 0) {
-    if (panel.targets - i == kTargets) {
-      tile<Lanes, kTargets>(panel, i);
+    if (targets == kTargets) {
+      tile<Lanes, kTargets, kD>(p);
     } else {
-      last_tile<Lanes, kTargets - 1>(panel, i);
+      last_tile<Lanes, kTargets - 1, kD>(p, targets);
     }
   }
 }
 
-template <class Lanes>
-void panel(const ArgmaxPanel<typename Lanes::Value>& panel) {
-  int64_t i = 0;
-  for (; i + Lanes::kTargets <= panel.targets; i += Lanes::kTargets) {
-    tile<Lanes, Lanes::kTargets>(panel, i);
+template <class Lanes, int kD>
+void panel_of(const ArgmaxPanel<typename Lanes::Value>& panel) {
+  ArgmaxPlace<Lanes> p{panel.x,
+                       panel.y,
+                       panel.h,
+                       panel.best,
+                       panel.place,
+                       kD > 0 ? kD : panel.D,
+                       Lanes::places(panel.first)};
+  int64_t targets = panel.targets;
+  if constexpr (kD > 0 && kD <= Lanes::kStreamD) targets = stream_groups<Lanes, kD>(p, targets);
+  if (kD == 0 && p.D > Lanes::kChunk) targets = strips<Lanes>(p, targets);
+  for (; targets >= Lanes::kTargets; targets -= Lanes::kTargets) {
+    tile<Lanes, Lanes::kTargets, kD>(p);
+    p.advance(Lanes::kTargets);
   }
-  last_tile<Lanes, Lanes::kTargets - 1>(panel, i);
+  last_tile<Lanes, Lanes::kTargets - 1, kD>(p, targets);
+}
+
+template <class Lanes, int kD = kUnrolledD>
+void panel(const ArgmaxPanel<typename Lanes::Value>& p) {
+  if constexpr (kD == 0) {
+    panel_of<Lanes, 0>(p);
+  } else {
+    if (p.D == kD) {
+      panel_of<Lanes, kD>(p);
+    } else {
+      panel<Lanes, kD - 1>(p);
+    }
+  }
+}
+
+// The chain of the contract for kGroup targets of each of some samples, side by side; the lowest
+// index that attains the most.
+template <class Lanes, int kSamples>
+OTCUDA_INLINE void settle_some(const ArgmaxSettle<typename Lanes::Value>& s, int64_t b) {
+  using Value = typename Lanes::Value;
+  constexpr int kChains = kGroupTiles * Lanes::kTargets, kGroup = kChains / kSamples;
+  const int64_t last_b = s.samples - 1, last = s.targets - 1;
+  const Value *x[kSamples], *y[kChains];
+  Value score[kChains];
+  for (int k = 0; k < kChains; ++k) {
+    const int64_t row = b + k / kGroup < last_b ? b + k / kGroup : last_b;
+    const int64_t i = (s.place[row] < 0 ? 0 : s.place[row]) + k % kGroup;
+    x[k / kGroup] = s.x + row * s.D;
+    y[k] = s.y + (i < last ? i : last) * s.D;
+    score[k] = Value(0);
+  }
+  for (int64_t d = 0; d < s.D; ++d) {
+#pragma GCC unroll 12
+    for (int k = 0; k < kChains; ++k) score[k] = exact_fma(x[k / kGroup][d], y[k][d], score[k]);
+  }
+  for (int n = 0; n < kSamples && b + n <= last_b; ++n) {
+    const int64_t first = s.place[b + n];
+    if (first < 0) continue;
+    Value best = score[n * kGroup] + s.h[first];
+    int64_t winner = first;
+    for (int t = 1; t < kGroup && first + t <= last; ++t) {
+      const Value other = score[n * kGroup + t] + s.h[first + t];
+      if (power_argmax_beats(other, best)) {
+        best = other;
+        winner = first + t;
+      }
+    }
+    s.value[b + n] = best;
+    s.index[b + n] = winner;
+  }
+}
+
+template <class Lanes>
+void settle(const ArgmaxSettle<typename Lanes::Value>& s) {
+  if (s.D <= Lanes::kStreamD) {
+    for (int64_t b = 0; b < s.samples; ++b) settle_some<Lanes, 1>(s, b);
+  } else {
+    for (int64_t b = 0; b < s.samples; b += 2) settle_some<Lanes, 2>(s, b);
+  }
+}
+
+// For rows in which nothing exceeds -inf: the first target whose score is a number, or -1.
+template <class Lanes>
+int64_t first_number(const typename Lanes::Value* x, const typename Lanes::Value* y,
+                     const typename Lanes::Value* h, int64_t targets, int64_t D) {
+  for (int64_t i = 0; i < targets; ++i) {
+    const auto score = power_argmax_score(x, y + i * D, h[i], D);
+    if (score == score) return i;
+  }
+  return -1;
 }
 
 template <class Lanes>
 constexpr ArgmaxKernel<typename Lanes::Value> kernel_of() {
-  return {Lanes::kLanes * Lanes::kVectors, Lanes::kTargets, &panel<Lanes>};
+  return {samples_of<Lanes>, kGroupTiles * Lanes::kTargets, &panel<Lanes>, &settle<Lanes>,
+          &first_number<Lanes>};
 }
 
 }  // namespace

@@ -18,26 +18,43 @@ struct ArgmaxIndex<double> {
   using Type = int64_t;
 };
 
+constexpr int kGroupTiles = 2;  // a place stands for the targets of at most so many tiles
+
 // A block of packed samples against a panel of targets.
 template <class T>
 struct ArgmaxPanel {
   using Index = typename ArgmaxIndex<T>::Type;
 
   const T* x;  // [D][samples], samples of the level's block side by side
-  const T* y;  // [targets][D]
+  const T* y;  // [targets][D], D >= 1
   const T* h;  // [targets]
   int64_t targets;
   int64_t D;
   int64_t first;  // place of the first target in its run
-  T* best;        // [samples], 64-byte aligned; NaN before the first panel
-  Index* index;   // [samples], aligned too; -1 before the first panel
+  T* best;        // [samples], 64-byte aligned; -inf before the first panel
+  Index* place;   // [samples], aligned too; -1 before the first panel: where the winner's group is
+};
+
+// From the groups of some samples to their winners.
+template <class T>
+struct ArgmaxSettle {
+  const T* x;  // [samples][D]
+  const T* y;  // [targets][D], the whole run
+  const T* h;  // [targets]
+  int64_t samples, targets, D;
+  const typename ArgmaxIndex<T>::Type* place;  // [samples]; where it is -1, nothing is written
+  T* value;                                    // [samples]
+  int64_t* index;                              // [samples], counted from the first of the run
 };
 
 template <class T>
 struct ArgmaxKernel {
   int samples;  // of a block
-  int targets;  // of a register tile; panels are multiples of it where they can be
+  int targets;  // of a group; panels are multiples of it where they can be
   void (*panel)(const ArgmaxPanel<T>&);
+  void (*settle)(const ArgmaxSettle<T>&);
+  // The first of some targets whose score with a sample is a number, or -1.
+  int64_t (*first_number)(const T* x, const T* y, const T* h, int64_t targets, int64_t D);
 };
 
 struct ArgmaxKernels {

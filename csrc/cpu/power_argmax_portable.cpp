@@ -7,19 +7,21 @@ namespace {
 template <class T>
 struct Lanes {
   using Value = T;
-  static constexpr int kLanes = 4, kVectors = 1, kTargets = 4;
+  static constexpr int kLanes = 4, kVectors = 1, kTargets = 4, kStreamD = 0, kChunk = 1024;
   struct Vector {
     T lane[kLanes];
   };
   using Place = typename ArgmaxIndex<T>::Type;
-  struct Places {
-    Place lane[kLanes];
-  };
+  using Places = int64_t;
 
   static Vector fill(T a) { return {{a, a, a, a}}; }
   static Vector load(const T* from) { return {{from[0], from[1], from[2], from[3]}}; }
   static void store(T* to, const Vector& a) {
     for (int k = 0; k < kLanes; ++k) to[k] = a.lane[k];
+  }
+  static Vector mul(Vector a, const Vector& b) {
+    for (int k = 0; k < kLanes; ++k) a.lane[k] *= b.lane[k];
+    return a;
   }
   static Vector fma(const Vector& a, const Vector& b, Vector c) {
     for (int k = 0; k < kLanes; ++k) c.lane[k] = exact_fma(a.lane[k], b.lane[k], c.lane[k]);
@@ -34,22 +36,11 @@ struct Lanes {
       if (a.lane[k] > b.lane[k]) b.lane[k] = a.lane[k];
     return b;
   }
-  static bool not_above(const Vector& a, const Vector& b) {
-    bool all = true;
-    for (int k = 0; k < kLanes; ++k) all &= a.lane[k] <= b.lane[k];
-    return all;
-  }
-  static Places load_index(const Place* from) { return {{from[0], from[1], from[2], from[3]}}; }
-  static void store_index(Place* to, const Places& a) {
-    for (int k = 0; k < kLanes; ++k) to[k] = a.lane[k];
-  }
-  static void improve(const Vector& score, int64_t place, Vector* best, Places* index) {
-    for (int k = 0; k < kLanes; ++k) {
-      if (power_argmax_beats(score.lane[k], best->lane[k])) {
-        best->lane[k] = score.lane[k];
-        index->lane[k] = static_cast<Place>(place);
-      }
-    }
+  static Places places(int64_t first) { return first; }
+  static Places next(Places here) { return here + kTargets; }
+  static void keep_place(const Vector& highest, const Vector& best, Places here, Place* to) {
+    for (int k = 0; k < kLanes; ++k)
+      if (highest.lane[k] > best.lane[k]) to[k] = static_cast<Place>(here);
   }
 };
 

@@ -19,10 +19,11 @@ struct __m512i {
 using __mmask16 = uint16_t;
 using __mmask8 = uint8_t;
 
-enum { _CMP_NLE_UQ = 6, _CMP_ORD_Q = 7 };
+enum { _CMP_GT_OQ = 30 };
 
 inline bool compare(double a, double b, int predicate) {
-  return predicate == _CMP_NLE_UQ ? !(a <= b) : !std::isnan(a) && !std::isnan(b);
+  if (predicate != _CMP_GT_OQ) __builtin_trap();
+  return a > b;  // false where either is NaN
 }
 
 inline void check_aligned(const void* pointer) {
@@ -48,6 +49,10 @@ inline void check_aligned(const void* pointer) {
   inline Vector _mm512_fmadd_##suffix(Vector a, Vector b, Vector c) {                            \
     for (int k = 0; k < kLanes; ++k) c.lane[k] = std::fma(a.lane[k], b.lane[k], c.lane[k]);      \
     return c;                                                                                    \
+  }                                                                                              \
+  inline Vector _mm512_mul_##suffix(Vector a, Vector b) {                                        \
+    for (int k = 0; k < kLanes; ++k) a.lane[k] *= b.lane[k];                                     \
+    return a;                                                                                    \
   }                                                                                              \
   inline Vector _mm512_add_##suffix(Vector a, Vector b) {                                        \
     for (int k = 0; k < kLanes; ++k) a.lane[k] += b.lane[k];                                     \
@@ -79,15 +84,6 @@ inline void check_aligned(const void* pointer) {
     Mask mask = 0;                                                                               \
     for (int k = 0; k < kLanes; ++k) mask |= Mask(compare(a.lane[k], b.lane[k], predicate) << k); \
     return mask;                                                                                 \
-  }                                                                                              \
-  inline Mask _mm512_mask_cmp_##suffix##_mask(Mask mask, Vector a, Vector b, int predicate) {    \
-    return mask & _mm512_cmp_##suffix##_mask(a, b, predicate);                                   \
-  }                                                                                              \
-  inline Vector _mm512_mask_mov_##suffix(Vector source, Mask mask, Vector a) {                   \
-    for (int k = 0; k < kLanes; ++k) {                                                           \
-      if (mask >> k & 1) source.lane[k] = a.lane[k];                                             \
-    }                                                                                            \
-    return source;                                                                               \
   }
 FLOATS(ps, __m512, float, 16, __mmask16)
 FLOATS(pd, __m512d, double, 8, __mmask8)
@@ -110,6 +106,16 @@ inline void _mm512_store_si512(void* to, __m512i a) {
     __m512i r;                                                                      \
     for (size_t k = 0; k < 64 / sizeof(T); ++k) std::memcpy(r.byte + k * sizeof(T), &a, sizeof(T)); \
     return r;                                                                       \
+  }                                                                                 \
+  inline __m512i _mm512_add_##suffix(__m512i a, __m512i b) {                        \
+    for (size_t k = 0; k < 64 / sizeof(T); ++k) {                                   \
+      T left, right;                                                                \
+      std::memcpy(&left, a.byte + k * sizeof(T), sizeof(T));                        \
+      std::memcpy(&right, b.byte + k * sizeof(T), sizeof(T));                       \
+      left += right;                                                                \
+      std::memcpy(a.byte + k * sizeof(T), &left, sizeof(T));                        \
+    }                                                                               \
+    return a;                                                                       \
   }                                                                                 \
   inline __m512i _mm512_mask_mov_##suffix(__m512i source, Mask mask, __m512i a) {   \
     for (size_t k = 0; k < 64 / sizeof(T); ++k) {                                   \

@@ -5,7 +5,7 @@ The native core of otcuda; used through otcuda._ops only.
 from __future__ import annotations
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['ContextNet', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
+__all__: list[str] = ['ContextNet', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
 class ContextNet:
     """
     Weights of csrc/common/context_net.h, checked.
@@ -135,9 +135,25 @@ def heights_adam_step(h: Array, m: Array, v: Array, mass: Array, nu: Array, step
     """
     The same on a CUDA stream.
     """
+def heights_asgd_solve(y: Array, nu: Array, h: Array, mean: Array, step: Array, rate: Array, share: Array, *, source: str, seed: int, batch: int, limit: float, product: bool, callback: typing.Any) -> None:
+    """
+    h, mean [N] and step [1] in place. Contract: csrc/common/heights_asgd_solve.h.
+    """
 def laplace_weights(scale_q16: Array, low: int, weights: Array) -> None:
     """
     scale_q16 [T] int64 -> weights [T, n] uint32.
+    """
+def list_measure(index: Array, inner: Array, reach: Array, h: Array, counts: Array, gap: Array) -> tuple[float, float]:
+    """
+    -> (mean best value, mean gap); counts, gap [N] written. Contract: csrc/common/list_newton.h.
+    """
+def list_newton(index: Array, inner: Array, reach: Array, nu: Array, gap: Array, h: Array, *, tolerance: float, room: float, iterations: int) -> dict:
+    """
+    h [N] in place -> residual, energy, iterations. Contract: csrc/common/list_newton.h.
+    """
+def list_over_reach(index: Array, inner: Array, reach: Array, d: Array) -> float:
+    """
+    Share of samples whose list does not certify a move d [N].
     """
 def memory_in_use() -> int:
     ...
@@ -202,4 +218,12 @@ def source_samples(out: Array, source: str, seed: int, stream: int, offset: int,
 def symbol_sum(symbols: Array) -> int:
     """
     symbols [n] -> uint32, the check of docs/coding.md.
+    """
+def top_cells(x: Array, y: Array, h: Array, index: Array, inner: Array, cut: Array) -> None:
+    """
+    x [B, D], y [N, D], h [N] -> index, inner [B, K], cut [B]. Contract: csrc/common/top_cells.h.
+    """
+def top_cells_product(x: Array, y: Array, h: Array, L: int, index: Array, inner: Array, cut: Array) -> None:
+    """
+    The same for x [G, 16, D] of product samples: results have 256 G rows.
     """

@@ -11,7 +11,8 @@ constexpr const char* kNames[] = {
     "power_argmax/portable", "power_argmax/avx2",      "power_argmax/avx512",
     "power_argmax/cuda",     "cell_mass/cpu",          "cell_mass/cuda",
     "heights_adam_step/cpu", "heights_adam_step/cuda", "source_samples/cpu",
-    "source_samples/cuda",
+    "source_samples/cuda",   "top_cells/portable",     "top_cells/avx2",
+    "top_cells/avx512",
 };
 static_assert(sizeof kNames / sizeof *kNames == kPaths, "a name for each path, in order");
 

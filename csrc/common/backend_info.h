@@ -18,6 +18,9 @@ enum class BackendPath : int {
   heights_adam_step_cuda,
   source_samples_cpu,
   source_samples_cuda,
+  top_cells_portable,
+  top_cells_avx2,
+  top_cells_avx512,
   count,  // how many there are
 };
 

@@ -52,8 +52,8 @@ class FitResult:
         seconds: wall time.
         efficiency: (N-1) / (samples chi2): 1 is what averaging independent samples can reach; nan
             where chi2 <= 0.
-        history: one record a stage: round, stage, samples, seconds, unit, step; after a round chi2
-            and its interval.
+        history: one record a stage: stage, samples, scanned, seconds and what the method has to
+            say (unit, rescans, ...); after a measurement chi2 and its interval.
     """
 
     chi2: float
@@ -71,6 +71,10 @@ class FitResult:
         return asdict(self)
 
 
+class Late(Exception):  # noqa: N818
+    """A limit was reached inside a stage, which is given up."""
+
+
 class Run:
     """Clock, counters and history of one fit."""
 
@@ -78,8 +82,14 @@ class Run:
         self.goal, self.history = goal, []
         self.samples = self.scanned = 0
         self.stopped_by: str | None = None
+        self.reserved = 0.0  # samples that stages must leave to the validation
+        self.best: Any = None  # heights worth keeping if the fit is interrupted
         self._callback = callback
         self._start = monotonic()
+
+    def keep(self, h: Any) -> None:
+        """Remembers heights that an interrupted fit should leave behind."""
+        self.best = h
 
     def seconds(self) -> float:
         """Wall time since the fit began."""
@@ -108,9 +118,29 @@ class Run:
             self.stopped_by = "seconds"
         return self.stopped_by is not None
 
+    def tick(self) -> None:
+        """Called between blocks of a long stage.
+
+        Raises:
+            Late: the time is up, or a callback has asked to stop.
+        """
+        if self.late():
+            raise Late
+
+    def afford(self, samples: float) -> None:
+        """Called before a stage that scans so many samples.
+
+        Raises:
+            Late: the limit does not allow them.
+        """
+        if samples > self.samples_left() - self.reserved:
+            self.stopped_by = self.stopped_by or "samples"
+        self.tick()
+
     def report(self, **record: Any) -> None:
         """Keeps the record and shows it to the callback; False from there ends the fit."""
-        record = {**record, "samples": self.samples, "seconds": self.seconds()}
+        counts = {"samples": self.samples, "scanned": self.scanned, "seconds": self.seconds()}
+        record = {**record, **counts}
         self.history.append(record)
         if self._callback is not None and self._callback(dict(record)) is False:
             self.stopped_by = self.stopped_by or "callback"

@@ -9,6 +9,7 @@ is a mean of all steps in which late ones count more. docs/transport.md, section
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -72,18 +73,25 @@ class Descent:
         return size // HALVES**2 * HALVES**2 if product else size
 
     def descend(
-        self, state: AveragedState, samples: int, seed: int, product: bool = False
+        self,
+        state: AveragedState,
+        samples: int,
+        seed: int,
+        product: bool = False,
+        first: int | None = None,
+        save: Callable[[], None] = lambda: None,
     ) -> np.ndarray:
         """Goes on from `state` for so many samples, fewer at a limit; returns the mean heights.
 
-        Step s draws `batch` samples of stream s of `seed`.
+        Step s draws `batch` samples of stream s of `seed`. A descent that began at step `first` and
+        was cut after a stage goes on to the same bits; `save` is called after each.
         """
         batch, run = self.batch(product), self.run
-        first, steps = state.step, max(1, samples // batch)
+        first, steps = state.step if first is None else first, max(1, samples // batch)
         for stage in range(_STAGES):
             begin = first + steps * stage // _STAGES
             end = first + steps * (stage + 1) // _STAGES
-            if begin == end:
+            if begin == end or end <= state.step:
                 continue
             self.measure_unit(
                 state.h, key(seed, 2, begin), min(_PROBES, max(16, steps * batch // 64))
@@ -98,6 +106,7 @@ class Descent:
             run.report(stage="descent", unit=self.unit)
             if run.late() or state.step < end:
                 break
+            save()
         return state.mean.copy()
 
     def _steps(

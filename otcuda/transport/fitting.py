@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from time import monotonic
@@ -78,14 +79,37 @@ class Late(Exception):  # noqa: N818
 class Run:
     """Clock, counters and history of one fit."""
 
-    def __init__(self, goal: Goal, callback: Callable[[dict[str, Any]], Any] | None):
-        self.goal, self.history = goal, []
+    def __init__(
+        self,
+        goal: Goal,
+        callback: Callable[[dict[str, Any]], Any] | None,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ):
+        self.goal, self.checkpoint = goal, checkpoint
+        self.history: list[dict[str, Any]] = []
         self.samples = self.scanned = 0
         self.stopped_by: str | None = None
         self.reserved = 0.0  # samples that stages must leave to the validation
         self.best: Any = None  # heights worth keeping if the fit is interrupted
         self._callback = callback
         self._start = monotonic()
+
+    def state(self) -> dict[str, Any]:
+        """Counters, time and history, for a checkpoint."""
+        return {
+            "samples": self.samples,
+            "scanned": self.scanned,
+            "seconds": self.seconds(),
+            "history": self.history,
+        }
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Takes over what `state` gave."""
+        self.samples, self.scanned = state["samples"], state["scanned"]
+        self._start = monotonic() - state["seconds"]
+        for record in state["history"]:
+            interval = {k: tuple(v) for k, v in record.items() if k == "chi2_interval"}
+            self.history.append({**record, **interval})
 
     def keep(self, h: Any) -> None:
         """Remembers heights that an interrupted fit should leave behind."""

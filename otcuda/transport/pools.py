@@ -3,21 +3,23 @@
 
 Each sample is scanned about once: its K best cells and the best value left out tell how far heights
 may move before its winner can leave the list. On the lists a Newton step costs a fraction of a
-scan. Three guards keep the lists honest, each tested by taking it away
-(python_tests/transport/test_pools.py): the audit scans every 16th sample again, a move counts only if the true energy fell,
-and cells without a sample are raised until they touch one. docs/transport.md, section 5.
+scan. Three guards keep the lists honest, each tested by taking it away (test_pools.py): the
+audit scans every 16th sample again, a move counts only if the true energy fell, and cells without a
+sample are raised until they touch one. docs/transport.md, section 5.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 import otcuda
 from otcuda._lists import AveragedState, Lists
+from otcuda.errors import ArgumentError
+from otcuda.transport import checkpoint
 from otcuda.transport.adam import fit_adam
 from otcuda.transport.arrays import to_numpy
 from otcuda.transport.asgd import NUMPY, Descent
@@ -230,6 +232,7 @@ class Pooler:
         # An interval half as wide costs less than the samples that it saves.
         self.check = 2 * samples_to_certify(cells.n, run.goal.chi2)
         self.best: tuple[Chi2, np.ndarray] | None = None
+        self.stage, self.count, self.checks = "start", 0, 0  # what is under way, pools, validations
         run.reserved = min(self.check, 0.2 * run.samples_left())
         efficiency = _PRODUCT_EFFICIENCY if product else _EFFICIENCY
         self.plan = max(_FEWEST, int(_SAFETY * (cells.n - 1) / (efficiency * run.goal.chi2)))
@@ -249,11 +252,16 @@ class Pooler:
         else:
             lister.h = lister.guess(key(purpose, 1))
         state = AveragedState(lister.h, lister.h.copy())
-        batch = lister.batch(self.product)
-        if burn < batch or self.run.late():
+        if burn < lister.batch(self.product) or self.run.late():
             return
-        lister.h = lister.descend(state, burn, key(purpose, 2), self.product)
-        self.reuse(state.step, batch, key(purpose, 2))
+        self.descend(state, burn)
+
+    def descend(self, state: AveragedState, burn: int) -> None:
+        """The first descent, from wherever `state` is in it."""
+        lister, seed = self.lister, key(key(self.seed, TRAINING), 2)
+        save = lambda: self.save("descent", state, burn)  # noqa: E731
+        lister.h = lister.descend(state, burn, seed, self.product, 0, save)
+        self.reuse(state.step, lister.batch(self.product), seed)
 
     def reuse(self, steps: int, batch: int, seed: int) -> None:
         """Makes the samples of the descent a pool: what they tell is not lost."""
@@ -294,31 +302,94 @@ class Pooler:
         run = self.run
         M = int(max(2, min(self.check, run.samples_left())))
         h = self.lister.h
-        stop = lambda: run.seconds_left() <= 0  # noqa: E731
+        # A time limit leaves a tenth of itself to say how good the heights are.
+        late = -0.1 * (run.goal.max_seconds or 0.0)
+        stop = lambda: run.seconds_left() <= late  # noqa: E731
         chi2 = self.cells.chi2(h, M, self.seed, VALIDATION + count, stop)
         run.scanned += chi2.samples
         run.report(stage="validation", chi2=chi2.value, chi2_interval=chi2.interval)
         return chi2
 
-    def grow(self, pools: int) -> int:
-        """Pools until the plan is met or a limit is; returns how many there were."""
+    def grow(self) -> None:
+        """Pools until the plan is met or a limit is."""
         try:
-            if pools == 0:
+            if self.stage == "start":
                 self.start()
+                self.save("pools")
+            elif self.stage == "descent":
+                self.descend(self.resumed, self.burn)
+                self.save("pools")
             while self.plan > self.lister.M and not self.run.late():
-                pools += 1
-                if not self.next_pool(pools):
+                self.count += 1
+                if not self.next_pool(self.count):
                     self.run.stopped_by = self.run.stopped_by or self.run.scarcer()
+                elif not self.run.late():
+                    self.save("pools")
         except Late:
             pass
-        return pools
+
+    def save(self, stage: str, state: AveragedState | None = None, burn: int = 0) -> None:
+        """Writes where the fit stands, if a checkpoint was asked for."""
+        self.stage = stage
+        if self.run.checkpoint is None or self.run.stopped_by:
+            return
+        lister = self.lister
+        arrays = {"h": lister.h} | {f"pool{k}": pool.h for k, pool in enumerate(lister.pools)}
+        if state is not None:
+            arrays |= {"descent": state.h, "mean": state.mean}
+        if self.best is not None:
+            arrays["best"] = self.best[1]
+        numbers = {
+            "stage": stage,
+            "run": self.run.state(),
+            "pools": [[p.key, p.M, p.product, p.block] for p in lister.pools],
+            "unit": lister.unit,
+            "rescans": lister.rescans,
+            "plan": self.plan,
+            "count": self.count,
+            "checks": self.checks,
+            "best": None if self.best is None else asdict(self.best[0]),
+            "step": 0 if state is None else state.step,
+            "burn": burn,
+        }
+        checkpoint.save(self.run.checkpoint, self.digest(), arrays, numbers)
+
+    def digest(self) -> str:
+        """What a checkpoint must have been made for."""
+        source, goal = self.cells.source.name, self.run.goal.chi2
+        settings = source, goal, self.seed, self.product
+        return checkpoint.digest(self.lister.y, self.lister.nu, *settings)
+
+    def resume(self) -> None:
+        """Goes back to the checkpoint, if there is one: samples and lists are made again."""
+        found = checkpoint.load(self.run.checkpoint, self.digest())
+        if found is None:
+            return
+        arrays, numbers = found
+        lister = self.lister
+        for k, (seed, M, product, block) in enumerate(numbers["pools"]):
+            lister.h = arrays[f"pool{k}"]
+            lister.add(Pool(self.cells.source, self.cells.D, seed, M, product, block))
+        lister.h, lister.unit, lister.rescans = arrays["h"], numbers["unit"], numbers["rescans"]
+        self.stage, self.plan = numbers["stage"], numbers["plan"]
+        self.count, self.checks = numbers["count"], numbers["checks"]
+        if numbers["best"] is not None:
+            best = numbers["best"] | {"interval": tuple(numbers["best"]["interval"])}
+            self.best = Chi2(**best), arrays["best"]
+        if self.stage == "descent":
+            self.resumed = AveragedState(arrays["descent"], arrays["mean"], numbers["step"])
+            self.burn = numbers["burn"]
+        self.run.go_on_from(numbers["run"])
 
     def solve(self) -> tuple[np.ndarray, FitResult]:
         """Heights float64 [n] and how it ended."""
-        run, goal, pools = self.run, self.run.goal.chi2, 0
-        for count in range(1, 64):
-            pools = self.grow(pools)
-            chi2 = self.validate(count)
+        run, goal = self.run, self.run.goal.chi2
+        if run.checkpoint is not None:
+            self.resume()
+        while self.checks < 64:
+            self.grow()
+            self.checks += 1
+            chi2 = self.validate(self.checks)
             stalled = self.best is not None and not chi2.value < _STALLED * self.best[0].value
             if self.best is None or not chi2.value >= self.best[0].value:
                 self.best = (chi2, self.lister.h.copy())
@@ -329,11 +400,14 @@ class Pooler:
             if run.stopped_by:
                 break
             self.plan = int(self.lister.M * np.clip(1.2 * chi2.interval[1] / goal, 1.3, 2.0))
+            self.save("pools")
         return self.best[1], run.result(self.best[0], self.cells.n)
 
 
 def fit_pools(cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, FitResult]:
     """Heights float64 [n] and how it ended; on the line and for finite sources, by "adam"."""
+    if run.checkpoint is not None and cells.source.name not in NAMED:
+        raise ArgumentError(f"fit: checkpoint needs a source of {', '.join(map(repr, NAMED))}")
     if cells.D == 1 or cells.source.points is not None:
         return fit_adam(cells, run, seed)
     named = cells.source.name in NAMED

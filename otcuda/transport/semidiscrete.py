@@ -140,6 +140,7 @@ class SemiDiscreteOT:
         max_seconds: float | None = None,
         seed: int = 0,
         callback: Callable[[dict[str, Any]], Any] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> FitResult:
         """Find the heights for which every target receives its weight.
 
@@ -158,6 +159,8 @@ class SemiDiscreteOT:
             seed: of all samples, from 0.
             callback: called after each stage with a record of `FitResult.history`; returning False
                 stops.
+            checkpoint: file that is written after each stage and gone on from if it is there, to
+                the same bits as a fit that was never stopped; for "pools" and a named source.
 
         Returns:
             How it ended; `converged` is False where a limit came first, and chi2 says how far the
@@ -174,7 +177,9 @@ class SemiDiscreteOT:
         _check_seed("fit", seed)
         if callback is not None and not callable(callback):
             raise ArgumentError(f"fit: callback is {type(callback).__name__}, expected a function")
-        run = Run(Goal(chi2, max_samples, max_seconds), callback)
+        if checkpoint is not None and method != "pools":
+            raise ArgumentError(f'fit: method {method!r} takes no checkpoint; "pools" does')
+        run = Run(Goal(chi2, max_samples, max_seconds), callback, checkpoint)
         cells = self._problem.sorted_cells()
         if cells.n == 1 or (cells.D == 1 and self.source.quantile is not None):
             h, result = _fit_in_closed_form(cells, run, seed)

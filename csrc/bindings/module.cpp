@@ -19,6 +19,8 @@ namespace otcuda {
 void bind_cell_mass(pybind11::module_& m);
 void bind_heights_adam_solve(pybind11::module_& m);
 void bind_heights_adam_step(pybind11::module_& m);
+void bind_heights_asgd_solve(pybind11::module_& m);
+void bind_list_newton(pybind11::module_& m);
 void bind_power_argmax(pybind11::module_& m);
 void bind_context_net(pybind11::module_& m);
 void bind_net(pybind11::module_& m);
@@ -26,6 +28,7 @@ void bind_range64(pybind11::module_& m);
 void bind_rans32(pybind11::module_& m);
 void bind_tables(pybind11::module_& m);
 void bind_source_samples(pybind11::module_& m);
+void bind_top_cells(pybind11::module_& m);
 
 namespace {
 
@@ -117,6 +120,8 @@ PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   otcuda::bind_cell_mass(m);
   otcuda::bind_heights_adam_solve(m);
   otcuda::bind_heights_adam_step(m);
+  otcuda::bind_heights_asgd_solve(m);
+  otcuda::bind_list_newton(m);
   otcuda::bind_power_argmax(m);
   otcuda::bind_context_net(m);
   otcuda::bind_conv3(m);
@@ -125,4 +130,5 @@ PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   otcuda::bind_range64(m);
   otcuda::bind_rans32(m);
   otcuda::bind_source_samples(m);
+  otcuda::bind_top_cells(m);
 }

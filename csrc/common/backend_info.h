@@ -21,6 +21,9 @@ enum class BackendPath : int {
   rans32_portable,
   rans32_avx2,
   rans32_avx512,
+  top_cells_portable,
+  top_cells_avx2,
+  top_cells_avx512,
   count,  // how many there are
 };
 

@@ -33,27 +33,37 @@ def line_heights(
 
 
 def gaussian_heights(cells: Cells, seed: int) -> np.ndarray:
-    """Heights as if source and targets were Gaussian, with one free number, eq. (10).
+    """Heights as if source and targets were Gaussian, with two free numbers, eq. (10).
 
-    `h = -<x_mean, y> - c/2 y' B^-1 y` for centred y, where B is the linear map between both
-    covariances. Right with c = 1 where cells are many for their dimension; the tails of few targets
-    in many dimensions ask for less, so c minimises the dual, which is convex in it, on a few
-    thousand samples and targets.
+    `h = -a <x_mean, y> - c/2 y' B^-1 y` for centred y, where B is the linear map between both
+    covariances. Right with a = c = 1 where cells are many for their dimension; the tails of few
+    targets in many dimensions ask for less, so both minimise the dual, which is convex in them, on
+    a few thousand samples and targets.
     """
     x = to_numpy(cells.sample(_GUESS_SIZE, seed, START)).astype(np.float64)
-    y = to_numpy(cells.targets(cells.home)).astype(np.float64)
+    return gaussian_guess(x, to_numpy(cells.targets(cells.home)), cells.weights, seed)
+
+
+def gaussian_guess(x: np.ndarray, y: np.ndarray, nu: np.ndarray, seed: int) -> np.ndarray:
+    """`gaussian_heights` from samples x [M, D], centred targets y [N, D], weights nu [N]."""
+    y = y.astype(np.float64)
     mean = x.mean(0)
-    x -= mean
-    bend = _quadratic_form(x, y, cells.weights)
-    some = np.random.default_rng(seed).permutation(cells.n)[:_GUESS_SIZE]
-    weights = cells.weights[some] / cells.weights[some].sum()
-    scores, bends = (x @ y[some].T).astype(np.float32), bend[some]
+    x = x - mean
+    bend, slope = _quadratic_form(x, y, nu), y @ mean
+    some = np.random.default_rng(seed).permutation(len(y))[:_GUESS_SIZE]
+    weights = nu[some] / nu[some].sum()
+    # The samples carry the mean, which the heights are to take off again.
+    scores = ((x + mean) @ y[some].T).astype(np.float32)
 
-    def dual(c: float) -> float:
-        heights = (-c * bends).astype(np.float32)
-        return float((scores + heights).max(1).mean() + c * (weights @ bends))
+    def dual(a: float, c: float) -> float:
+        heights = -(a * slope[some] + c * bend[some])
+        return float((scores + heights.astype(np.float32)).max(1).mean() - weights @ heights)
 
-    return -(y @ mean) - _golden_section(dual, 0.0, 2.0, steps=20) * bend
+    a, c = 1.0, _golden_section(lambda c: dual(1.0, c), 0.0, 2.0, steps=12)
+    if slope.std() > 0.1 * bend.std():
+        a = _golden_section(lambda a: dual(a, c), 0.0, 2.0, steps=12)
+        c = _golden_section(lambda c: dual(a, c), max(0.0, c - 0.25), c + 0.25, steps=10)
+    return -a * slope - c * bend
 
 
 def _quadratic_form(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -31,8 +31,8 @@ class Chi2:
         return self.value
 
 
-def chi2_from_counts(counts: np.ndarray, nu: np.ndarray) -> Chi2:
-    """Unbiased chi2 of independent samples that fell into cells, eq. (5).
+def chi2_from_counts(counts: np.ndarray, nu: np.ndarray, inside: np.ndarray | None = None) -> Chi2:
+    """Unbiased chi2 of samples that fell into cells, eq. (5).
 
     Pairs of different samples are what is counted: the plain sum (c_i/M - nu_i)^2/nu_i also counts
     each sample with itself, which adds about (N-1)/M. The variance is that of a U-statistic of
@@ -41,11 +41,17 @@ def chi2_from_counts(counts: np.ndarray, nu: np.ndarray) -> Chi2:
     Args:
         counts: samples in each cell, [N].
         nu: weights, [N], all positive, sum 1.
+        inside: where samples come in independent groups of samples that are not independent: sum
+            over the groups of the squared counts, [N]; None for independent samples. Then only
+            pairs from different groups count, and the interval is that of as many independent
+            samples as would have left as many pairs in one cell by chance.
     """
     c = counts.astype(np.float64)
     M = float(c.sum())
     if M < 2:
         return Chi2(math.nan, (0.0, math.inf), int(M))
+    if inside is not None:
+        return _from_groups(c, nu, inside)
     pairs = M * (M - 1)
     value = float((c * (c - 1) / nu).sum() / pairs - 1)
     # Unbiased moments: r1 = sum m_i^2/nu_i = 1 + chi2, r2 = sum m_i^2/nu_i^2, r3 = sum
@@ -58,6 +64,19 @@ def chi2_from_counts(counts: np.ndarray, nu: np.ndarray) -> Chi2:
     of_cells = max(r3 - r1**2, 0.0)
     spread = _Z95 * math.sqrt(2 * of_pairs / pairs + 4 * of_cells / M)
     return Chi2(value, (max(0.0, value - spread), max(0.0, value + spread)), int(M))
+
+
+def _from_groups(c: np.ndarray, nu: np.ndarray, inside: np.ndarray) -> Chi2:
+    M = float(c.sum())
+    group = 256.0  # of product samples
+    pairs = M * M - M * group
+    if pairs <= 0:
+        return Chi2(math.nan, (0.0, math.inf), int(M))
+    value = float(((c * c - inside) / nu).sum() / pairs - 1)
+    clumping = max(1.0, float((inside / nu).sum() / (c / nu).sum()))
+    plain = chi2_from_counts(c / clumping, nu)
+    half = (plain.interval[1] - plain.value) if plain.interval[1] > 0 else math.inf
+    return Chi2(value, (max(0.0, value - half), max(0.0, value + half)), int(M))
 
 
 def chi2_exact(mass: np.ndarray, nu: np.ndarray, samples: int) -> Chi2:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from time import monotonic
@@ -52,8 +53,8 @@ class FitResult:
         seconds: wall time.
         efficiency: (N-1) / (samples chi2): 1 is what averaging independent samples can reach; nan
             where chi2 <= 0.
-        history: one record a stage: round, stage, samples, seconds, unit, step; after a round chi2
-            and its interval.
+        history: one record a stage: stage, samples, scanned, seconds and what the method has to
+            say (unit, rescans, ...); after a measurement chi2 and its interval.
     """
 
     chi2: float
@@ -71,15 +72,48 @@ class FitResult:
         return asdict(self)
 
 
+class Late(Exception):  # noqa: N818
+    """A limit was reached inside a stage, which is given up."""
+
+
 class Run:
     """Clock, counters and history of one fit."""
 
-    def __init__(self, goal: Goal, callback: Callable[[dict[str, Any]], Any] | None):
-        self.goal, self.history = goal, []
+    def __init__(
+        self,
+        goal: Goal,
+        callback: Callable[[dict[str, Any]], Any] | None,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ):
+        self.goal, self.checkpoint = goal, checkpoint
+        self.history: list[dict[str, Any]] = []
         self.samples = self.scanned = 0
         self.stopped_by: str | None = None
+        self.reserved = 0.0  # samples that stages must leave to the validation
+        self.best: Any = None  # heights worth keeping if the fit is interrupted
         self._callback = callback
         self._start = monotonic()
+
+    def state(self) -> dict[str, Any]:
+        """Counters, time and history, for a checkpoint."""
+        return {
+            "samples": self.samples,
+            "scanned": self.scanned,
+            "seconds": self.seconds(),
+            "history": self.history,
+        }
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Takes over what `state` gave."""
+        self.samples, self.scanned = state["samples"], state["scanned"]
+        self._start = monotonic() - state["seconds"]
+        for record in state["history"]:
+            interval = {k: tuple(v) for k, v in record.items() if k == "chi2_interval"}
+            self.history.append({**record, **interval})
+
+    def keep(self, h: Any) -> None:
+        """Remembers heights that an interrupted fit should leave behind."""
+        self.best = h
 
     def seconds(self) -> float:
         """Wall time since the fit began."""
@@ -108,9 +142,29 @@ class Run:
             self.stopped_by = "seconds"
         return self.stopped_by is not None
 
+    def tick(self) -> None:
+        """Called between blocks of a long stage.
+
+        Raises:
+            Late: the time is up, or a callback has asked to stop.
+        """
+        if self.late():
+            raise Late
+
+    def afford(self, samples: float) -> None:
+        """Called before a stage that scans so many samples.
+
+        Raises:
+            Late: the limit does not allow them.
+        """
+        if samples > self.samples_left() - self.reserved:
+            self.stopped_by = self.stopped_by or "samples"
+        self.tick()
+
     def report(self, **record: Any) -> None:
         """Keeps the record and shows it to the callback; False from there ends the fit."""
-        record = {**record, "samples": self.samples, "seconds": self.seconds()}
+        counts = {"samples": self.samples, "scanned": self.scanned, "seconds": self.seconds()}
+        record = {**record, **counts}
         self.history.append(record)
         if self._callback is not None and self._callback(dict(record)) is False:
             self.stopped_by = self.stopped_by or "callback"

@@ -13,18 +13,24 @@ from otcuda.errors import ArgumentError, ShapeError
 from otcuda.transport import storage
 from otcuda.transport.adam import fit_adam
 from otcuda.transport.arrays import Home, is_torch, real_numpy, to_numpy
+from otcuda.transport.asgd import fit_asgd
 from otcuda.transport.cells import MASS, SAMPLING, Cells
 from otcuda.transport.closed_forms import line_heights
 from otcuda.transport.estimators import Chi2, samples_to_certify
 from otcuda.transport.extended_map import ExtendedMap, Extension, check_options
 from otcuda.transport.fitting import FitResult, Goal, Run
+from otcuda.transport.pools import fit_pools
 from otcuda.transport.problem import Problem
 from otcuda.transport.sources import Source, key
 
 # A solver takes (cells, run, seed) and gives (heights, result).
-METHODS: dict[str, Callable[[Cells, Run, int], tuple[np.ndarray, FitResult]]] = {"adam": fit_adam}
+METHODS: dict[str, Callable[[Cells, Run, int], tuple[np.ndarray, FitResult]]] = {
+    "adam": fit_adam,
+    "asgd": fit_asgd,
+    "pools": fit_pools,
+}
 
-_DEFAULT_METHOD = "adam"
+_DEFAULT_METHOD = "pools"
 _DEFAULT_CHI2 = 0.02
 
 
@@ -134,15 +140,18 @@ class SemiDiscreteOT:
         max_seconds: float | None = None,
         seed: int = 0,
         callback: Callable[[dict[str, Any]], Any] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> FitResult:
         """Find the heights for which every target receives its weight.
 
         One dimension is solved in closed form where the source has quantiles. Ctrl-C stops at once
-        and leaves the heights as they were. The same arguments give the same heights on any number
-        of threads, unless `max_seconds` cuts in.
+        and leaves the best heights so far ("adam": the old ones). The same arguments give the same
+        heights on any number of threads, unless `max_seconds` cuts in.
 
         Args:
-            method: "adam", AE-OT's loop in units of the problem.
+            method: "pools", Newton's method on the best cells of ever more samples, the default;
+                "asgd", averaged stochastic gradient descent, plain and nearly as good far from the
+                goal; "adam", AE-OT's loop in units of the problem. Finite sources take "adam".
             chi2: goal: the upper end of the 95 % interval of sum_i (mass_i - nu_i)^2 / nu_i on
                 fresh samples. The samples it takes grow as N / chi2.
             max_samples: samples that may be scanned, validation included; None for no limit.
@@ -150,6 +159,8 @@ class SemiDiscreteOT:
             seed: of all samples, from 0.
             callback: called after each stage with a record of `FitResult.history`; returning False
                 stops.
+            checkpoint: file that is written after each stage and gone on from if it is there, to
+                the same bits as a fit that was never stopped; for "pools" and a named source.
 
         Returns:
             How it ended; `converged` is False where a limit came first, and chi2 says how far the
@@ -166,14 +177,24 @@ class SemiDiscreteOT:
         _check_seed("fit", seed)
         if callback is not None and not callable(callback):
             raise ArgumentError(f"fit: callback is {type(callback).__name__}, expected a function")
-        run = Run(Goal(chi2, max_samples, max_seconds), callback)
+        if checkpoint is not None and method != "pools":
+            raise ArgumentError(f'fit: method {method!r} takes no checkpoint; "pools" does')
+        run = Run(Goal(chi2, max_samples, max_seconds), callback, checkpoint)
         cells = self._problem.sorted_cells()
         if cells.n == 1 or (cells.D == 1 and self.source.quantile is not None):
             h, result = _fit_in_closed_form(cells, run, seed)
         else:
-            h, result = METHODS[method](cells, run, seed)
+            h, result = self._run(method, cells, run, seed)
         self._set(self._problem.from_sorted(h), result)
         return result
+
+    def _run(self, method: str, cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, FitResult]:
+        try:
+            return METHODS[method](cells, run, seed)
+        except KeyboardInterrupt:
+            if run.best is not None:
+                self._set(self._problem.from_sorted(run.best), None)
+            raise
 
     def _set(self, h: np.ndarray, result: FitResult | None) -> None:
         self._h, self.result, self._extension = h, result, None

@@ -108,7 +108,7 @@ def test_gap_weights_are_continuous_and_centroid_weights_are_the_papers():
     inverse = 1 / np.linalg.norm(x[:, None] - centroid[found.indices], axis=2)
     far = inverse.max(1) < 10  # near a centroid its own error shows
     expected = inverse / inverse.sum(1, keepdims=True)
-    assert np.median(abs(found.weights - expected)[far]) < 0.02
+    assert np.median(abs(found.weights - expected)[far]) < 0.03
 
 
 def test_released_weights_follow_the_number_of_the_target(smooth):

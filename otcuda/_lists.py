@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native loops of the solver: lists of the best cells, Newton on them, averaged SGD.
+
+NumPy arrays on the CPU, checked by the core; contracts in csrc/common. Not public.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from otcuda._ops import native, respect_torch_threads
+from otcuda.errors import Interrupted
+
+HALVES = 16  # of a side of a product group, which holds HALVES^2 samples
+
+
+def top_cells(
+    x: np.ndarray, y: np.ndarray, h: np.ndarray, out: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> None:
+    """The K best cells of each sample: csrc/common/top_cells.h.
+
+    Args:
+        x: samples [B, D], or halves of product samples [G, 16, D], which are 256 G samples.
+        y: targets, [N, D].
+        h: heights, [N], float32.
+        out: index [B, K] int32, inner [B, K], cut [B], written.
+    """
+    respect_torch_threads()
+    if x.ndim == 3:
+        native.top_cells_product(x, y, h, x.shape[2] // 2, *out)
+    else:
+        native.top_cells(x, y, h, *out)
+
+
+@dataclass
+class Lists:
+    """Lists of M samples: index [M, K] int32, inner products [M, K], reach [M] float32."""
+
+    index: np.ndarray
+    inner: np.ndarray
+    reach: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def part(self, rows: slice) -> Lists:
+        """The lists of some samples, a view."""
+        return Lists(self.index[rows], self.inner[rows], self.reach[rows])
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the native loops take."""
+        return self.index, self.inner, self.reach
+
+    def values(self, h: np.ndarray) -> np.ndarray:
+        """Value of the best cell of each list at heights h, float32 [M]."""
+        h = h.astype(np.float32)
+        rows = max(1, (1 << 22) // self.index.shape[1])
+        best = [
+            (self.inner[at : at + rows] + h[self.index[at : at + rows]]).max(1)
+            for at in range(0, len(self), rows)
+        ]
+        return np.concatenate(best)
+
+    def measure(self, h: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, float]:
+        """Counts [N], mean best value, local gaps [N] and mean gap at heights h."""
+        respect_torch_threads()
+        counts, gap = np.empty(len(h), np.int64), np.empty(len(h))
+        value, mean_gap = native.list_measure(*self.arrays(), h, counts, gap)
+        return counts, value, gap, mean_gap
+
+    def over_reach(self, d: np.ndarray) -> float:
+        """Share of the samples whose list does not certify the move d [N]."""
+        respect_torch_threads()
+        return native.list_over_reach(*self.arrays(), d)
+
+    def newton(
+        self, h: np.ndarray, nu: np.ndarray, gap: np.ndarray, tolerance: float, room: float
+    ) -> dict[str, Any]:
+        """Balances the cells on the lists: h [N] is changed. csrc/common/list_newton.h."""
+        respect_torch_threads()
+        settings = {"tolerance": tolerance, "room": room, "iterations": 8}
+        return native.list_newton(*self.arrays(), nu, gap, h, **settings)
+
+
+@dataclass
+class AveragedState:
+    """Heights of the last step and their mean, float64 [N], and the number of steps."""
+
+    h: np.ndarray
+    mean: np.ndarray
+    step: int = 0
+
+
+def heights_asgd_solve(
+    y: np.ndarray,
+    nu: np.ndarray,
+    source: str,
+    state: AveragedState,
+    *,
+    rate: np.ndarray,
+    share: np.ndarray,
+    batch: int,
+    limit: float = 1e30,
+    seed: int = 0,
+    product: bool = False,
+    callback: Callable[[float], Any] | None = None,
+) -> None:
+    """Averaged SGD from `state`, which is changed: csrc/common/heights_asgd_solve.h.
+
+    Args:
+        y: targets, float32 [N, D].
+        nu: weights, float64 [N].
+        source: a named source.
+        state: where to go on.
+        rate: of each step, float64; a hit lowers a height by rate / (batch nu).
+        share: of the newest heights in the mean, each step, float64.
+        batch: samples of a step.
+        limit: largest change of a height in a step.
+        seed: of the samples; step s draws stream s.
+        product: whether samples are products of halves.
+        callback: called with the progress; returning False stops after a whole step.
+    """
+    respect_torch_threads()
+    step = np.array([state.step], np.int64)
+    try:
+        native.heights_asgd_solve(
+            y, nu, state.h, state.mean, step, rate, share,
+            source=source, seed=seed, batch=batch, limit=limit, product=product, callback=callback,
+        )  # fmt: skip
+    except Interrupted:
+        pass
+    finally:
+        state.step = int(step[0])

@@ -1,0 +1,415 @@
+# SPDX-License-Identifier: Apache-2.0
+"""method="pools": Newton's method on lists of the best cells of ever more samples.
+
+Each sample is scanned about once: its K best cells and the best value left out tell how far heights
+may move before its winner can leave the list. On the lists a Newton step costs a fraction of a
+scan. Three guards keep the lists honest, each tested by taking it away (test_pools.py): the
+audit scans every 16th sample again, a move counts only if the true energy fell, and cells without a
+sample are raised until they touch one. docs/transport.md, section 5.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+import otcuda
+from otcuda._lists import AveragedState, Lists
+from otcuda.errors import ArgumentError
+from otcuda.transport import checkpoint
+from otcuda.transport.adam import fit_adam
+from otcuda.transport.arrays import to_numpy
+from otcuda.transport.asgd import NUMPY, Descent
+from otcuda.transport.cells import TRAINING, VALIDATION, Cells
+from otcuda.transport.designs import Pool
+from otcuda.transport.estimators import Chi2, samples_to_certify
+from otcuda.transport.fitting import FitResult, Late, Run
+from otcuda.transport.sources import NAMED, Source, key
+
+_K = 16  # cells of a list
+_TOLERANCE = 0.1  # chi2 left on the lists, of the least that their samples can tell
+_LOOSE = 0.3  # the same before the last pool
+_MISSED = 1e-3  # share of winners that lists may lack
+_OVER_REACH = (
+    0.02  # share of samples whose list does not vouch for a move, before an audit is tried
+)
+_EMPTY = 1e-3  # share of cells without a sample from which they are raised
+_RESCANS = 30  # of a fit
+_EFFICIENCY = 0.95  # of independent samples, to plan with
+_PRODUCT_EFFICIENCY = 0.55
+_SAFETY = 1.2
+_FEWEST = 4096  # samples of a first pool
+_BURN = 16  # samples a cell of the first descent
+_COARSE = 6  # dimensions up to which a start from fewer targets pays
+_PRODUCT_SIZE, _PRODUCT_D = 1 << 16, 32  # targets and dimensions from which product samples pay
+_STALLED = 0.9
+
+
+@dataclass
+class Guards:
+    """What keeps the lists honest; tests switch them off one by one."""
+
+    audit: bool = True
+    energy: bool = True
+    revival: bool = True
+
+
+GUARDS = Guards()
+
+
+class Lister(Descent):
+    """Pools, their lists, and the heights that balance the cells on them."""
+
+    def __init__(self, y: np.ndarray, nu: np.ndarray, source: Source, run: Run):
+        super().__init__(y, nu, source, run)
+        self.pools: list[Pool] = []
+        self.K = min(_K, self.n)
+        self.lists = Lists(
+            np.empty((0, self.K), np.int32), np.empty((0, self.K), np.float32), np.empty(0, "f4")
+        )
+        self.h = np.zeros(self.n)
+        self.rescans = 0
+
+    @property
+    def M(self) -> int:  # noqa: N802
+        """Samples in the pools."""
+        return len(self.lists)
+
+    def add(self, pool: Pool) -> None:
+        """Scans a pool at the present heights and makes it part of the problem."""
+        pool.rows = slice(self.M, self.M + pool.M)
+        old = self.lists
+        grown = [
+            np.concatenate([a, np.empty((pool.M, *a.shape[1:]), a.dtype)]) for a in old.arrays()
+        ]
+        self.lists = Lists(*grown)
+        self.pools.append(pool)
+        self.scan(pool, self.h)
+
+    def scan(self, pool: Pool, h: np.ndarray) -> None:
+        """Lists of a pool at heights h."""
+        self.run.afford(pool.M)
+        pool.scan(self.y, h, self.lists, self.run.tick)
+        self.run.scanned += pool.M
+
+    def energy(self, h: np.ndarray) -> float:
+        """Energy of heights on the lists, exact where they were made at h."""
+        return self.lists.measure(h)[1] - float(self.nu @ h)
+
+    def fit(self, tolerance: float = _TOLERANCE, rescans: int = _RESCANS) -> float:
+        """Balances the cells on all pools; returns the chi2 left, over that of sampling noise."""
+        room, residual = 1.0, math.inf
+        for count in range(rescans):
+            counts, value, gap, self.unit = self.lists.measure(self.h)
+            energy = value - float(self.nu @ self.h)
+            empty = counts == 0
+            wanted = GUARDS.revival and empty.mean() > _EMPTY and count < rescans - 2
+            if wanted and self.revive(empty, energy):
+                counts, value, gap, self.unit = self.lists.measure(self.h)
+                energy = value - float(self.nu @ self.h)
+            done, room, residual = self.move(gap.clip(1e-30), energy, room, tolerance)
+            self.run.keep(self.h)
+            if done or self.run.late():
+                break
+        return residual
+
+    def move(
+        self, gap: np.ndarray, energy: float, room: float, tolerance: float
+    ) -> tuple[bool, float, float]:
+        """Newton on the lists, then new lists where the old ones do not vouch for it.
+
+        Returns:
+            whether the fit is done, the room of the next move, chi2 left on the lists.
+        """
+        while True:
+            h = self.h.copy()
+            found = self.lists.newton(h, self.nu, gap, tolerance, room)
+            doubted = self.doubted(h, found["unlisted"])
+            if found["residual"] > 2 * tolerance:  # stopped for want of room, not at the goal
+                doubted = list(self.pools)
+            if not doubted:
+                self.h = h
+                return True, room, found["residual"]
+            before = [pool.h for pool in doubted]
+            for pool in doubted:
+                self.scan(pool, h)
+            self.rescans += 1
+            if self.energy(h) < energy or not GUARDS.energy:
+                self.h = h
+                return False, min(16.0, 2 * room), found["residual"]
+            for pool, old in zip(doubted, before, strict=True):
+                self.scan(pool, old)
+            room /= 4
+            if room < 1e-3 or self.run.late():
+                return True, room, found["residual"]
+
+    def doubted(self, h: np.ndarray, unlisted: bool) -> list[Pool]:
+        """Pools whose lists do not vouch for heights h: a cheap test first, then the audit."""
+        found = []
+        for pool in self.pools:
+            lists = self.lists.part(pool.rows)
+            bad = unlisted or lists.over_reach(h - pool.h) > _OVER_REACH
+            if not bad and GUARDS.audit:
+                self.run.afford(pool.M // 16)
+                missed, scanned = pool.missed(self.y, h, self.lists)
+                self.run.scanned += scanned
+                bad = missed > _MISSED
+            if bad and (GUARDS.audit or unlisted):
+                found.append(pool)
+        return found
+
+    def revive(self, empty: np.ndarray, energy: float) -> bool:
+        """Raises empty cells until each touches its nearest sample, if the energy falls by it."""
+        self.run.afford(self.M * (1 + empty.mean()))
+        values = self.lists.values(self.h)
+        best = np.full(int(empty.sum()), -np.inf, np.float32)
+        for pool in self.pools:
+            y = pool.targets(self.y[empty])
+            for rows, x in pool.whole():
+                potential = values[pool.rows][rows]
+                best = np.maximum(best, otcuda.power_argmax(y, x, -potential)[0])
+            self.run.scanned += int(pool.M * empty.mean())
+        h = self.h.copy()
+        h[empty] = np.maximum(h[empty], -best.astype(np.float64))
+        before = [pool.h for pool in self.pools]
+        for pool in self.pools:
+            self.scan(pool, h)
+        if self.energy(h) < energy:
+            self.h = h
+            return True
+        for pool, old in zip(self.pools, before, strict=True):
+            self.scan(pool, old)
+        return False
+
+
+def coarse_start(lister: Lister, seed: int) -> np.ndarray:
+    """Heights from ever larger random parts of the targets, each extended to the next.
+
+    The extension is the double conjugate, eq. (9): the height at which a target's plane touches the
+    potential of the part from below on the samples.
+    """
+    n, run = lister.n, lister.run
+    order = np.random.default_rng(seed % 2**32).permutation(n)
+    sizes = [n]
+    while sizes[0] > 1024:
+        sizes.insert(0, sizes[0] // 4)
+    sizes.insert(0, max(8, sizes[0] // 4))
+    h = None
+    for level, (size, finer) in enumerate(itertools.pairwise(sizes)):
+        nu = lister.nu[order[:size]]
+        part = Lister(lister.y[order[:size]], nu / nu.sum(), lister.source, run)
+        if h is None:
+            h = part.guess(key(seed, 4, level))
+            h = part.descend(AveragedState(h, h.copy()), 32 * size, key(seed, 5, level))
+        part.h = h
+        part.add(Pool(lister.source, lister.D, key(seed, 6, level), 4 * size))
+        run.samples += 4 * size
+        part.fit(0.5)
+        values = part.lists.values(part.h)
+        y = np.ascontiguousarray(lister.y[order[:finer]])
+        best = np.full(finer, -np.inf, np.float32)
+        for rows, x in part.pools[0].whole():
+            best = np.maximum(best, otcuda.power_argmax(y, x, -values[rows])[0])
+        run.scanned += finer
+        h = -best.astype(np.float64)
+        if run.late():
+            break
+    out = np.full(n, h.min())
+    out[order[: len(h)]] = h
+    return out
+
+
+class Pooler:
+    """The whole method: start, pools that double, and what says that it is enough."""
+
+    def __init__(self, cells: Cells, run: Run, seed: int, product: bool):
+        self.cells, self.run, self.seed, self.product = cells, run, seed, product
+        targets = to_numpy(cells.targets(NUMPY))
+        self.lister = Lister(targets, cells.weights, cells.source, run)
+        # An interval half as wide costs less than the samples that it saves.
+        self.check = 2 * samples_to_certify(cells.n, run.goal.chi2)
+        self.best: tuple[Chi2, np.ndarray] | None = None
+        self.stage, self.count, self.checks = "start", 0, 0  # what is under way, pools, validations
+        run.reserved = min(self.check, 0.2 * run.samples_left())
+        efficiency = _PRODUCT_EFFICIENCY if product else _EFFICIENCY
+        self.plan = max(_FEWEST, int(_SAFETY * (cells.n - 1) / (efficiency * run.goal.chi2)))
+
+    def affordable(self) -> float:
+        """Samples that a limit leaves to fit on, validation set aside."""
+        return self.run.samples_left() - self.run.reserved
+
+    def start(self) -> None:
+        """Heights to begin with, and the samples of the descent as the first pool."""
+        lister, n = self.lister, self.cells.n
+        purpose = key(self.seed, TRAINING)
+        burn = int(min(_BURN * n, self.plan / 3, 0.25 * self.affordable()))
+        if lister.D <= _COARSE and n >= 1024 and self.affordable() > 64 * n:
+            lister.h = coarse_start(lister, purpose)
+            burn = min(burn, 2 * n)
+        else:
+            lister.h = lister.guess(key(purpose, 1))
+        state = AveragedState(lister.h, lister.h.copy())
+        if burn < lister.batch(self.product) or self.run.late():
+            return
+        self.descend(state, burn)
+
+    def descend(self, state: AveragedState, burn: int) -> None:
+        """The first descent, from wherever `state` is in it."""
+        lister, seed = self.lister, key(key(self.seed, TRAINING), 2)
+        save = lambda: self.save("descent", state, burn)  # noqa: E731
+        lister.h = lister.descend(state, burn, seed, self.product, 0, save)
+        self.reuse(state.step, lister.batch(self.product), seed)
+
+    def reuse(self, steps: int, batch: int, seed: int) -> None:
+        """Makes the samples of the descent a pool: what they tell is not lost."""
+        if self.cells.source.name not in NAMED or self.run.late():
+            return
+        source, D = self.cells.source, self.cells.D
+        self.lister.add(Pool(source, D, seed, steps * batch, self.product, batch))
+        self.fit("pool 0", _LOOSE)
+
+    def fit(self, stage: str, tolerance: float) -> None:
+        """Balances the cells on the pools there are."""
+        residual = self.lister.fit(tolerance)
+        self.run.report(
+            stage=stage, unit=self.lister.unit, residual=residual, rescans=self.lister.rescans
+        )
+
+    def next_pool(self, count: int) -> bool:
+        """Draws and fits another pool; False where a limit does not allow it."""
+        lister, run = self.lister, self.run
+        wanted = max(self.plan - lister.M, lister.M // 16, 256)
+        affordable = self.affordable() / 1.3
+        doubled = max(lister.M, 4 * lister.n, _FEWEST)
+        last = wanted <= 1.5 * doubled  # no small pool at the end: each costs scans of all
+        M = int(min(wanted if last else doubled, affordable))
+        if max(256, lister.M // 16) > M or run.late():
+            return False
+        purpose = key(self.seed, TRAINING, 16 + count)
+        pool = Pool(self.cells.source, self.cells.D, purpose, M, self.product)
+        lister.add(pool)
+        chi2 = pool.chi2(lister.lists, lister.nu)
+        run.samples += pool.M
+        run.report(stage="fresh pool", chi2=chi2.value, chi2_interval=chi2.interval)
+        self.fit(f"pool {count}", _TOLERANCE if last else _LOOSE)
+        return True
+
+    def validate(self, count: int) -> Chi2:
+        """Chi2 on independent samples that no heights have seen."""
+        run = self.run
+        M = int(max(2, min(self.check, run.samples_left())))
+        h = self.lister.h
+        # A time limit leaves a tenth of itself to say how good the heights are.
+        late = -0.1 * (run.goal.max_seconds or 0.0)
+        stop = lambda: run.seconds_left() <= late  # noqa: E731
+        chi2 = self.cells.chi2(h, M, self.seed, VALIDATION + count, stop)
+        run.scanned += chi2.samples
+        run.report(stage="validation", chi2=chi2.value, chi2_interval=chi2.interval)
+        return chi2
+
+    def grow(self) -> None:
+        """Pools until the plan is met or a limit is."""
+        try:
+            if self.stage == "start":
+                self.start()
+                self.save("pools")
+            elif self.stage == "descent":
+                self.descend(self.resumed, self.burn)
+                self.save("pools")
+            while self.plan > self.lister.M and not self.run.late():
+                self.count += 1
+                if not self.next_pool(self.count):
+                    self.run.stopped_by = self.run.stopped_by or self.run.scarcer()
+                elif not self.run.late():
+                    self.save("pools")
+        except Late:
+            pass
+
+    def save(self, stage: str, state: AveragedState | None = None, burn: int = 0) -> None:
+        """Writes where the fit stands, if a checkpoint was asked for."""
+        self.stage = stage
+        if self.run.checkpoint is None or self.run.stopped_by:
+            return
+        lister = self.lister
+        arrays = {"h": lister.h} | {f"pool{k}": pool.h for k, pool in enumerate(lister.pools)}
+        if state is not None:
+            arrays |= {"descent": state.h, "mean": state.mean}
+        if self.best is not None:
+            arrays["best"] = self.best[1]
+        numbers = {
+            "stage": stage,
+            "run": self.run.state(),
+            "pools": [[p.key, p.M, p.product, p.block] for p in lister.pools],
+            "unit": lister.unit,
+            "rescans": lister.rescans,
+            "plan": self.plan,
+            "count": self.count,
+            "checks": self.checks,
+            "best": None if self.best is None else asdict(self.best[0]),
+            "step": 0 if state is None else state.step,
+            "burn": burn,
+        }
+        checkpoint.save(self.run.checkpoint, self.digest(), arrays, numbers)
+
+    def digest(self) -> str:
+        """What a checkpoint must have been made for."""
+        source, goal = self.cells.source.name, self.run.goal.chi2
+        settings = source, goal, self.seed, self.product
+        return checkpoint.digest(self.lister.y, self.lister.nu, *settings)
+
+    def resume(self) -> None:
+        """Goes back to the checkpoint, if there is one: samples and lists are made again."""
+        found = checkpoint.load(self.run.checkpoint, self.digest())
+        if found is None:
+            return
+        arrays, numbers = found
+        lister = self.lister
+        for k, (seed, M, product, block) in enumerate(numbers["pools"]):
+            lister.h = arrays[f"pool{k}"]
+            lister.add(Pool(self.cells.source, self.cells.D, seed, M, product, block))
+        lister.h, lister.unit, lister.rescans = arrays["h"], numbers["unit"], numbers["rescans"]
+        self.stage, self.plan = numbers["stage"], numbers["plan"]
+        self.count, self.checks = numbers["count"], numbers["checks"]
+        if numbers["best"] is not None:
+            best = numbers["best"] | {"interval": tuple(numbers["best"]["interval"])}
+            self.best = Chi2(**best), arrays["best"]
+        if self.stage == "descent":
+            self.resumed = AveragedState(arrays["descent"], arrays["mean"], numbers["step"])
+            self.burn = numbers["burn"]
+        self.run.go_on_from(numbers["run"])
+
+    def solve(self) -> tuple[np.ndarray, FitResult]:
+        """Heights float64 [n] and how it ended."""
+        run, goal = self.run, self.run.goal.chi2
+        if run.checkpoint is not None:
+            self.resume()
+        while self.checks < 64:
+            self.grow()
+            self.checks += 1
+            chi2 = self.validate(self.checks)
+            stalled = self.best is not None and not chi2.value < _STALLED * self.best[0].value
+            if self.best is None or not chi2.value >= self.best[0].value:
+                self.best = (chi2, self.lister.h.copy())
+            if chi2.interval[1] <= goal:
+                run.stopped_by = "chi2"
+            elif stalled:
+                run.stopped_by = run.stopped_by or "stalled"
+            if run.stopped_by:
+                break
+            self.plan = int(self.lister.M * np.clip(1.2 * chi2.interval[1] / goal, 1.3, 2.0))
+            self.save("pools")
+        return self.best[1], run.result(self.best[0], self.cells.n)
+
+
+def fit_pools(cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, FitResult]:
+    """Heights float64 [n] and how it ended; on the line and for finite sources, by "adam"."""
+    if run.checkpoint is not None and cells.source.name not in NAMED:
+        raise ArgumentError(f"fit: checkpoint needs a source of {', '.join(map(repr, NAMED))}")
+    if cells.D == 1 or cells.source.points is not None:
+        return fit_adam(cells, run, seed)
+    named = cells.source.name in NAMED
+    product = named and cells.n >= _PRODUCT_SIZE and cells.D >= _PRODUCT_D
+    return Pooler(cells, run, seed, product).solve()

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""method="pools": the guards, its efficiency, products, uneven weights, the same bits always."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from problems import clusters
+
+from otcuda._ops import native
+from otcuda.errors import ArgumentError, CorruptDataError
+from otcuda.transport import SemiDiscreteOT, pools
+from otcuda.transport.designs import Pool
+from otcuda.transport.estimators import chi2_from_counts
+from otcuda.transport.fitting import Goal, Run
+from otcuda.transport.sources import make_source
+
+
+def lister(y, source="normal", start=None, samples=4, seed=1):
+    """One pool of `samples` N samples, from heights `start`, zero by default."""
+    found = pools.Lister(
+        y - y.mean(0),
+        np.full(len(y), 1 / len(y)),
+        make_source(source, y.shape[1]),
+        Run(Goal(), None),
+    )
+    found.h = np.zeros(len(y)) if start is None else start
+    found.add(Pool(found.source, found.D, seed, samples * len(y)))
+    return found
+
+
+def true_chi2(found, source="normal"):
+    ot = SemiDiscreteOT(found.y, source=source)
+    ot.heights = found.h
+    return ot.chi2(100 * ot.N, seed=99).value
+
+
+def normal(N, D):
+    return np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
+
+
+# --- the guards, each with what happens without it ------------------------------------------------
+
+
+def rarely_listed(found, cell, times=2):
+    """Heights at which `cell` is in the lists of so few samples."""
+    x = np.concatenate([x for _, x in found.pools[0].whole()])
+    score = x @ found.y.T + found.h.astype(np.float32)
+    least = np.sort(np.delete(score, cell, 1), 1)[:, -found.K]
+    h = found.h.copy()
+    h[cell] = -np.sort(x @ found.y[cell] - least)[-times - 1] - 1e-3
+    return h
+
+
+@pytest.mark.parametrize("audit", [True, False])
+def test_without_the_audit_a_cell_that_few_lists_hold_swallows_the_rest(audit, monkeypatch):
+    """Its few lists agree with any height of it, and the others do not know it."""
+    y = normal(1024, 4)
+    balanced = lister(y, start=-0.45 * (y.astype(float) ** 2).sum(1))
+    balanced.fit()
+    cell = int(np.argmax((y**2).sum(1)))
+    found = lister(y, start=rarely_listed(balanced, cell))
+    assert 1 <= (found.lists.index == cell).sum() <= 3
+
+    def newton(lists, h, *_):
+        h[cell] += 15 * np.abs(found.h).mean()
+        return {"residual": 0.05, "unlisted": False}
+
+    monkeypatch.setattr(pools.Lists, "newton", newton)
+    monkeypatch.setattr(pools.GUARDS, "audit", audit)
+    before, (_, value, gap, _) = true_chi2(found), found.lists.measure(found.h)
+    found.move(gap, value - found.nu @ found.h, 1.0, 0.1)
+    if audit:
+        assert true_chi2(found) == before
+        assert found.rescans > 0
+    else:
+        assert true_chi2(found) > 50 * before
+
+
+@pytest.mark.parametrize("energy", [True, False])
+def test_without_the_true_energy_a_long_step_is_taken_for_a_good_one(energy, monkeypatch):
+    monkeypatch.setattr(pools.GUARDS, "energy", energy)
+    found = lister(normal(512, 4))
+    _, before, gap, _ = found.lists.measure(found.h)
+    found.move(gap, before, 16.0, 0.1)
+    assert (found.energy(found.h) < before) == energy
+    assert (true_chi2(found) < 13) == energy
+
+
+@pytest.mark.parametrize("revival", [True, False])
+def test_without_revival_empty_cells_stay_behind(revival, monkeypatch):
+    monkeypatch.setattr(pools.GUARDS, "revival", revival)
+    found = lister(clusters(512, 2), "uniform")
+    found.fit()
+    chi2 = true_chi2(found, "uniform")
+    assert chi2 < 1.5 if revival else chi2 > 5
+
+
+# --- what it reaches ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("N", "D", "kind", "source"),
+    [
+        (1024, 2, "normal", "normal"),
+        (1024, 4, "clusters", "uniform"),
+        (1024, 16, "normal", "normal"),
+        (1024, 64, "clusters", "uniform"),
+    ],
+)
+def test_efficiency_with_independent_samples(N, D, kind, source):
+    y = normal(N, D) if kind == "normal" else clusters(N, D)
+    ot = SemiDiscreteOT(y, source=source)
+    result = ot.fit()
+    assert result.converged
+    chi2 = ot.chi2(100 * N, seed=77).value
+    assert chi2 < 0.02
+    assert (N - 1) / (result.samples * chi2) > 0.7
+    assert result.history[-1]["stage"] == "validation"
+
+
+def test_weights_over_six_orders_of_magnitude():
+    y = clusters(1000, 8)
+    nu = np.exp(np.random.default_rng(0).normal(size=1000) * 2)
+    nu[:2] = nu.max(), nu.max() * 1e-6
+    ot = SemiDiscreteOT(y, nu / nu.sum())
+    result = ot.fit(chi2=0.1)
+    assert result.converged
+    mass = ot.mass(400_000, seed=5)
+    large = ot.nu > 1e-4
+    assert abs(mass - ot.nu)[large].sum() < 0.1
+    assert abs(mass / ot.nu - 1)[ot.nu > 5e-3].max() < 0.25
+
+
+def test_heavy_tails_and_scales():
+    y = np.random.default_rng(0).standard_t(2, size=(600, 5)) * 100
+    assert SemiDiscreteOT(y).fit(chi2=0.05).converged
+
+
+def test_same_bits_on_any_number_of_threads_and_level():
+    y, found = clusters(700, 6), []
+    for level in native.simd_levels():
+        for threads in (1, 3):
+            native.set_simd_level(level)
+            native.set_num_threads(threads)
+            ot = SemiDiscreteOT(y)
+            ot.fit(chi2=0.1)
+            found.append(ot.heights.tobytes())
+    native.set_simd_level("auto")
+    native.set_num_threads(0)
+    assert len(set(found)) == 1
+
+
+def test_a_sampler_that_never_repeats_is_kept():
+    state = np.random.default_rng(3)
+    ot = SemiDiscreteOT(clusters(300, 3), source=lambda n: state.normal(size=(n, 3)))
+    assert ot.fit(chi2=0.1).converged
+    judge = SemiDiscreteOT(ot.y)
+    judge.heights = ot.heights
+    assert judge.chi2(100_000).value < 0.1
+
+
+# --- product samples ------------------------------------------------------------------------------
+
+
+def test_product_samples_solve_and_their_chi2_has_no_bias(monkeypatch):
+    monkeypatch.setattr(pools, "_PRODUCT_SIZE", 512)
+    monkeypatch.setattr(pools, "_PRODUCT_D", 6)
+    ot = SemiDiscreteOT(clusters(512, 8))
+    result = ot.fit(chi2=0.05)
+    assert result.converged
+    assert ot.chi2(200_000, seed=3).value < 0.05
+    values, plain, within = [], [], 0
+    truth = ot.chi2(400_000, seed=4).value
+    for seed in range(60):
+        found = lister(clusters(512, 8), seed=seed)
+        pool = Pool(found.source, 8, seed, 8192, product=True)
+        pool.rows = slice(0, 8192)
+        lists = pools.Lists(
+            np.empty((8192, 16), np.int32), np.empty((8192, 16), "f4"), np.empty(8192, "f4")
+        )
+        pool.scan(found.y, np.asarray(ot.heights, float), lists, lambda: None)
+        chi2 = pool.chi2(lists, found.nu)
+        within += chi2.interval[0] <= truth <= chi2.interval[1]
+        values.append(chi2.value)
+        counts = np.bincount(lists.index[:, 0], minlength=512)
+        plain.append(chi2_from_counts(counts, found.nu).value)
+    error = np.std(values) / 60**0.5
+    assert abs(np.mean(values) - truth) < 4 * error
+    assert np.mean(plain) - truth > 6 * error  # pairs within a group are not independent
+    assert within >= 50
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = [sys.argv[2]]
+from problems import clusters
+from otcuda.transport import SemiDiscreteOT
+seen = 0
+def kill(record):
+    global seen
+    seen += record["stage"] != "fresh pool"
+    if seen == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+ot = SemiDiscreteOT(clusters(600, 8))
+ot.fit(chi2=0.05, checkpoint=sys.argv[1], callback=kill)
+"""
+
+
+@pytest.mark.parametrize("stage", [5, 13, 14])
+def test_killed_and_resumed_gives_the_same_bits(stage, tmp_path):
+    """In the descent, after the first pool, in the second."""
+    path = tmp_path / "fit.safetensors"
+    arguments = [
+        sys.executable,
+        "-c",
+        KILLED,
+        str(path),
+        str(Path(__file__).parents[1]),
+        str(stage),
+    ]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    assert path.exists()
+    whole, resumed = (SemiDiscreteOT(clusters(600, 8)) for _ in range(2))
+    expected = whole.fit(chi2=0.05)
+    records = []
+    result = resumed.fit(chi2=0.05, checkpoint=path, callback=records.append)
+    assert len(records) < len(result.history) == len(expected.history)
+    assert (result.chi2, result.scanned) == (expected.chi2, expected.scanned)
+    assert resumed.heights.tobytes() == whole.heights.tobytes()
+
+
+def test_a_checkpoint_of_another_problem_is_refused(tmp_path):
+    path = tmp_path / "fit.safetensors"
+    y = clusters(300, 4)
+    SemiDiscreteOT(y).fit(chi2=0.2, checkpoint=path)
+    with pytest.raises(ArgumentError, match="other targets"):
+        SemiDiscreteOT(y).fit(chi2=0.2, seed=1, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CorruptDataError, match="checkpoint"):
+        SemiDiscreteOT(y).fit(chi2=0.2, checkpoint=path)
+    with pytest.raises(ArgumentError, match="needs a source"):
+        SemiDiscreteOT(y, source=lambda n: np.zeros((n, 4))).fit(checkpoint=path)
+    with pytest.raises(ArgumentError, match="takes no checkpoint"):
+        SemiDiscreteOT(y).fit("asgd", checkpoint=path)

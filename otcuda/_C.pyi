@@ -5,7 +5,7 @@ The native core of otcuda; used through otcuda._ops only.
 from __future__ import annotations
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['ContextNet', 'NetAnalysis', 'NetSynthesis', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
+__all__: list[str] = ['ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'rans32_decode', 'rans32_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
 class ContextNet:
     """
     Weights of csrc/common/context_net.h, checked.
@@ -44,6 +44,21 @@ class NetAnalysis:
     @property
     def channels(self) -> int:
         ...
+class NetHead:
+    """
+    Weights of the perceptual head, checked and packed.
+    """
+    def __init__(self, arrays: dict) -> None:
+        ...
+    @property
+    def fine_noise(self) -> int:
+        ...
+    @property
+    def inputs(self) -> int:
+        ...
+    @property
+    def layers(self) -> int:
+        ...
 class NetSynthesis:
     """
     Weights of the synthesis, checked and packed.
@@ -54,8 +69,15 @@ class NetSynthesis:
         """
         latents [M, h, w] float32 -> planes [3, 16 h, 16 w] float32 in units of 64.
         """
+    def run_with_head(self, latents: Array, t: float, head: NetHead, coarse: Array, fine: Array, realism: float, planes: Array, poll: typing.Any) -> None:
+        """
+        The same blended with the head's picture, on two kinds of noise.
+        """
     @property
     def channels(self) -> int:
+        ...
+    @property
+    def features(self) -> int:
         ...
 class Tables:
     """
@@ -169,9 +191,25 @@ def heights_adam_step(h: Array, m: Array, v: Array, mass: Array, nu: Array, step
     """
     The same on a CUDA stream.
     """
+def heights_asgd_solve(y: Array, nu: Array, h: Array, mean: Array, step: Array, rate: Array, share: Array, *, source: str, seed: int, batch: int, limit: float, product: bool, callback: typing.Any) -> None:
+    """
+    h, mean [N] and step [1] in place. Contract: csrc/common/heights_asgd_solve.h.
+    """
 def laplace_weights(scale_q16: Array, low: int, weights: Array) -> None:
     """
     scale_q16 [T] int64 -> weights [T, n] uint32.
+    """
+def list_measure(index: Array, inner: Array, reach: Array, h: Array, counts: Array, gap: Array) -> tuple[float, float]:
+    """
+    -> (mean best value, mean gap); counts, gap [N] written. Contract: csrc/common/list_newton.h.
+    """
+def list_newton(index: Array, inner: Array, reach: Array, nu: Array, gap: Array, h: Array, *, tolerance: float, room: float, iterations: int) -> dict:
+    """
+    h [N] in place -> residual, energy, iterations. Contract: csrc/common/list_newton.h.
+    """
+def list_over_reach(index: Array, inner: Array, reach: Array, d: Array) -> float:
+    """
+    Share of samples whose list does not certify a move d [N].
     """
 def memory_in_use() -> int:
     ...
@@ -203,13 +241,21 @@ def quantise_weights(weights: Array, precision: int, escape: bool, frequencies: 
     """
     weights [T, n] uint32 -> frequencies [T, n] uint32. Contract: csrc/common/tables.h.
     """
-def range64_decode(tables: Tables, message: bytes, index: Array | None, symbols: Array) -> None:
+def range64_decode(tables: Tables, message: bytes, index: Array | None, symbols: Array, lanes: int) -> None:
     """
     message, index [n] or None -> symbols [n].
     """
-def range64_encode(tables: Tables, symbols: Array, index: Array | None) -> bytes:
+def range64_encode(tables: Tables, symbols: Array, index: Array | None, lanes: int) -> bytes:
     """
     symbols [n], index [n] or None -> message. Contract: csrc/common/range64.h.
+    """
+def rans32_decode(tables: Tables, message: bytes, from: int, index: Array | None, block: int, directory: Array, symbols: Array) -> None:
+    """
+    blocks from a place in the message, index [n] or None -> symbols [n].
+    """
+def rans32_encode(tables: Tables, symbols: Array, index: Array | None, block: int, directory: Array) -> bytes:
+    """
+    symbols [n], index [n] or None -> blocks; directory [ceil(n / block), 3] uint32, out. Contract: csrc/common/rans32.h.
     """
 def reset_backend_paths() -> None:
     ...
@@ -240,4 +286,12 @@ def source_samples(out: Array, source: str, seed: int, stream: int, offset: int,
 def symbol_sum(symbols: Array) -> int:
     """
     symbols [n] -> uint32, the check of docs/coding.md.
+    """
+def top_cells(x: Array, y: Array, h: Array, index: Array, inner: Array, cut: Array) -> None:
+    """
+    x [B, D], y [N, D], h [N] -> index, inner [B, K], cut [B]. Contract: csrc/common/top_cells.h.
+    """
+def top_cells_product(x: Array, y: Array, h: Array, L: int, index: Array, inner: Array, cut: Array) -> None:
+    """
+    The same for x [G, 16, D] of product samples: results have 256 G rows.
     """

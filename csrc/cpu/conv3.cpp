@@ -123,12 +123,8 @@ void conv3(const Conv3Shape& shape, const float* x, const float* taps, bool turn
         gather(level, tiles, shape.inputs, x, from, to, in_point, in.data());
         for (int64_t p = 0; p < kNetPoints; ++p) {
           for (int64_t o = 0; o < shape.outputs; o += kNetBlock) {
-            const NetProducts layer = {points.data() + p * size + o * shape.inputs,
-                                       nullptr,
-                                       &zero_tap,
-                                       1,
-                                       shape.inputs,
-                                       false};
+            const NetProducts layer = {points.data() + p * size + o * shape.inputs, nullptr,
+                                       &zero_tap, 1, shape.inputs};
             level.net.products(layer, {in.data() + p * in_point, shape.inputs,
                                        out.data() + p * out_point + o, shape.outputs, count});
           }

@@ -35,6 +35,7 @@ from otcuda.codec.head import Noise, PerceptualHead, blend, lattice_score, noise
 from otcuda.codec.networks import ALIGN, NET_SCALE, STRIDE, Codec, to_planes, to_rgb
 from otcuda.codec.sampling import LatentSampler
 from otcuda.errors import ArgumentError
+from otcuda.training.convolution import accelerate
 from otcuda.training.data import PackedPictures
 from otcuda.training.noise import NoiseConfig, decoded_latents, training_crop
 from otcuda.training.texture import (
@@ -236,6 +237,8 @@ class GanStage:
         self._codebook = inputs.codebook
         self.head = head.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.head).requires_grad_(False)
+        accelerate(self._net)
+        accelerate(self.head)
         torch.manual_seed(config.seed)
         self.critic = Critic(self._net.config.latents, len(self._codebook.codes)).to(device)
         self._optimisers = {

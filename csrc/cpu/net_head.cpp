@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kHalf = kNetStride / 2;  // pixels a position of the features
 constexpr int64_t kHalfBlock = kHalf * kHalf;
 constexpr int64_t kWindowHeight = 64, kWindowWidth = 256;  // pixels done at a time
-constexpr int64_t kMargin = 8;  // pixels around them that two layers of tiles depend on
+constexpr int64_t kMargin = 4;  // pixels around them on which two layers depend: a tile
 constexpr int64_t kPlanes = 3;
 constexpr int64_t kZeroTap = 0;
 

@@ -25,14 +25,10 @@ GROUP_BITS = 9.0  # codebooks are grown to about so many bits
 LARGEST_BITS = 10
 LLOYD_ITERATIONS = 12
 
-# Orthonormal DCT-II of four points: rows are frequencies.
-_DCT = np.array(
-    [
-        np.sqrt((1 if f == 0 else 2) / TILE)
-        * np.cos(np.pi * f * (2 * np.arange(TILE) + 1) / (2 * TILE))
-        for f in range(TILE)
-    ]
-)
+# Orthonormal DCT-II of four points: rows are frequencies. Written out, since cos differs between
+# machines in its last bit: cos(pi / 8) / sqrt 2 and cos(3 pi / 8) / sqrt 2.
+_A, _B = 0.6532814824381883, 0.27059805007309851
+_DCT = np.array([[0.5] * 4, [_A, _B, -_B, -_A], [0.5, -0.5, -0.5, 0.5], [_B, -_A, _A, -_B]])
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -46,10 +42,23 @@ def tile_coefficients(latents: np.ndarray) -> np.ndarray:
 
 
 def tile_latents(coefficients: np.ndarray, M: int, h: int, w: int) -> np.ndarray:
-    """Inverse of `tile_coefficients`: [M, h, w], float32."""
-    spectrum = coefficients.reshape(h // TILE, w // TILE, M, TILE, TILE)
-    tiles = np.einsum("fa,xymfg,gb->mxayb", _DCT, spectrum, _DCT, optimize=True)
+    """Inverse of `tile_coefficients`: [M, h, w], float32; sums in one order on every machine."""
+    spectrum = coefficients.reshape(h // TILE, w // TILE, M, TILE, TILE).astype(np.float64)
+    rows = _inverse_dct(spectrum, 3)  # [x, y, m, a, g]
+    tiles = _inverse_dct(rows, 4).transpose(2, 0, 3, 1, 4)
     return np.ascontiguousarray(tiles.reshape(M, h, w), np.float32)
+
+
+def _inverse_dct(spectrum: np.ndarray, axis: int) -> np.ndarray:
+    """Four points out of four frequencies along an axis, added one after the other."""
+    parts = [spectrum.take(f, axis) for f in range(TILE)]
+    points = []
+    for a in range(TILE):
+        total = _DCT[0, a] * parts[0]
+        for f in range(1, TILE):
+            total = total + _DCT[f, a] * parts[f]
+        points.append(total)
+    return np.stack(points, axis)
 
 
 def table_numbers(part: Arrays) -> list[int]:

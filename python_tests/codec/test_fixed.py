@@ -119,3 +119,16 @@ def test_damaged_payloads_are_named(part):
         fixed.decode(part, payload[:-1], 1, (128, 128))
     with pytest.raises(otcuda.CorruptDataError, match="bit table 9"):
         fixed.decode(part, payload, 9, (128, 128))
+
+
+def test_the_transform_is_the_orthonormal_dct_whatever_the_order_of_sums():
+    f, n = np.arange(4)[:, None], np.arange(4)[None]
+    dct = np.sqrt(np.where(f == 0, 1, 2) / 4) * np.cos(np.pi * f * (2 * n + 1) / 8)
+    np.testing.assert_allclose(fixed._DCT, dct, rtol=0, atol=3e-16)
+    latents = np.random.default_rng(0).normal(0, 50, (3, 8, 12)).astype(np.float32)
+    coefficients = fixed.tile_coefficients(latents)
+    again = fixed.tile_latents(coefficients, 3, 8, 12)
+    np.testing.assert_allclose(again, latents, atol=2e-5)
+    spectrum = coefficients.reshape(2, 3, 3, 4, 4).astype(np.float64)
+    exact = np.einsum("fa,xymfg,gb->mxayb", dct, spectrum, dct).reshape(3, 8, 12)
+    np.testing.assert_allclose(again, exact, rtol=3e-7, atol=1e-12)

@@ -5,7 +5,7 @@ The native core of otcuda; used through otcuda._ops only.
 from __future__ import annotations
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['ContextNet', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'rans32_decode', 'rans32_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
+__all__: list[str] = ['CompatDecoder', 'CompatEncoder', 'ContextNet', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_rows', 'range64_encode', 'range64_encode_many', 'range64_encode_rows', 'rans32_decode', 'rans32_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
 class ContextNet:
     """
     Weights of csrc/common/context_net.h, checked.
@@ -72,6 +72,24 @@ class RangeDecoder:
     def get(self, tables: Tables, index: Array | None, symbols: Array) -> None:
         ...
     def uniform(self, values: Array, K: int) -> None:
+        ...
+class CompatEncoder:
+    """
+    Contract: csrc/common/compat64.h.
+    """
+    def __init__(self) -> None:
+        ...
+    def flush(self) -> bytes:
+        ...
+    def push(self, symbols: Array, indexes: Array, cdfs: Array, cdf_sizes: Array, offsets: Array) -> None:
+        ...
+class CompatDecoder:
+    """
+    Contract: csrc/common/compat64.h.
+    """
+    def __init__(self, message: bytes) -> None:
+        ...
+    def get(self, indexes: Array, cdfs: Array, cdf_sizes: Array, offsets: Array, symbols: Array) -> None:
         ...
 def allocation_count() -> int:
     ...
@@ -169,9 +187,25 @@ def range64_decode(tables: Tables, message: bytes, index: Array | None, symbols:
     """
     message, index [n] or None -> symbols [n].
     """
+def range64_decode_many(tables: Tables, data: bytes, byte_ends: Array, index: Array | None, ends: Array, symbols: Array) -> None:
+    """
+    data, byte_ends [B], index [n] or None, ends [B] -> symbols [n].
+    """
+def range64_decode_rows(cdf: Array, message: bytes, symbols: Array) -> None:
+    """
+    cdf [n, L + 1] int32, message -> symbols [n] int32.
+    """
 def range64_encode(tables: Tables, symbols: Array, index: Array | None, lanes: int) -> bytes:
     """
     symbols [n], index [n] or None -> message. Contract: csrc/common/range64.h.
+    """
+def range64_encode_many(tables: Tables, symbols: Array, index: Array | None, ends: Array, byte_ends: Array) -> bytes:
+    """
+    symbols [n], index [n] or None, ends [B] int64 -> bytes; byte_ends [B] int64, out.
+    """
+def range64_encode_rows(cdf: Array, symbols: Array) -> bytes:
+    """
+    cdf [n, L + 1] int32, symbols [n] int32 -> message.
     """
 def rans32_decode(tables: Tables, message: bytes, from: int, index: Array | None, block: int, directory: Array, symbols: Array) -> None:
     """

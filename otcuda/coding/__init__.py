@@ -7,6 +7,7 @@ and `decode_raw` the bare ones for files that do (`encode_long`: blocks of a cho
 The format: docs/coding.md.
 """
 
+from otcuda.coding.batch import decode_batch, encode_batch
 from otcuda.coding.container import decode, encode
 from otcuda.coding.range64 import MAX_SYMBOLS, RangeDecoder, RangeEncoder, decode_raw, encode_raw
 from otcuda.coding.rans32 import encode_long
@@ -18,8 +19,10 @@ __all__ = [
     "RangeEncoder",
     "Tables",
     "decode",
+    "decode_batch",
     "decode_raw",
     "encode",
+    "encode_batch",
     "encode_long",
     "encode_raw",
 ]

@@ -5,7 +5,7 @@ The native core of otcuda; used through otcuda._ops only.
 from __future__ import annotations
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['CompatDecoder', 'CompatEncoder', 'ContextNet', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_rows', 'range64_encode', 'range64_encode_many', 'range64_encode_rows', 'rans32_decode', 'rans32_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
+__all__: list[str] = ['CompatDecoder', 'CompatEncoder', 'ContextNet', 'RangeDecoder', 'RangeEncoder', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_rows', 'range64_encode', 'range64_encode_many', 'range64_encode_rows', 'rans32_decode', 'rans32_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
 class ContextNet:
     """
     Weights of csrc/common/context_net.h, checked.
@@ -43,6 +43,8 @@ class RangeEncoder:
     """
     def __init__(self) -> None:
         ...
+    def adaptive(self, symbols: Array, model: tuple) -> None:
+        ...
     def bit(self, values: Array, p1: Array, precision: int) -> None:
         ...
     def bits(self, values: Array, k: int) -> None:
@@ -60,6 +62,8 @@ class RangeDecoder:
     Contract: csrc/common/range64.h.
     """
     def __init__(self, message: bytes) -> None:
+        ...
+    def adaptive(self, symbols: Array, model: tuple) -> None:
         ...
     def bit(self, values: Array, p1: Array, precision: int) -> None:
         ...
@@ -91,6 +95,10 @@ class CompatDecoder:
         ...
     def get(self, indexes: Array, cdfs: Array, cdf_sizes: Array, offsets: Array, symbols: Array) -> None:
         ...
+def adaptive_learn(symbols: Array, model: tuple, counters: Array, weights: Array) -> None:
+    """
+    symbols [h, w] uint16, model -> counters, weights. Contract: csrc/common/adaptive.h.
+    """
 def allocation_count() -> int:
     ...
 def backend_paths() -> dict:

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "bindings/adaptive_model.h"
 #include "bindings/python_poll.h"
 #include "bindings/tensor_caster.h"
 #include "common/check.h"
@@ -261,6 +262,13 @@ void bind_encoder(py::module_& m) {
     check_integers("values", values);
     self.use([&](auto& encoder) { cpu::range64_put_exp_golomb(encoder, values); });
   };
+  const auto adaptive = [](SharedEncoder& self, const TensorView& map, const py::tuple& state) {
+    check_map(map);
+    cpu::AdaptiveModel model = adaptive_model(state);
+    const py::none nobody;
+    Poll poll = python_poll(nobody);
+    self.use([&](auto& encoder) { cpu::adaptive_put(encoder, model, map, poll); });
+  };
   const auto finish = [](SharedEncoder& self) {
     Vector<uint8_t> message;
     self.use([&](auto& encoder) { message = encoder.finish(); });
@@ -273,6 +281,7 @@ void bind_encoder(py::module_& m) {
       .def("uniform", uniform, py::arg("values"), py::arg("K"))
       .def("bit", bit, py::arg("values"), py::arg("p1"), py::arg("precision"))
       .def("exp_golomb", exp_golomb, py::arg("values"))
+      .def("adaptive", adaptive, py::arg("symbols"), py::arg("model"))
       .def("finish", finish);
 }
 
@@ -310,6 +319,14 @@ void bind_decoder(py::module_& m) {
     check_step_output(values);
     self.use([&](auto& decoder) { cpu::range64_get_exp_golomb(decoder, values); });
   };
+  const auto adaptive = [](SharedDecoder& self, const TensorView& map, const py::tuple& state) {
+    check_map(map);
+    check_output("symbols", map, DType::u16, {any, any});
+    cpu::AdaptiveModel model = adaptive_model(state);
+    const py::none nobody;
+    Poll poll = python_poll(nobody);
+    self.use([&](auto& decoder) { cpu::adaptive_get(decoder, model, map, poll); });
+  };
   py::class_<SharedDecoder>(m, "RangeDecoder", "Contract: csrc/common/range64.h.")
       .def(py::init<py::bytes>(), py::arg("message"))
       .def("get", get, py::arg("tables"), py::arg("index"), py::arg("symbols"))
@@ -317,6 +334,7 @@ void bind_decoder(py::module_& m) {
       .def("uniform", uniform, py::arg("values"), py::arg("K"))
       .def("bit", bit, py::arg("values"), py::arg("p1"), py::arg("precision"))
       .def("exp_golomb", exp_golomb, py::arg("values"))
+      .def("adaptive", adaptive, py::arg("symbols"), py::arg("model"))
       .def("finish", [](SharedDecoder& self) { self.use(&finish_decoding); });
 }
 

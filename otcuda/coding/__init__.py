@@ -7,6 +7,7 @@ and `decode_raw` the bare ones for files that do (`encode_long`: blocks of a cho
 The format: docs/coding.md.
 """
 
+from otcuda.coding.adaptive import AdaptiveModel
 from otcuda.coding.batch import decode_batch, encode_batch
 from otcuda.coding.container import decode, encode
 from otcuda.coding.range64 import MAX_SYMBOLS, RangeDecoder, RangeEncoder, decode_raw, encode_raw
@@ -15,6 +16,7 @@ from otcuda.coding.tables import Tables
 
 __all__ = [
     "MAX_SYMBOLS",
+    "AdaptiveModel",
     "RangeDecoder",
     "RangeEncoder",
     "Tables",

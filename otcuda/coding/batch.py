@@ -30,7 +30,7 @@ def encode_batch(messages: Sequence[Any], tables: Tables, index: Any = None) -> 
 
     >>> tables = Tables.from_weights([90, 9, 1])
     >>> encode_batch([[0, 0, 1], [2], []], tables)
-    [b'\xf0', b'\xff\xf8', b'']
+    [b'\xbb', b'\xfe', b'']
     """
     parts = _parts("encode_batch", "messages", messages)
     which = None if index is None else _parts("encode_batch", "index", index)

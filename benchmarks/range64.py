@@ -101,7 +101,8 @@ def static(length: int) -> Iterator[harness.Case]:
         encoder.encode(theirs, model)
         return encoder.get_compressed()
 
-    blob, ours, other = encode(symbols, tables), encode_raw(symbols, tables), constriction_encode()
+    ours, other = encode_raw(symbols, tables), constriction_encode()
+    blob, four = encode(symbols, tables, lanes=1), encode_raw(symbols, tables, lanes=4)
 
     def constriction_decode() -> np.ndarray:
         return constriction.stream.queue.RangeDecoder(other).decode(model, length)
@@ -112,6 +113,7 @@ def static(length: int) -> Iterator[harness.Case]:
         "bits_per_symbol": round(bits / length, 4),
         "excess_percent": {
             "otcuda": excess(ours, bits),
+            "otcuda 4 lanes": excess(four, bits),
             "otcuda with its check": excess(blob, bits),
             "constriction": excess(other.tobytes(), bits),
         },
@@ -123,7 +125,8 @@ def static(length: int) -> Iterator[harness.Case]:
         "Msym/s",
         {
             "otcuda": lambda: encode_raw(symbols, tables),
-            "otcuda with its check": lambda: encode(symbols, tables),
+            "otcuda 4 lanes": lambda: encode_raw(symbols, tables, lanes=4),
+            "otcuda with its check": lambda: encode(symbols, tables, lanes=1),
             "constriction": constriction_encode,
         },
         notes,
@@ -135,6 +138,9 @@ def static(length: int) -> Iterator[harness.Case]:
         "Msym/s",
         {
             "otcuda": lambda: decode_raw(ours, tables, shape=length, dtype="uint8"),
+            "otcuda 4 lanes": lambda: decode_raw(
+                four, tables, shape=length, dtype="uint8", lanes=4
+            ),
             "otcuda with its check": lambda: decode(blob, tables),
             "constriction": constriction_decode,
         },

@@ -401,6 +401,13 @@ NativeRangeEncoder = native.RangeEncoder
 NativeRangeDecoder = native.RangeDecoder
 range64_encode = native.range64_encode
 range64_decode = native.range64_decode
+range64_encode_many = native.range64_encode_many
+range64_decode_many = native.range64_decode_many
+adaptive_learn = native.adaptive_learn
+range64_encode_rows = native.range64_encode_rows
+range64_decode_rows = native.range64_decode_rows
+NativeCompatEncoder = native.CompatEncoder
+NativeCompatDecoder = native.CompatDecoder
 rans32_encode = native.rans32_encode
 rans32_decode = native.rans32_decode
 

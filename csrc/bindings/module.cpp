@@ -25,6 +25,8 @@ void bind_power_argmax(pybind11::module_& m);
 void bind_context_net(pybind11::module_& m);
 void bind_net(pybind11::module_& m);
 void bind_range64(pybind11::module_& m);
+void bind_adaptive(pybind11::module_& m);
+void bind_compat64(pybind11::module_& m);
 void bind_rans32(pybind11::module_& m);
 void bind_tables(pybind11::module_& m);
 void bind_source_samples(pybind11::module_& m);
@@ -128,6 +130,8 @@ PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   otcuda::bind_net(m);
   otcuda::bind_tables(m);
   otcuda::bind_range64(m);
+  otcuda::bind_adaptive(m);
+  otcuda::bind_compat64(m);
   otcuda::bind_rans32(m);
   otcuda::bind_source_samples(m);
   otcuda::bind_top_cells(m);

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "bindings/adaptive_model.h"
 #include "bindings/python_poll.h"
 #include "bindings/tensor_caster.h"
 #include "common/check.h"
@@ -149,6 +150,84 @@ void decode_symbols(const cpu::Tables& tables, const py::bytes& message, const O
   for (const RangeDecoder& decoder : decoders) finish_decoding(decoder);
 }
 
+// Ends of consecutive parts of `total`: never falling, the last one `total`.
+const int64_t* check_ends(const char* name, const TensorView& ends, int64_t total) {
+  check_tensor(name, ends, DType::i64, {any});
+  check_on_cpu("range64", name, ends);
+  int64_t last = 0;
+  for (int64_t k = 0; k < ends.shape[0]; ++k) {
+    const int64_t end = ends.read<int64_t>()[k];
+    OTCUDA_CHECK(end >= last && end <= total, std::string(name) + " are not those of parts");
+    last = end;
+  }
+  OTCUDA_CHECK(last == total, std::string(name) + " do not reach the end");
+  return ends.read<int64_t>();
+}
+
+py::bytes encode_many(const cpu::Tables& tables, const TensorView& symbols,
+                      const OptionalView& index, const TensorView& ends,
+                      const TensorView& byte_ends) {
+  check_coding(tables, symbols, index);
+  check_output("byte_ends", byte_ends, DType::i64, {ends.shape[0]});
+  const int64_t* of = check_ends("ends", ends, symbols.size());
+  const py::none nobody;
+  Poll poll = python_poll(nobody);
+  Vector<uint8_t> bytes;
+  {
+    const py::gil_scoped_release unlocked;
+    bytes = cpu::range64_put_many(tables, symbols, or_null(index), of, ends.shape[0],
+                                  byte_ends.write<int64_t>(), poll);
+  }
+  return to_bytes(bytes);
+}
+
+void decode_many(const cpu::Tables& tables, const py::bytes& data, const TensorView& byte_ends,
+                 const OptionalView& index, const TensorView& ends, const TensorView& symbols) {
+  check_coding(tables, symbols, index);
+  check_output("symbols", symbols, symbols.dtype, {any});
+  const int64_t* byte_of = check_ends("byte_ends", byte_ends, PyBytes_GET_SIZE(data.ptr()));
+  const int64_t* of = check_ends("ends", ends, symbols.size());
+  OTCUDA_CHECK(ends.shape[0] == byte_ends.shape[0], "ends and byte_ends differ in length");
+  const auto* bytes = reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(data.ptr()));
+  const py::none nobody;
+  Poll poll = python_poll(nobody);
+  const py::gil_scoped_release unlocked;
+  cpu::range64_get_many(tables, {bytes, byte_of, of, ends.shape[0]}, or_null(index), symbols, poll);
+}
+
+void check_rows(const TensorView& cdf, const TensorView& symbols) {
+  check_tensor("symbols", symbols, DType::i32, {any});
+  check_tensor("cdf", cdf, DType::i32, {symbols.shape[0], any});
+  check_on_cpu("range64", "cdf", cdf);
+  check_on_cpu("range64", "symbols", symbols);
+  require_between("the width of cdf", cdf.shape[1], 2, 65537);
+}
+
+py::bytes encode_rows(const TensorView& cdf, const TensorView& symbols) {
+  check_rows(cdf, symbols);
+  const py::none nobody;
+  Poll poll = python_poll(nobody);
+  Vector<uint8_t> message;
+  {
+    const py::gil_scoped_release unlocked;
+    cpu::Encoder encoder;
+    cpu::range64_put_rows(encoder, cdf, symbols, poll);
+    message = encoder.finish();
+  }
+  return to_bytes(message);
+}
+
+void decode_rows(const TensorView& cdf, const py::bytes& message, const TensorView& symbols) {
+  check_rows(cdf, symbols);
+  check_output("symbols", symbols, DType::i32, {any});
+  const py::none nobody;
+  Poll poll = python_poll(nobody);
+  RangeDecoder decoder(reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(message.ptr())),
+                       static_cast<size_t>(PyBytes_GET_SIZE(message.ptr())));
+  const py::gil_scoped_release unlocked;
+  cpu::range64_get_rows(decoder, cdf, symbols, poll);
+}
+
 void bind_encoder(py::module_& m) {
   const auto put = [](SharedEncoder& self, const cpu::Tables& tables, const TensorView& symbols,
                       const OptionalView& index) {
@@ -183,6 +262,13 @@ void bind_encoder(py::module_& m) {
     check_integers("values", values);
     self.use([&](auto& encoder) { cpu::range64_put_exp_golomb(encoder, values); });
   };
+  const auto adaptive = [](SharedEncoder& self, const TensorView& map, const py::tuple& state) {
+    check_map(map);
+    cpu::AdaptiveModel model = adaptive_model(state);
+    const py::none nobody;
+    Poll poll = python_poll(nobody);
+    self.use([&](auto& encoder) { cpu::adaptive_put(encoder, model, map, poll); });
+  };
   const auto finish = [](SharedEncoder& self) {
     Vector<uint8_t> message;
     self.use([&](auto& encoder) { message = encoder.finish(); });
@@ -195,6 +281,7 @@ void bind_encoder(py::module_& m) {
       .def("uniform", uniform, py::arg("values"), py::arg("K"))
       .def("bit", bit, py::arg("values"), py::arg("p1"), py::arg("precision"))
       .def("exp_golomb", exp_golomb, py::arg("values"))
+      .def("adaptive", adaptive, py::arg("symbols"), py::arg("model"))
       .def("finish", finish);
 }
 
@@ -232,6 +319,14 @@ void bind_decoder(py::module_& m) {
     check_step_output(values);
     self.use([&](auto& decoder) { cpu::range64_get_exp_golomb(decoder, values); });
   };
+  const auto adaptive = [](SharedDecoder& self, const TensorView& map, const py::tuple& state) {
+    check_map(map);
+    check_output("symbols", map, DType::u16, {any, any});
+    cpu::AdaptiveModel model = adaptive_model(state);
+    const py::none nobody;
+    Poll poll = python_poll(nobody);
+    self.use([&](auto& decoder) { cpu::adaptive_get(decoder, model, map, poll); });
+  };
   py::class_<SharedDecoder>(m, "RangeDecoder", "Contract: csrc/common/range64.h.")
       .def(py::init<py::bytes>(), py::arg("message"))
       .def("get", get, py::arg("tables"), py::arg("index"), py::arg("symbols"))
@@ -239,6 +334,7 @@ void bind_decoder(py::module_& m) {
       .def("uniform", uniform, py::arg("values"), py::arg("K"))
       .def("bit", bit, py::arg("values"), py::arg("p1"), py::arg("precision"))
       .def("exp_golomb", exp_golomb, py::arg("values"))
+      .def("adaptive", adaptive, py::arg("symbols"), py::arg("model"))
       .def("finish", [](SharedDecoder& self) { self.use(&finish_decoding); });
 }
 
@@ -252,6 +348,16 @@ void bind_range64(pybind11::module_& m) {
         "symbols [n], index [n] or None -> message. Contract: csrc/common/range64.h.");
   m.def("range64_decode", &decode_symbols, py::arg("tables"), py::arg("message"), py::arg("index"),
         py::arg("symbols"), py::arg("lanes"), "message, index [n] or None -> symbols [n].");
+  m.def("range64_encode_many", &encode_many, py::arg("tables"), py::arg("symbols"),
+        py::arg("index"), py::arg("ends"), py::arg("byte_ends"),
+        "symbols [n], index [n] or None, ends [B] int64 -> bytes; byte_ends [B] int64, out.");
+  m.def("range64_decode_many", &decode_many, py::arg("tables"), py::arg("data"),
+        py::arg("byte_ends"), py::arg("index"), py::arg("ends"), py::arg("symbols"),
+        "data, byte_ends [B], index [n] or None, ends [B] -> symbols [n].");
+  m.def("range64_encode_rows", &encode_rows, py::arg("cdf"), py::arg("symbols"),
+        "cdf [n, L + 1] int32, symbols [n] int32 -> message.");
+  m.def("range64_decode_rows", &decode_rows, py::arg("cdf"), py::arg("message"), py::arg("symbols"),
+        "cdf [n, L + 1] int32, message -> symbols [n] int32.");
   m.def(
       "symbol_sum",
       [](const TensorView& symbols) {

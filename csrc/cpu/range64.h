@@ -49,6 +49,28 @@ void range64_get(Lanes<RangeDecoder> lanes, const Tables& tables, const TensorVi
 Vector<uint8_t> range64_join(Lanes<Encoder> lanes);
 Vector<RangeDecoder> range64_split(const uint8_t* data, size_t size, int lanes);
 
+// A cumulative table of its own for each symbol: cdf [n, L + 1] int32, rising from 0 to 2^16.
+// symbols [n] int32. ArgumentError for a row that does not rise and a symbol outside 0 .. L - 1.
+void range64_put_rows(Encoder& encoder, const TensorView& cdf, const TensorView& symbols,
+                      Poll& poll);
+void range64_get_rows(RangeDecoder& decoder, const TensorView& cdf, const TensorView& symbols,
+                      Poll& poll);
+
+// Many messages at once, shared out among threads: message k holds the symbols ends[k-1] ..
+// ends[k] - 1 (from 0), and the bytes byte_ends[k-1] .. byte_ends[k] - 1 of all of them. Errors
+// name the message. Decoded messages must be finished.
+Vector<uint8_t> range64_put_many(const Tables& tables, const TensorView& symbols,
+                                 const TensorView* index, const int64_t* ends, int64_t messages,
+                                 int64_t* byte_ends, Poll& poll);
+struct ManyMessages {
+  const uint8_t* data;
+  const int64_t* byte_ends;
+  const int64_t* ends;
+  int64_t count;
+};
+void range64_get_many(const Tables& tables, const ManyMessages& messages, const TensorView* index,
+                      const TensorView& symbols, Poll& poll);
+
 // The ArgumentErrors of both, before anything is coded.
 void range64_check_symbols(const Tables& tables, const TensorView& symbols);
 void range64_check_index(const Tables& tables, const TensorView& index);

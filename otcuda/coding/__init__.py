@@ -7,6 +7,8 @@ and `decode_raw` the bare ones for files that do (`encode_long`: blocks of a cho
 The format: docs/coding.md.
 """
 
+from otcuda.coding.adaptive import AdaptiveModel
+from otcuda.coding.batch import decode_batch, encode_batch
 from otcuda.coding.container import decode, encode
 from otcuda.coding.range64 import MAX_SYMBOLS, RangeDecoder, RangeEncoder, decode_raw, encode_raw
 from otcuda.coding.rans32 import encode_long
@@ -14,12 +16,15 @@ from otcuda.coding.tables import Tables
 
 __all__ = [
     "MAX_SYMBOLS",
+    "AdaptiveModel",
     "RangeDecoder",
     "RangeEncoder",
     "Tables",
     "decode",
+    "decode_batch",
     "decode_raw",
     "encode",
+    "encode_batch",
     "encode_long",
     "encode_raw",
 ]

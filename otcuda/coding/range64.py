@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from otcuda import _ops
+from otcuda.coding.adaptive import AdaptiveModel, as_map
 from otcuda.coding.arrays import empty_symbols, flat_pair, integers, like_of
 from otcuda.coding.tables import Tables
 from otcuda.errors import ShapeError
@@ -128,6 +129,10 @@ class RangeEncoder:
         """Integers from 0 to 2^63 - 1 for 2 floor(log2(v + 1)) + 1 bits each."""
         self._coder.exp_golomb(_flat("exp_golomb", values))
 
+    def adaptive(self, symbols: Any, model: AdaptiveModel) -> None:
+        """A map [h, w] of symbols from 0 to 2^bits - 1, by a model that learns on the way."""
+        self._coder.adaptive(as_map("adaptive", symbols), model._state())
+
     def finish(self) -> bytes:
         """The message. The encoder is then as new."""
         return self._coder.finish()
@@ -178,6 +183,14 @@ class RangeDecoder:
     def exp_golomb(self, shape: int | tuple[int, ...] | None = None) -> Any:
         """Integers from 0 to 2^63 - 1."""
         return self._step("exp_golomb", shape)
+
+    def adaptive(self, model: AdaptiveModel, shape: tuple[int, int]) -> np.ndarray:
+        """A map of this shape, uint16, by the model as it was when encoding."""
+        symbols, _ = empty_symbols("adaptive", None, tuple(shape), "uint16", self._limit)
+        if symbols.ndim != 2:
+            raise ShapeError(f"adaptive: shape is {shape}, expected (h, w)")
+        self._coder.adaptive(symbols, model._state())
+        return symbols
 
     def _step(self, step: str, shape: Any, *arguments: Any) -> Any:
         wanted = () if shape is None else shape

@@ -110,6 +110,29 @@ class Tables:
         return cls.from_weights(weights, precision, escape, low)
 
     @classmethod
+    def from_counts(
+        cls, counts: Any, precision: int = 12, escape: bool = True, low: int = 0
+    ) -> Tables:
+        """`from_weights` of how often symbols occurred, [T, n] or [n], integers of any size.
+
+        The masses of OT cells are such counts: `from_counts(cell_mass(index, N))`. A row whose
+        counts reach 2^32 is halved until they do not, so that small counts may become 0.
+
+        Raises:
+            ArgumentError: a negative count, or a row of zeros.
+
+        >>> Tables.from_counts([3 << 40, 1 << 40], precision=2, escape=False).frequencies.tolist()
+        [[3, 1]]
+        """
+        rows = np.atleast_2d(integers("from_counts", "counts", counts))
+        _check_2d("from_counts", "counts", rows)
+        if int(rows.min()) < 0:
+            raise ArgumentError(f"from_counts: counts holds {int(rows.min())}, expected 0 or more")
+        halvings = [max(int(most).bit_length() - 32, 0) for most in rows.max(1)]
+        rows = rows.astype(np.uint64) >> np.array(halvings, np.uint64)[:, None]
+        return cls.from_weights(rows, precision, escape, low)
+
+    @classmethod
     def gaussian(
         cls, scales: Any, low: int, high: int, precision: int = 12, escape: bool = True
     ) -> Tables:

@@ -258,3 +258,20 @@ def test_memory_is_capped_and_nothing_leaks():
             native.fail_allocation(0)
     assert k > 5, "the quantiser allocates through the gate"
     assert native.memory_in_use() == before
+
+
+def test_counts_of_any_size():
+    counts = np.array([[2**62, 2**61, 1], [5, 3, 0]])
+    tables = Tables.from_counts(counts, precision=8)
+    assert tables == Tables.from_weights([[2**31, 2**30, 0], [5, 3, 0]], 8)
+    with pytest.raises(otcuda.ArgumentError, match="counts holds -1"):
+        Tables.from_counts([-1, 2])
+    with pytest.raises(otcuda.ArgumentError, match="no weight"):
+        Tables.from_counts([[1, 2], [0, 0]])
+
+
+def test_masses_of_cells_are_counts():
+    index = np.array([0, 0, 2, 2, 2, 1, 2, 2])
+    mass = otcuda.cell_mass(index, 4)
+    tables = Tables.from_counts(mass, precision=3)
+    assert tables.frequencies.tolist() == [[2, 1, 4, 0]]

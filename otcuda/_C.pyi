@@ -5,7 +5,41 @@ The native core of otcuda; used through otcuda._ops only.
 from __future__ import annotations
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['ContextNet', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
+__all__: list[str] = ['ContextNet', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'laplace_weights', 'memory_in_use', 'memory_limit', 'memory_peak', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum']
+class PowerIndexF32:
+    """
+    Contract: csrc/common/power_index.h.
+    """
+    def __init__(self, y: Array, tree: bool) -> None:
+        ...
+    def argmax(self, x: Array, value: Array, index: Array, method: str) -> None:
+        """
+        x [B, D] -> value [B], index [B].
+        """
+    def set_heights(self, h: Array) -> None:
+        """
+        h [N].
+        """
+    @property
+    def has_tree(self) -> bool:
+        ...
+class PowerIndexF64:
+    """
+    Contract: csrc/common/power_index.h.
+    """
+    def __init__(self, y: Array, tree: bool) -> None:
+        ...
+    def argmax(self, x: Array, value: Array, index: Array, method: str) -> None:
+        """
+        x [B, D] -> value [B], index [B].
+        """
+    def set_heights(self, h: Array) -> None:
+        """
+        h [N].
+        """
+    @property
+    def has_tree(self) -> bool:
+        ...
 class ContextNet:
     """
     Weights of csrc/common/context_net.h, checked.

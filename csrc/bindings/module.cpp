@@ -20,6 +20,7 @@ void bind_cell_mass(pybind11::module_& m);
 void bind_heights_adam_solve(pybind11::module_& m);
 void bind_heights_adam_step(pybind11::module_& m);
 void bind_power_argmax(pybind11::module_& m);
+void bind_power_index(pybind11::module_& m);
 void bind_context_net(pybind11::module_& m);
 void bind_range64(pybind11::module_& m);
 void bind_tables(pybind11::module_& m);
@@ -116,6 +117,7 @@ PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   otcuda::bind_heights_adam_solve(m);
   otcuda::bind_heights_adam_step(m);
   otcuda::bind_power_argmax(m);
+  otcuda::bind_power_index(m);
   otcuda::bind_context_net(m);
   otcuda::bind_tables(m);
   otcuda::bind_range64(m);

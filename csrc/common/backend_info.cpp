@@ -8,10 +8,10 @@ namespace {
 
 constexpr int kPaths = static_cast<int>(BackendPath::count);
 constexpr const char* kNames[] = {
-    "power_argmax/portable", "power_argmax/avx2",      "power_argmax/avx512",
-    "power_argmax/cuda",     "cell_mass/cpu",          "cell_mass/cuda",
-    "heights_adam_step/cpu", "heights_adam_step/cuda", "source_samples/cpu",
-    "source_samples/cuda",
+    "power_argmax/portable",  "power_argmax/avx2",  "power_argmax/avx512",
+    "power_argmax/cuda",      "power_argmax/tree",  "power_argmax/tree_scores",
+    "cell_mass/cpu",          "cell_mass/cuda",     "heights_adam_step/cpu",
+    "heights_adam_step/cuda", "source_samples/cpu", "source_samples/cuda",
 };
 static_assert(sizeof kNames / sizeof *kNames == kPaths, "a name for each path, in order");
 

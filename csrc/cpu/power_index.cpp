@@ -359,7 +359,8 @@ void PowerIndex<T>::by_tree(const T* x, int64_t B, T* value, int64_t* index, Pol
   };
   const int threads = threads_for(2e3 * double(B));
   const int64_t share = (B + threads - 1) / threads;
-  parallel_for(B, std::clamp<int64_t>(share / 4, 64, kGrain), rows, poll, threads);
+  parallel_for(B, std::clamp<int64_t>(threads > 1 ? share / 4 : share, 64, kGrain), rows, poll,
+               threads);
   if (plain > 0) out_of_range(x, B, plain, value, index, poll);
   count_backend_path(BackendPath::power_argmax_tree, B - plain);
   count_backend_path(BackendPath::power_argmax_tree_scores, scores);

@@ -19,6 +19,7 @@ _HOME = {
     "heights_adam_step": "otcuda._heights",
     "HeightsState": "otcuda._heights",
     "power_argmax": "otcuda._ops",
+    "PowerIndex": "otcuda._power_index",
     "SemiDiscreteOT": "otcuda.transport",
     "set_memory_limit": "otcuda._ops",
     "set_num_threads": "otcuda._ops",

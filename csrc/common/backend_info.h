@@ -12,6 +12,8 @@ enum class BackendPath : int {
   power_argmax_avx2,
   power_argmax_avx512,
   power_argmax_cuda,
+  power_argmax_tree,         // samples
+  power_argmax_tree_scores,  // targets that they were compared with
   cell_mass_cpu,
   cell_mass_cuda,
   heights_adam_step_cpu,

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tree of PowerIndex beside the blocked loop on one thread: python benchmarks/power_index.py.
+
+Normal samples and targets, or both near a surface of 6 dimensions in 64; heights of the nearest
+neighbour. `build` and `heights` are CPU seconds of one call, `scores` targets looked at a sample.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import harness
+import numpy as np
+
+import otcuda
+
+
+def points(rng: np.random.Generator, count: int, D: int, surface: np.ndarray | None) -> np.ndarray:
+    if surface is None:
+        return rng.standard_normal((count, D), np.float32)
+    on_it = rng.standard_normal((count, len(surface)), np.float32) @ surface
+    return on_it + np.float32(0.02) * rng.standard_normal((count, D), np.float32)
+
+
+def seconds(call, *arguments) -> tuple[float, object]:
+    start = time.process_time()
+    result = call(*arguments)
+    return time.process_time() - start, result
+
+
+def cases() -> Iterator[harness.Case]:
+    rng = np.random.default_rng(0)
+    sizes = [(N, D) for N in (65_536, 1_000_000) for D in (2, 3, 4, 8)]
+    for N, D in [*sizes, (65_536, 16), (65_536, 64)]:
+        surface = rng.standard_normal((6, D)).astype("f4") if D == 64 else None
+        B = 4096 if N < 100_000 else 1536
+        x, y = points(rng, B, D, surface), points(rng, N, D, surface)
+        h = -np.square(y).sum(1) / 2
+        build, index = seconds(otcuda.PowerIndex, y)
+        heights, _ = seconds(index.set_heights, h)
+        otcuda.backend_info(reset=True)
+        index.argmax(x, method="tree")
+        scores = otcuda.backend_info(reset=True)["paths"]["power_argmax/tree_scores"]["items"]
+        index.argmax(x)
+        chosen = "tree" if "power_argmax/tree" in otcuda.backend_info()["paths"] else "brute"
+        yield harness.Case(
+            f"B={B} N={N} D={D}" + (" surface" if surface is not None else ""),
+            (x,),
+            work=1e-3 * B,
+            unit="ksample/s",
+            rivals={
+                method: lambda x, method=method, index=index: index.argmax(x, method=method)
+                for method in ("tree", "brute", "auto")
+            },
+            notes={"build": build, "heights": heights, "scores": scores / B, "chosen": chosen},
+        )
+
+
+if __name__ == "__main__":
+    otcuda.set_num_threads(1)
+    harness.main("power_index", cases(), packages=["otcuda", "numpy"], backend=otcuda.backend_info)

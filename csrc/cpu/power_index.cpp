@@ -1,0 +1,395 @@
+// SPDX-License-Identifier: Apache-2.0
+// Building the tree, its bounds, and when it is used; a query is power_index_body.h.
+#include "cpu/power_index.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "common/backend_info.h"
+#include "common/check.h"
+#include "common/power_argmax.h"
+#include "common/power_index.h"
+#include "common/simd.h"
+#include "common/threads.h"
+#include "cpu/power_argmax.h"
+
+namespace otcuda::cpu {
+namespace {
+
+constexpr int64_t kGrain = 4096;        // samples of a task, most
+constexpr int64_t kBeat = 64;           // samples between heartbeats
+constexpr int64_t kTrial = 32;          // samples of a trial
+constexpr int64_t kTrialBatch = 64;     // samples from which on a trial is worth it
+constexpr int64_t kOutOfRange = -2;     // an index that no one sees
+constexpr int64_t kLeastTargets = 512;  // fewer are no work for a tree
+constexpr double kPlainChainCost = 2;   // a target out of order against one of the blocked loop
+
+// What a visit costs, in targets of the blocked loop: sorting and misses, then 16 boxes or chains.
+double visit_cost(int64_t D) { return 350.0 / double(D) + 16 * kPlainChainCost; }
+
+TreeKernels tree_kernels() {
+  switch (simd_level()) {
+#if OTCUDA_X86_LEVELS
+    case SimdLevel::avx512:
+      return power_index_avx512();
+    case SimdLevel::avx2:
+      return power_index_avx2();
+#endif
+    default:
+      return power_index_portable();
+  }
+}
+
+bool tree_query(const TreeView<float>& tree, TreeQuery<float>* q) {
+  return tree_kernels().f32(tree, q);
+}
+bool tree_query(const TreeView<double>& tree, TreeQuery<double>* q) {
+  return tree_kernels().f64(tree, q);
+}
+
+// Sums of squares up to here neither overflow in T nor lose what the slack covers.
+template <class T>
+constexpr double kMostSquare = sizeof(T) == 4 ? 1e30 : 1e290;
+
+template <class T>
+double square(const T* a, int64_t D) {
+  double sum = 0;
+  for (int64_t d = 0; d < D; ++d) sum += double(a[d]) * double(a[d]);
+  return sum;
+}
+
+template <class T>
+T rounded_up(double a) {
+  const T t = static_cast<T>(a);
+  return double(t) < a ? std::nextafter(t, std::numeric_limits<T>::infinity()) : t;
+}
+
+using Visit = std::pair<uint32_t, int32_t>;  // where a sample lies on the curve, and which it is
+
+// Samples along a Morton curve through the first coordinates: the boxes that one has visited are
+// warm for the next, and its winner is a good start.
+template <class T>
+void order_visits(const T* x, int64_t D, Visit* begin, int64_t count) {
+  const int axes = static_cast<int>(std::min<int64_t>(D, 4)), used = axes > 3 ? 8 : 10;
+  std::array<T, 4> low, scale;
+  for (int a = 0; a < axes; ++a) {
+    low[a] = std::numeric_limits<T>::infinity();
+    T high = -low[a];
+    for (int64_t k = 0; k < count; ++k) {
+      if (!std::isfinite(x[k * D + a])) continue;
+      low[a] = std::min(low[a], x[k * D + a]);
+      high = std::max(high, x[k * D + a]);
+    }
+    scale[a] = high > low[a] ? T(1 << used) / (high - low[a]) : T(0);
+  }
+  for (int64_t k = 0; k < count; ++k) {
+    std::array<uint32_t, 4> cell{};
+    for (int a = 0; a < axes; ++a) {
+      const T at = (x[k * D + a] - low[a]) * scale[a];
+      cell[a] = at >= T(0) ? static_cast<uint32_t>(std::min(at, T((1 << used) - 1))) : 0;  // NaN: 0
+    }
+    uint32_t key = 0;
+    for (int bit = used - 1; bit >= 0; --bit) {
+      for (int a = 0; a < axes; ++a) key = key << 1 | (cell[a] >> bit & 1);
+    }
+    begin[k] = {key, static_cast<int32_t>(k)};
+  }
+  std::sort(begin, begin + count);
+}
+
+}  // namespace
+
+// --- the tree -----------------------------------------------------------------------------------
+
+template <class T>
+void BoxTree<T>::build(const T* y, int64_t N, int64_t D, Poll* poll) {
+  y_ = y;
+  D_ = D;
+  order_.resize(static_cast<size_t>(N));
+  for (int64_t i = 0; i < N; ++i) order_[i] = static_cast<int32_t>(i);
+  root_ = node(0, N, poll);
+  Vector<int32_t>().swap(order_);
+}
+
+template <class T>
+int32_t BoxTree<T>::leaf(int64_t begin, int64_t end) {
+  const int64_t id = static_cast<int64_t>(leaf_id_.size()) / kTreeWidth;
+  leaf_id_.resize((id + 1) * kTreeWidth, std::numeric_limits<int32_t>::max());
+  leaf_h_.resize((id + 1) * kTreeWidth, -std::numeric_limits<T>::infinity());
+  leaf_y_.resize((id + 1) * kTreeWidth * D_, T(0));
+  for (int64_t k = 0; k < end - begin; ++k) {
+    const int64_t i = order_[begin + k];
+    leaf_id_[id * kTreeWidth + k] = static_cast<int32_t>(i);
+    for (int64_t d = 0; d < D_; ++d) leaf_y_[(id * D_ + d) * kTreeWidth + k] = y_[i * D_ + d];
+  }
+  return static_cast<int32_t>(~id);
+}
+
+// Parts [begin, end) at the median of the widest side; a whole number of leaves to the left.
+template <class T>
+int64_t BoxTree<T>::split(int64_t begin, int64_t end) {
+  int64_t widest = 0;
+  T width = -1;
+  for (int64_t d = 0; d < D_; ++d) {
+    T low = std::numeric_limits<T>::infinity(), high = -low;
+    for (int64_t k = begin; k < end; ++k) {
+      const T v = y_[order_[k] * D_ + d];
+      low = std::min(low, v);
+      high = std::max(high, v);
+    }
+    if (high - low > width) {
+      width = high - low;
+      widest = d;
+    }
+  }
+  const int64_t half = (end - begin) / 2;
+  const int64_t left = std::max<int64_t>(1, (half + kTreeWidth / 2) / kTreeWidth) * kTreeWidth;
+  std::nth_element(order_.begin() + begin, order_.begin() + begin + left, order_.begin() + end,
+                   [&](int32_t a, int32_t b) { return y_[a * D_ + widest] < y_[b * D_ + widest]; });
+  return begin + left;
+}
+
+template <class T>
+int32_t BoxTree<T>::node(int64_t begin, int64_t end, Poll* poll) {
+  if (poll != nullptr) (*poll)(double(begin) / double(order_.size()));
+  std::array<std::pair<int64_t, int64_t>, kTreeWidth> part;
+  part[0] = {begin, end};
+  int parts = 1;
+  for (; parts < kTreeWidth; ++parts) {
+    const auto largest = std::max_element(
+        part.begin(), part.begin() + parts,
+        [](const auto& a, const auto& b) { return a.second - a.first < b.second - b.first; });
+    if (largest->second - largest->first <= kTreeWidth) break;
+    const int64_t middle = split(largest->first, largest->second);
+    part[parts] = {middle, largest->second};
+    largest->second = middle;
+  }
+  const int64_t id = static_cast<int64_t>(child_.size()) / kTreeWidth;
+  child_.resize((id + 1) * kTreeWidth, kNoChild);
+  boxes_.resize((id + 1) * (2 * D_ + 1) * kTreeWidth, T(0));
+  T* const box = boxes_.data() + id * (2 * D_ + 1) * kTreeWidth;
+  for (int k = 0; k < parts; ++k) {
+    for (int64_t d = 0; d < D_; ++d) {
+      T low = std::numeric_limits<T>::infinity(), high = -low;
+      for (int64_t j = part[k].first; j < part[k].second; ++j) {
+        low = std::min(low, y_[order_[j] * D_ + d]);
+        high = std::max(high, y_[order_[j] * D_ + d]);
+      }
+      box[d * kTreeWidth + k] = low;
+      box[(D_ + d) * kTreeWidth + k] = high;
+    }
+  }
+  for (int k = 0; k < parts; ++k) {
+    const auto [from, to] = part[k];
+    const int32_t child = to - from <= kTreeWidth ? leaf(from, to) : node(from, to, poll);
+    child_[id * kTreeWidth + k] = child;
+  }
+  return static_cast<int32_t>(id);
+}
+
+// A child has a higher number than its node, so one pass from the end brings the maxima up.
+template <class T>
+void BoxTree<T>::set_heights(const T* h, const Buffer<double>& half_squares) {
+  constexpr T kNone = -std::numeric_limits<T>::infinity();
+  for (size_t k = 0; k < leaf_id_.size(); ++k) {
+    if (leaf_id_[k] != std::numeric_limits<int32_t>::max()) leaf_h_[k] = h[leaf_id_[k]];
+  }
+  const int64_t nodes = static_cast<int64_t>(child_.size()) / kTreeWidth;
+  const auto most = [&](int64_t node) {
+    return boxes_.data() + (node * (2 * D_ + 1) + 2 * D_) * kTreeWidth;
+  };
+  for (int64_t node = nodes - 1; node >= 0; --node) {
+    for (int k = 0; k < kTreeWidth; ++k) {
+      const int32_t child = child_[node * kTreeWidth + k];
+      T w = kNone;
+      if (child >= 0) {
+        w = *std::max_element(most(child), most(child) + kTreeWidth);
+      } else if (child != kNoChild) {
+        for (int64_t j = int64_t(~child) * kTreeWidth; j < (int64_t(~child) + 1) * kTreeWidth;
+             ++j) {
+          if (leaf_h_[j] > kNone) {
+            w = std::max(w, rounded_up<T>(double(leaf_h_[j]) + half_squares[leaf_id_[j]]));
+          }
+        }
+      }
+      most(node)[k] = w;
+    }
+  }
+}
+
+template <class T>
+TreeView<T> BoxTree<T>::view() const {
+  return {boxes_.data(), child_.data(), leaf_y_.data(), leaf_h_.data(), leaf_id_.data(), root_, D_};
+}
+
+// --- the handle ---------------------------------------------------------------------------------
+
+template <class T>
+PowerIndex<T>::PowerIndex(const T* y, int64_t N, int64_t D, bool with_tree, Poll* poll)
+    : N_(N), D_(D), y_(N * D), h_(N), half_squares_(N) {
+  const DefaultFloatMode mode;
+  std::copy(y, y + N * D, y_.data());
+  for (int64_t i = 0; i < N; ++i) {
+    const double s = square(y_.data() + i * D, D);
+    half_squares_[i] = s / 2;
+    if (!(s <= largest_square_)) largest_square_ = s;  // a NaN stays
+    if (std::isnan(largest_square_)) break;
+  }
+  const bool fits = largest_square_ < kMostSquare<T>;
+  if (with_tree && fits && D >= 1 && N >= kLeastTargets && N < (int64_t(1) << 30)) {
+    tree_.build(y_.data(), N, D, poll);
+  }
+}
+
+template <class T>
+void PowerIndex<T>::set_heights(const T* h) {
+  const std::unique_lock<std::shared_mutex> lock(mutex_);
+  const DefaultFloatMode mode;
+  std::copy(h, h + N_, h_.data());
+  bool any = false, wild = false;
+  largest_height_ = 0;
+  for (int64_t i = 0; i < N_; ++i) {
+    if (std::isfinite(h[i])) {
+      any = true;
+      largest_height_ = std::max(largest_height_, std::fabs(double(h[i])));
+    }
+    wild |= std::isnan(h[i]) || h[i] == std::numeric_limits<T>::infinity();
+  }
+  heights_fit_ = any && !wild && largest_height_ < kMostSquare<T>;
+  if (has_tree() && heights_fit_) tree_.set_heights(h_.data(), half_squares_);
+  verdict_ = 0;
+  heights_set_ = true;
+}
+
+// Prepares a query; false where the sample is out of the tree's range.
+template <class T>
+bool PowerIndex<T>::query(const T* x, int32_t hint, TreeQuery<T>* q) const {
+  const double xx = square(x, D_);
+  if (!(xx < kMostSquare<T>)) return false;
+  const double unit = double(std::numeric_limits<T>::epsilon()) / 2;
+  q->x = x;
+  q->shift = xx / 2 + power_index_slack(D_, unit, xx, largest_square_, largest_height_);
+  q->best = -std::numeric_limits<T>::infinity();
+  q->index = std::numeric_limits<int32_t>::max();
+  if (hint >= 0) {
+    q->best = power_argmax_score(x, y_.data() + hint * D_, h_[hint], D_);
+    q->index = hint;
+  }
+  return true;
+}
+
+// Some samples by the tree, which gives up when it would cost more than the blocked loop.
+template <class T>
+bool PowerIndex<T>::pays(const T* x, int64_t B, Poll* poll) const {
+  const TreeView<T> tree = tree_.view();
+  const int64_t most = std::max<int64_t>(1, int64_t(double(N_) / visit_cost(D_)));
+  bool finished = true;
+  parallel_for(
+      1, 1,
+      [&](int64_t, int64_t) {
+        int64_t left = most * kTrial;
+        int32_t hint = -1;
+        for (int64_t k = 0; k < kTrial && finished; ++k) {
+          TreeQuery<T> q{};
+          if (!query(x + k * (B / kTrial) * D_, hint, &q)) continue;
+          q.most = left;
+          finished = tree_query(tree, &q);
+          left -= q.nodes + q.leaves;
+          hint = q.index;
+          heartbeat();
+        }
+      },
+      poll, 1);
+  return finished;
+}
+
+template <class T>
+void PowerIndex<T>::by_brute(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const {
+  power_argmax({x, y_.data(), h_.data(), B, N_, D_, value, index}, poll);
+}
+
+// The samples that the tree has marked by kOutOfRange: NaN, infinite or enormous ones.
+template <class T>
+void PowerIndex<T>::out_of_range(const T* x, int64_t B, int64_t count, T* value, int64_t* index,
+                                 Poll* poll) const {
+  Buffer<T> rows(count * D_), values(count);
+  Buffer<int64_t> winners(count);
+  for (int64_t b = 0, k = 0; b < B; ++b) {
+    if (index[b] == kOutOfRange) std::copy(x + b * D_, x + (b + 1) * D_, &rows[k++ * D_]);
+  }
+  by_brute(rows.data(), count, values.data(), winners.data(), poll);
+  for (int64_t b = 0, k = 0; b < B; ++b) {
+    if (index[b] != kOutOfRange) continue;
+    value[b] = values[k];
+    index[b] = winners[k++];
+  }
+}
+
+template <class T>
+void PowerIndex<T>::by_tree(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const {
+  const TreeView<T> tree = tree_.view();
+  std::atomic<int64_t> scores{0}, plain{0};
+  const auto rows = [&](int64_t begin, int64_t end) {
+    int32_t hint = -1;  // the last winner: neighbouring samples often share a cell
+    int64_t seen = 0, out = 0;
+    Vector<Visit> visits(static_cast<size_t>(end - begin));
+    order_visits(x + begin * D_, D_, visits.data(), end - begin);
+    for (int64_t k = 0; k < end - begin; ++k) {
+      const int64_t b = begin + visits[k].second;
+      if (k % kBeat == 0) heartbeat();
+      TreeQuery<T> q{};
+      if (!query(x + b * D_, hint, &q)) {
+        index[b] = kOutOfRange;
+        ++out;
+        continue;
+      }
+      q.most = std::numeric_limits<int64_t>::max();
+      tree_query(tree, &q);
+      seen += q.leaves * kTreeWidth;
+      value[b] = q.best;
+      index[b] = hint = q.index;
+    }
+    scores += seen;
+    plain += out;
+  };
+  const int threads = threads_for(2e3 * double(B));
+  const int64_t share = (B + threads - 1) / threads;
+  parallel_for(B, std::clamp<int64_t>(threads > 1 ? share / 4 : share, 64, kGrain), rows, poll,
+               threads);
+  if (plain > 0) out_of_range(x, B, plain, value, index, poll);
+  count_backend_path(BackendPath::power_argmax_tree, B - plain);
+  count_backend_path(BackendPath::power_argmax_tree_scores, scores);
+}
+
+template <class T>
+void PowerIndex<T>::argmax(const T* x, int64_t B, T* value, int64_t* index, IndexMethod method,
+                           Poll* poll) {
+  const std::shared_lock<std::shared_mutex> lock(mutex_);
+  OTCUDA_CHECK(heights_set_, "the index has no heights yet; call set_heights(h) first");
+  OTCUDA_CHECK(method != IndexMethod::tree || has_tree(),
+               "method is 'tree', but the index has none: it holds fewer than " +
+                   std::to_string(kLeastTargets) + " targets, or some out of range");
+  if (B == 0) return;
+  bool tree = has_tree() && heights_fit_ && method != IndexMethod::brute;
+  if (tree && method == IndexMethod::automatic) {
+    if (verdict_ == 0 && B >= kTrialBatch) verdict_ = pays(x, B, poll) ? 1 : -1;
+    tree = verdict_ > 0;
+  }
+  if (tree) {
+    by_tree(x, B, value, index, poll);
+  } else {
+    by_brute(x, B, value, index, poll);
+  }
+}
+
+template class BoxTree<float>;
+template class BoxTree<double>;
+template class PowerIndex<float>;
+template class PowerIndex<double>;
+
+}  // namespace otcuda::cpu

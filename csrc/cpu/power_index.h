@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <shared_mutex>
+
+#include "common/alloc.h"
+#include "common/poll.h"
+#include "cpu/power_index_kernel.h"
+
+namespace otcuda::cpu {
+
+enum class IndexMethod : int { automatic, brute, tree };
+
+// 16-ary boxes over targets: median splits of the widest side, leaves of 16.
+template <class T>
+class BoxTree {
+ public:
+  void build(const T* y, int64_t N, int64_t D, Poll* poll);
+  void set_heights(const T* h, const Buffer<double>& half_squares);
+  bool empty() const { return child_.empty(); }
+  TreeView<T> view() const;
+
+ private:
+  int32_t leaf(int64_t begin, int64_t end);
+  int32_t node(int64_t begin, int64_t end, Poll* poll);
+  int64_t split(int64_t begin, int64_t end);
+
+  const T* y_ = nullptr;
+  int64_t D_ = 0;
+  int32_t root_ = 0;
+  Vector<int32_t> order_, child_, leaf_id_;
+  Vector<T> boxes_, leaf_y_, leaf_h_;
+};
+
+// Contract: csrc/common/power_index.h. Calls from several threads are safe: set_heights waits for
+// the calls of argmax that run, and they for it.
+template <class T>
+class PowerIndex {
+ public:
+  PowerIndex(const T* y, int64_t N, int64_t D, bool with_tree, Poll* poll);
+
+  void set_heights(const T* h);  // [N]
+  // x [B, D] -> value, index [B]; ArgumentError where no heights are set or there is no tree.
+  void argmax(const T* x, int64_t B, T* value, int64_t* index, IndexMethod method, Poll* poll);
+
+  int64_t N() const { return N_; }
+  int64_t D() const { return D_; }
+  bool has_tree() const { return !tree_.empty(); }
+
+ private:
+  bool pays(const T* x, int64_t B, Poll* poll) const;
+  void by_tree(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const;
+  void by_brute(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const;
+  void out_of_range(const T* x, int64_t B, int64_t count, T* value, int64_t* index,
+                    Poll* poll) const;
+  bool query(const T* x, int32_t hint, TreeQuery<T>* q) const;
+
+  const int64_t N_, D_;
+  Buffer<T> y_, h_;
+  Buffer<double> half_squares_;  // |y_i|^2 / 2
+  double largest_square_ = 0, largest_height_ = 0;
+  bool heights_set_ = false, heights_fit_ = false;
+  BoxTree<T> tree_;
+  mutable std::shared_mutex mutex_;
+  mutable std::atomic<int> verdict_{0};  // of the trial at these heights: 0 none, 1 tree, -1 brute
+};
+
+extern template class PowerIndex<float>;
+extern template class PowerIndex<double>;
+
+}  // namespace otcuda::cpu

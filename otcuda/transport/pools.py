@@ -222,6 +222,17 @@ def coarse_start(lister: Lister, seed: int) -> np.ndarray:
     return out
 
 
+def planned_samples(n: int, chi2: float, product: bool) -> int:
+    """Samples that should reach a goal."""
+    efficiency = _PRODUCT_EFFICIENCY if product else _EFFICIENCY
+    return max(_FEWEST, int(_SAFETY * (n - 1) / (efficiency * chi2)))
+
+
+def takes_products(n: int, D: int, named: bool) -> bool:
+    """Whether samples are products: where a scan costs more than what they tell less."""
+    return named and n >= _PRODUCT_SIZE and D >= _PRODUCT_D
+
+
 class Pooler:
     """The whole method: start, pools that double, and what says that it is enough."""
 
@@ -234,8 +245,7 @@ class Pooler:
         self.best: tuple[Chi2, np.ndarray] | None = None
         self.stage, self.count, self.checks = "start", 0, 0  # what is under way, pools, validations
         run.reserved = min(self.check, 0.2 * run.samples_left())
-        efficiency = _PRODUCT_EFFICIENCY if product else _EFFICIENCY
-        self.plan = max(_FEWEST, int(_SAFETY * (cells.n - 1) / (efficiency * run.goal.chi2)))
+        self.plan = planned_samples(cells.n, run.goal.chi2, product)
 
     def affordable(self) -> float:
         """Samples that a limit leaves to fit on, validation set aside."""
@@ -411,5 +421,4 @@ def fit_pools(cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, FitResult]
     if cells.D == 1 or cells.source.points is not None:
         return fit_adam(cells, run, seed)
     named = cells.source.name in NAMED
-    product = named and cells.n >= _PRODUCT_SIZE and cells.D >= _PRODUCT_D
-    return Pooler(cells, run, seed, product).solve()
+    return Pooler(cells, run, seed, takes_products(cells.n, cells.D, named)).solve()

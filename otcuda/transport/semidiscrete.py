@@ -9,19 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from otcuda.errors import ArgumentError, ShapeError
+from otcuda.errors import ArgumentError, LimitError, ShapeError
 from otcuda.transport import storage
 from otcuda.transport.adam import fit_adam
 from otcuda.transport.arrays import Home, is_torch, real_numpy, to_numpy
 from otcuda.transport.asgd import fit_asgd
 from otcuda.transport.cells import MASS, SAMPLING, Cells
 from otcuda.transport.closed_forms import line_heights
+from otcuda.transport.estimates import Estimate, estimate, free_memory
 from otcuda.transport.estimators import Chi2, samples_to_certify
 from otcuda.transport.extended_map import ExtendedMap, Extension, check_options
 from otcuda.transport.fitting import FitResult, Goal, Run
 from otcuda.transport.pools import fit_pools
 from otcuda.transport.problem import Problem
-from otcuda.transport.sources import Source, key
+from otcuda.transport.sources import NAMED, Source, key
 
 # A solver takes (cells, run, seed) and gives (heights, result).
 METHODS: dict[str, Callable[[Cells, Run, int], tuple[np.ndarray, FitResult]]] = {
@@ -169,6 +170,7 @@ class SemiDiscreteOT:
         Raises:
             ArgumentError: an option that is not allowed, or a source that gives NaN.
             ShapeError: a source that gives a wrong shape.
+            LimitError: "pools" would take more memory than is free.
         """
         if method not in METHODS:
             raise ArgumentError(
@@ -180,6 +182,8 @@ class SemiDiscreteOT:
         if checkpoint is not None and method != "pools":
             raise ArgumentError(f'fit: method {method!r} takes no checkpoint; "pools" does')
         run = Run(Goal(chi2, max_samples, max_seconds), callback, checkpoint)
+        if method == "pools" and self.D > 1 and self.source.points is None:
+            self._check_memory(chi2, max_samples)
         cells = self._problem.sorted_cells()
         if cells.n == 1 or (cells.D == 1 and self.source.quantile is not None):
             h, result = _fit_in_closed_form(cells, run, seed)
@@ -187,6 +191,23 @@ class SemiDiscreteOT:
             h, result = self._run(method, cells, run, seed)
         self._set(self._problem.from_sorted(h), result)
         return result
+
+    def estimate(self, chi2: float = _DEFAULT_CHI2, max_samples: int | None = None) -> Estimate:
+        """Memory and samples that `fit` will take by "pools", before it starts.
+
+        `fit` raises LimitError where the memory is not there; see `Estimate`.
+        """
+        named = self.source.name in NAMED
+        return estimate(self._cells.n, self.D, chi2, named, max_samples)
+
+    def _check_memory(self, chi2: float, max_samples: int | None) -> None:
+        needed, free = self.estimate(chi2, max_samples).bytes, free_memory()
+        if needed > free:
+            raise LimitError(
+                f"fit: {self.N} targets to chi2 {chi2:g} take about {needed / 1e9:.2g} GB, and "
+                f'{free / 1e9:.2g} GB are free; a larger chi2, max_samples or method="asgd" '
+                "take less"
+            )
 
     def _run(self, method: str, cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, FitResult]:
         try:

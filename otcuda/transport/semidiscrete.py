@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -255,6 +256,35 @@ class SemiDiscreteOT:
         cell = to_numpy(self._cells.scan(x, self._fitted(), home)[1])
         index = home.bring(self._copies(cell, key(seed, SAMPLING, 1)))
         return x, self._image(home)[index], index
+
+    def to_dataloader(
+        self, batch_size: int, *, batches: int | None = None, seed: int = 0
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yields coupled batches (x [batch_size, D], T(x) [batch_size, D]), for ever by default.
+
+        What a flow is trained on: each batch is a fresh draw; the same seed gives the same ones.
+        """
+        _check_count("to_dataloader", batch_size)
+        _check_seed("to_dataloader", seed)
+        self._fitted()
+        numbers = itertools.count() if batches is None else range(batches)
+        return (self.pairs(batch_size, key(seed, SAMPLING, 2, number))[:2] for number in numbers)
+
+    def neighbours(self, n: int | None = None, seed: int = 0) -> tuple[Any, Any]:
+        """Cells that meet: pairs [E, 2], the lower first, ascending, and their hits [E].
+
+        A pair is hit by each of n fresh samples whose best and second-best cells it is: facets of
+        the diagram, the larger ones more surely. `n=None` takes what `chi2` takes. Copies of a
+        target stand for one cell, by the lowest of them.
+        """
+        n = self._measured(n, "neighbours")
+        _check_seed("neighbours", seed)
+        if self._cells.n < 2:
+            return self._problem.home.bring(np.zeros((0, 2), np.int64)), np.zeros(0, np.int64)
+        pairs, hits = self._cells.pairs_that_meet(self._fitted(), n, seed)
+        lowest = np.sort(self._problem.target_of[pairs], 1)
+        order = np.lexsort((lowest[:, 1], lowest[:, 0]))
+        return self._problem.home.bring(lowest[order]), self._problem.home.bring(hits[order])
 
     def extended_map(
         self, x: Any, topk: int = 8, angle: float | str = "auto", weights: str = "gap"

@@ -38,6 +38,8 @@ _OVER_REACH = (
 )
 _EMPTY = 1e-3  # share of cells without a sample from which they are raised
 _RESCANS = 30  # of a fit
+_REVIVALS = 3  # of a fit in more dimensions than _COARSE, where Newton raises cells as well
+_ENOUGH = 3.5  # samples a cell below which an empty cell says nothing, and a fit little
 _EFFICIENCY = 0.95  # of independent samples, to plan with
 _PRODUCT_EFFICIENCY = 0.55
 _SAFETY = 1.2
@@ -106,7 +108,7 @@ class Lister(Descent):
             counts, value, gap, self.unit = self.lists.measure(self.h)
             energy = value - float(self.nu @ self.h)
             empty = counts == 0
-            wanted = GUARDS.revival and empty.mean() > _EMPTY and count < rescans - 2
+            wanted = empty.mean() > _EMPTY and self.may_revive(count, rescans)
             if wanted and self.revive(empty, energy):
                 counts, value, gap, self.unit = self.lists.measure(self.h)
                 energy = value - float(self.nu @ self.h)
@@ -160,6 +162,11 @@ class Lister(Descent):
             if bad and (GUARDS.audit or unlisted):
                 found.append(pool)
         return found
+
+    def may_revive(self, count: int, rescans: int) -> bool:
+        """Whether raising empty cells, which scans all samples, is worth it at this rescan."""
+        often = rescans - 2 if self.D <= _COARSE else _REVIVALS
+        return GUARDS.revival and count < often and self.M >= _ENOUGH * self.n
 
     def revive(self, empty: np.ndarray, energy: float) -> bool:
         """Raises empty cells until each touches its nearest sample, if the energy falls by it."""
@@ -279,7 +286,8 @@ class Pooler:
             return
         source, D = self.cells.source, self.cells.D
         self.lister.add(Pool(source, D, seed, steps * batch, self.product, batch))
-        self.fit("pool 0", _LOOSE)
+        if self.lister.M >= _ENOUGH * self.lister.n:
+            self.fit("pool 0", _LOOSE)
 
     def fit(self, stage: str, tolerance: float) -> None:
         """Balances the cells on the pools there are."""

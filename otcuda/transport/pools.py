@@ -166,7 +166,7 @@ class Lister(Descent):
     def may_revive(self, count: int, rescans: int) -> bool:
         """Whether raising empty cells, which scans all samples, is worth it at this rescan."""
         often = rescans - 2 if self.D <= _COARSE else _REVIVALS
-        return GUARDS.revival and count < often and self.M >= _ENOUGH * self.n
+        return GUARDS.revival and count < often and _ENOUGH * self.n <= self.M
 
     def revive(self, empty: np.ndarray, energy: float) -> bool:
         """Raises empty cells until each touches its nearest sample, if the energy falls by it."""
@@ -286,7 +286,7 @@ class Pooler:
             return
         source, D = self.cells.source, self.cells.D
         self.lister.add(Pool(source, D, seed, steps * batch, self.product, batch))
-        if self.lister.M >= _ENOUGH * self.lister.n:
+        if _ENOUGH * self.lister.n <= self.lister.M:
             self.fit("pool 0", _LOOSE)
 
     def fit(self, stage: str, tolerance: float) -> None:

@@ -20,6 +20,7 @@ from otcuda import batch
 from otcuda.cli.models import doctor, evaluate, sample, train
 from otcuda.cli.pictures import compress, decompress, demo, info
 from otcuda.cli.talk import BUDGET, CLOSED_PIPE, FAILED, INTERRUPTED, USAGE, WIDTH, Talk
+from otcuda.cli.transport import solve
 from otcuda.errors import BudgetError, Error, Interrupted
 
 
@@ -51,7 +52,7 @@ def cli() -> None:
     """Photographs in 1.5 kB, and optimal transport against millions of points."""
 
 
-for verb in (demo, compress, decompress, info, evaluate, train, sample, doctor):
+for verb in (demo, compress, decompress, info, evaluate, train, sample, solve, doctor):
     cli.add_command(verb)
 
 

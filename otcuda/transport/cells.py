@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import otcuda
+from otcuda._lists import top_cells
 from otcuda.transport.arrays import Home, is_torch, to_numpy
 from otcuda.transport.estimators import Chi2, chi2_exact, chi2_from_counts
 from otcuda.transport.sources import Source, key
@@ -125,6 +126,24 @@ class Cells:
             # Rounding of the product may put the second a hair above the winner.
             total += float((value[part_of] - scores.max(1)).clip(0).sum())
         return total / samples
+
+    def pairs_that_meet(self, h: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Best and second-best cells of n fresh samples: distinct pairs [E, 2] and hits [E]."""
+        home = Home(None, "float32")
+        y, heights = to_numpy(self.targets(home)), h.astype(np.float32)
+        found = np.zeros(0, np.int64)
+        for x in self.blocks(n, seed, MASS):
+            x = np.ascontiguousarray(home.bring(to_numpy(x)))
+            out = (
+                np.empty((len(x), 2), np.int32),
+                np.empty((len(x), 2), "f4"),
+                np.empty(len(x), "f4"),
+            )
+            top_cells(x, y, heights, out)
+            two = np.sort(out[0].astype(np.int64), 1)
+            found = np.concatenate([found, two[:, 0] * self.n + two[:, 1]])
+        codes, hits = np.unique(found, return_counts=True)
+        return np.stack([codes // self.n, codes % self.n], 1), hits
 
 
 def top_values(x: Any, y: Any, h: Any, k: int) -> tuple[Any, Any]:

@@ -38,6 +38,8 @@ _OVER_REACH = (
 )
 _EMPTY = 1e-3  # share of cells without a sample from which they are raised
 _RESCANS = 30  # of a fit
+_REVIVALS = 3  # of a fit in more dimensions than _COARSE, where Newton raises cells as well
+_ENOUGH = 3.5  # samples a cell below which an empty cell says nothing, and a fit little
 _EFFICIENCY = 0.95  # of independent samples, to plan with
 _PRODUCT_EFFICIENCY = 0.55
 _SAFETY = 1.2
@@ -106,7 +108,7 @@ class Lister(Descent):
             counts, value, gap, self.unit = self.lists.measure(self.h)
             energy = value - float(self.nu @ self.h)
             empty = counts == 0
-            wanted = GUARDS.revival and empty.mean() > _EMPTY and count < rescans - 2
+            wanted = empty.mean() > _EMPTY and self.may_revive(count, rescans)
             if wanted and self.revive(empty, energy):
                 counts, value, gap, self.unit = self.lists.measure(self.h)
                 energy = value - float(self.nu @ self.h)
@@ -160,6 +162,11 @@ class Lister(Descent):
             if bad and (GUARDS.audit or unlisted):
                 found.append(pool)
         return found
+
+    def may_revive(self, count: int, rescans: int) -> bool:
+        """Whether raising empty cells, which scans all samples, is worth it at this rescan."""
+        often = rescans - 2 if self.D <= _COARSE else _REVIVALS
+        return GUARDS.revival and count < often and _ENOUGH * self.n <= self.M
 
     def revive(self, empty: np.ndarray, energy: float) -> bool:
         """Raises empty cells until each touches its nearest sample, if the energy falls by it."""
@@ -222,6 +229,17 @@ def coarse_start(lister: Lister, seed: int) -> np.ndarray:
     return out
 
 
+def planned_samples(n: int, chi2: float, product: bool) -> int:
+    """Samples that should reach a goal."""
+    efficiency = _PRODUCT_EFFICIENCY if product else _EFFICIENCY
+    return max(_FEWEST, int(_SAFETY * (n - 1) / (efficiency * chi2)))
+
+
+def takes_products(n: int, D: int, named: bool) -> bool:
+    """Whether samples are products: where a scan costs more than what they tell less."""
+    return named and n >= _PRODUCT_SIZE and D >= _PRODUCT_D
+
+
 class Pooler:
     """The whole method: start, pools that double, and what says that it is enough."""
 
@@ -234,8 +252,7 @@ class Pooler:
         self.best: tuple[Chi2, np.ndarray] | None = None
         self.stage, self.count, self.checks = "start", 0, 0  # what is under way, pools, validations
         run.reserved = min(self.check, 0.2 * run.samples_left())
-        efficiency = _PRODUCT_EFFICIENCY if product else _EFFICIENCY
-        self.plan = max(_FEWEST, int(_SAFETY * (cells.n - 1) / (efficiency * run.goal.chi2)))
+        self.plan = planned_samples(cells.n, run.goal.chi2, product)
 
     def affordable(self) -> float:
         """Samples that a limit leaves to fit on, validation set aside."""
@@ -269,7 +286,8 @@ class Pooler:
             return
         source, D = self.cells.source, self.cells.D
         self.lister.add(Pool(source, D, seed, steps * batch, self.product, batch))
-        self.fit("pool 0", _LOOSE)
+        if _ENOUGH * self.lister.n <= self.lister.M:
+            self.fit("pool 0", _LOOSE)
 
     def fit(self, stage: str, tolerance: float) -> None:
         """Balances the cells on the pools there are."""
@@ -411,5 +429,4 @@ def fit_pools(cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, FitResult]
     if cells.D == 1 or cells.source.points is not None:
         return fit_adam(cells, run, seed)
     named = cells.source.name in NAMED
-    product = named and cells.n >= _PRODUCT_SIZE and cells.D >= _PRODUCT_D
-    return Pooler(cells, run, seed, product).solve()
+    return Pooler(cells, run, seed, takes_products(cells.n, cells.D, named)).solve()

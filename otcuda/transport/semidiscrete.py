@@ -3,25 +3,27 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from otcuda.errors import ArgumentError, ShapeError
+from otcuda.errors import ArgumentError, LimitError, ShapeError
 from otcuda.transport import storage
 from otcuda.transport.adam import fit_adam
 from otcuda.transport.arrays import Home, is_torch, real_numpy, to_numpy
 from otcuda.transport.asgd import fit_asgd
 from otcuda.transport.cells import MASS, SAMPLING, Cells
 from otcuda.transport.closed_forms import line_heights
+from otcuda.transport.estimates import Estimate, estimate, free_memory
 from otcuda.transport.estimators import Chi2, samples_to_certify
 from otcuda.transport.extended_map import ExtendedMap, Extension, check_options
 from otcuda.transport.fitting import FitResult, Goal, Run
 from otcuda.transport.pools import fit_pools
 from otcuda.transport.problem import Problem
-from otcuda.transport.sources import Source, key
+from otcuda.transport.sources import NAMED, Source, key
 
 # A solver takes (cells, run, seed) and gives (heights, result).
 METHODS: dict[str, Callable[[Cells, Run, int], tuple[np.ndarray, FitResult]]] = {
@@ -169,6 +171,7 @@ class SemiDiscreteOT:
         Raises:
             ArgumentError: an option that is not allowed, or a source that gives NaN.
             ShapeError: a source that gives a wrong shape.
+            LimitError: "pools" would take more memory than is free.
         """
         if method not in METHODS:
             raise ArgumentError(
@@ -180,6 +183,8 @@ class SemiDiscreteOT:
         if checkpoint is not None and method != "pools":
             raise ArgumentError(f'fit: method {method!r} takes no checkpoint; "pools" does')
         run = Run(Goal(chi2, max_samples, max_seconds), callback, checkpoint)
+        if method == "pools" and self.D > 1 and self.source.points is None:
+            self._check_memory(chi2, max_samples)
         cells = self._problem.sorted_cells()
         if cells.n == 1 or (cells.D == 1 and self.source.quantile is not None):
             h, result = _fit_in_closed_form(cells, run, seed)
@@ -187,6 +192,23 @@ class SemiDiscreteOT:
             h, result = self._run(method, cells, run, seed)
         self._set(self._problem.from_sorted(h), result)
         return result
+
+    def estimate(self, chi2: float = _DEFAULT_CHI2, max_samples: int | None = None) -> Estimate:
+        """Memory and samples that `fit` will take by "pools", before it starts.
+
+        `fit` raises LimitError where the memory is not there; see `Estimate`.
+        """
+        named = self.source.name in NAMED
+        return estimate(self._cells.n, self.D, chi2, named, max_samples)
+
+    def _check_memory(self, chi2: float, max_samples: int | None) -> None:
+        needed, free = self.estimate(chi2, max_samples).bytes, free_memory()
+        if needed > free:
+            raise LimitError(
+                f"fit: {self.N} targets to chi2 {chi2:g} take about {needed / 1e9:.2g} GB, and "
+                f'{free / 1e9:.2g} GB are free; a larger chi2, max_samples or method="asgd" '
+                "take less"
+            )
 
     def _run(self, method: str, cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, FitResult]:
         try:
@@ -234,6 +256,35 @@ class SemiDiscreteOT:
         cell = to_numpy(self._cells.scan(x, self._fitted(), home)[1])
         index = home.bring(self._copies(cell, key(seed, SAMPLING, 1)))
         return x, self._image(home)[index], index
+
+    def to_dataloader(
+        self, batch_size: int, *, batches: int | None = None, seed: int = 0
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yields coupled batches (x [batch_size, D], T(x) [batch_size, D]), for ever by default.
+
+        What a flow is trained on: each batch is a fresh draw; the same seed gives the same ones.
+        """
+        _check_count("to_dataloader", batch_size)
+        _check_seed("to_dataloader", seed)
+        self._fitted()
+        numbers = itertools.count() if batches is None else range(batches)
+        return (self.pairs(batch_size, key(seed, SAMPLING, 2, number))[:2] for number in numbers)
+
+    def neighbours(self, n: int | None = None, seed: int = 0) -> tuple[Any, Any]:
+        """Cells that meet: pairs [E, 2], the lower first, ascending, and their hits [E].
+
+        A pair is hit by each of n fresh samples whose best and second-best cells it is: facets of
+        the diagram, the larger ones more surely. `n=None` takes what `chi2` takes. Copies of a
+        target stand for one cell, by the lowest of them.
+        """
+        n = self._measured(n, "neighbours")
+        _check_seed("neighbours", seed)
+        if self._cells.n < 2:
+            return self._problem.home.bring(np.zeros((0, 2), np.int64)), np.zeros(0, np.int64)
+        pairs, hits = self._cells.pairs_that_meet(self._fitted(), n, seed)
+        lowest = np.sort(self._problem.target_of[pairs], 1)
+        order = np.lexsort((lowest[:, 1], lowest[:, 0]))
+        return self._problem.home.bring(lowest[order]), self._problem.home.bring(hits[order])
 
     def extended_map(
         self, x: Any, topk: int = 8, angle: float | str = "auto", weights: str = "gap"

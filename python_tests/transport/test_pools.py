@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from problems import clusters
 
+from otcuda import set_memory_limit
 from otcuda._ops import native
-from otcuda.errors import ArgumentError, CorruptDataError
+from otcuda.errors import ArgumentError, CorruptDataError, LimitError
 from otcuda.transport import SemiDiscreteOT, pools
 from otcuda.transport.designs import Pool
 from otcuda.transport.estimators import chi2_from_counts
@@ -250,3 +251,42 @@ def test_a_checkpoint_of_another_problem_is_refused(tmp_path):
         SemiDiscreteOT(y, source=lambda n: np.zeros((n, 4))).fit(checkpoint=path)
     with pytest.raises(ArgumentError, match="takes no checkpoint"):
         SemiDiscreteOT(y).fit("asgd", checkpoint=path)
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+MEASURED = """
+import resource, sys
+sys.path[:0] = [sys.argv[1]]
+from problems import clusters
+from otcuda.transport import SemiDiscreteOT
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+SemiDiscreteOT(clusters(300, 3)).fit(chi2=0.2)
+y = clusters(20_000, 16)
+before = peak()
+ot = SemiDiscreteOT(y)
+ot.fit(chi2=0.1)
+print(peak() - before, ot.estimate(0.1).bytes)
+"""
+
+
+@pytest.mark.slow
+def test_memory_is_as_estimated():
+    folder = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, folder], capture_output=True, text=True, check=True
+    )
+    measured, estimated = map(int, done.stdout.split())
+    assert 0.85 < estimated / measured < 1.15
+
+
+def test_what_does_not_fit_is_said_before_the_start():
+    ot = SemiDiscreteOT(clusters(500, 3))
+    set_memory_limit(5_000_000)
+    try:
+        with pytest.raises(LimitError, match=r"500 targets to chi2 .* take about"):
+            ot.fit()
+    finally:
+        set_memory_limit(0)
+    assert ot.estimate(0.01).bytes > ot.estimate(0.1).bytes
+    assert ot.estimate(0.01, max_samples=1000).samples == 1000

@@ -272,3 +272,30 @@ def test_a_sampler_gives_what_the_named_source_gives(known):
     ot = fitted(known.y, known.nu, sampler)
     ot_named = fitted(known.y, known.nu, known.source)
     assert np.sqrt(known.nu @ (ot.heights - ot_named.heights) ** 2) < 0.25 * known.heights.std()
+
+
+def test_neighbours_on_a_line_and_in_a_lattice():
+    y = np.arange(6.0)[:, None] * 0.5
+    ot = fitted(y, source="normal")
+    pairs, hits = ot.neighbours(20_000)
+    assert pairs.tolist() == [[k, k + 1] for k in range(5)]
+    assert hits.sum() == 20_000
+    side = (np.arange(4) + 0.5) / 4
+    y = np.array([[a, b] for a in side for b in side])
+    grid = SemiDiscreteOT(y, source="uniform")
+    grid.heights = -(y**2).sum(1) / 2
+    pairs, hits = grid.neighbours(50_000)
+    facets = [(i, j) for i, j in pairs.tolist() if abs(y[i] - y[j]).sum() < 0.26]
+    assert len(facets) == 24 == len(pairs)
+    assert fitted(y[:1]).neighbours(10)[0].shape == (0, 2)
+
+
+def test_dataloader_gives_fresh_coupled_batches():
+    ot = fitted(clusters(40, 3), chi2=0.1)
+    batches = list(ot.to_dataloader(16, batches=3, seed=4))
+    assert len(batches) == 3
+    for x, image in batches:
+        np.testing.assert_array_equal(ot.transport(x), image)
+    assert (batches[0][0] != batches[1][0]).all()
+    again = next(iter(ot.to_dataloader(16, seed=4)))
+    np.testing.assert_array_equal(again[0], batches[0][0])

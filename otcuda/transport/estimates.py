@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a fit by "pools" will take, before it starts: bytes of memory, samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from otcuda._ops import native
+from otcuda.transport import pools
+
+_LIST_PARTS = 8  # of csrc/common/list_newton.h: each has sums of its own over the cells
+_FIXED = 8 << 20  # blocks of samples, and the table of the first guess
+_ACTIVE = 5  # weights of the Hessian that a sample keeps; measured 3 to 6
+
+
+def free_memory() -> float:
+    """Bytes that this process may still take: of the machine and of `set_memory_limit`."""
+    limit = native.memory_limit()
+    found = limit - native.memory_in_use() if limit else math.inf
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
+        return min(found, 1024 * int(kilobytes))
+    except (OSError, StopIteration, ValueError, IndexError):  # another system
+        return found
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a fit takes.
+
+    Attributes:
+        bytes: memory at its peak, targets included, the interpreter and its libraries not.
+        samples: that the heights will be fitted on if all goes as planned.
+        product: whether they are products of halves.
+    """
+
+    bytes: int
+    samples: int
+    product: bool
+
+
+def estimate(
+    N: int, D: int, chi2: float = 0.02, named: bool = True, max_samples: int | None = None
+) -> Estimate:
+    """Memory and samples of a fit by "pools".
+
+    Args:
+        N: targets.
+        D: dimension.
+        chi2: goal.
+        named: whether the source is a named one; the samples of others are kept.
+        max_samples: limit, as of `fit`.
+    """
+    product = pools.takes_products(N, D, named)
+    M, K = pools.planned_samples(N, chi2, product), min(pools._K, N)
+    M = M if max_samples is None else min(M, max_samples)
+    lists = M * (8 * K + 4)
+    newton = M * (8 * _ACTIVE + 8) + N * (16 * 8 + 8 * _LIST_PARTS)
+    # The last pool, half of all, is joined to the others, which are copied for that.
+    growing = lists + lists // 2
+    targets = 4 * N * D * (4 if product else 3)
+    kept = 0 if named else 4 * M * D
+    return Estimate(max(growing, lists + newton) + targets + kept + _FIXED, M, product)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a file of targets to a file of heights: what `otcuda solve` does."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from otcuda.errors import ArgumentError, CorruptDataError
+from otcuda.transport.semidiscrete import SemiDiscreteOT
+from otcuda.transport.sources import NAMED
+
+_EVERY = 10.0  # seconds between two words on a long fit
+
+
+def read_array(path: str | os.PathLike[str]) -> np.ndarray:
+    """The array of a .npy file; nothing in it is executed.
+
+    Raises:
+        CorruptDataError: not such a file, or one of Python objects.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise CorruptDataError(f"{path} is not a .npy file of numbers") from error
+    if not isinstance(array, np.ndarray):
+        raise CorruptDataError(f"{path} is an archive of arrays; one .npy file is wanted")
+    return array
+
+
+def solve_file(
+    targets: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    nu: str | os.PathLike[str] | None = None,
+    source: str = "normal",
+    method: str = "pools",
+    chi2: float = 0.02,
+    max_samples: int | None = None,
+    max_seconds: float | None = None,
+    seed: int = 0,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+) -> dict[str, Any]:
+    """Solve for the heights of the targets in a .npy file and write them as `SemiDiscreteOT.save`.
+
+    A fit by "pools" keeps `<output>.checkpoint` while it runs: the same call goes on from it after
+    a crash, Ctrl-C or kill -9, to the same bits. It is removed at the end.
+
+    Args:
+        targets: .npy file of y [N, D].
+        output: safetensors file of y, nu, heights and the result; overwritten.
+        nu: .npy file of weights [N]; None for equal ones.
+        source: "normal", "uniform" or "gaussian_cdf".
+        method: as of `SemiDiscreteOT.fit`, like all that follow.
+        chi2: goal.
+        max_samples: that may be scanned.
+        max_seconds: wall time.
+        seed: of the samples.
+        callback: called after each stage.
+
+    Returns:
+        The result as a record of `otcuda solve --json`.
+
+    Raises:
+        ArgumentError, ShapeError, CorruptDataError: naming the argument or the file.
+    """
+    if source not in NAMED:
+        raise ArgumentError(f"source is {source!r}, expected {', '.join(map(repr, NAMED))}")
+    ot = SemiDiscreteOT(read_array(targets), None if nu is None else read_array(nu), source)
+    kept = Path(f"{os.fspath(output)}.checkpoint") if method == "pools" else None
+    result = ot.fit(
+        method, chi2=chi2, max_samples=max_samples, max_seconds=max_seconds, seed=seed,
+        callback=callback, checkpoint=kept,
+    )  # fmt: skip
+    ot.save(output)
+    if kept is not None:
+        kept.unlink(missing_ok=True)
+    known = math.isfinite(result.efficiency)
+    return {
+        "schema": 1,
+        "command": "solve",
+        "output": os.fspath(output),
+        "targets": ot.N,
+        "dimension": ot.D,
+        "chi2": result.chi2 if math.isfinite(result.chi2) else None,
+        "chi2_interval": [x if math.isfinite(x) else None for x in result.chi2_interval],
+        "converged": bool(result.converged),
+        "stopped_by": result.stopped_by,
+        "samples": int(result.samples),
+        "scanned": int(result.scanned),
+        "seconds": result.seconds,
+        "efficiency": result.efficiency if known else None,
+    }
+
+
+class Words:
+    """Turns records of a fit into a line each, not more often than every ten seconds."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self._say, self._last = say, time.monotonic()
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Says what a measurement found, and now and then how far a fit is."""
+        measured = "chi2" in record
+        now = time.monotonic()
+        if not measured and now - self._last < _EVERY:
+            return
+        self._last = now
+        text = f"{record['stage']}: {record['samples']} samples, {record['seconds']:.0f} s"
+        if measured:
+            low, high = record["chi2_interval"]
+            text += f", chi2 {record['chi2']:.4g} ({low:.4g} to {high:.4g})"
+        self._say(text)

@@ -5,7 +5,41 @@ The native core of otcuda; used through otcuda._ops only.
 from __future__ import annotations
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'RangeDecoder', 'RangeEncoder', 'Tables', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_encode', 'rans32_decode', 'rans32_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
+__all__: list[str] = ['CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_rows', 'range64_encode', 'range64_encode_many', 'range64_encode_rows', 'rans32_decode', 'rans32_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
+class PowerIndexF32:
+    """
+    Contract: csrc/common/power_index.h.
+    """
+    def __init__(self, y: Array, tree: bool) -> None:
+        ...
+    def argmax(self, x: Array, value: Array, index: Array, method: str) -> None:
+        """
+        x [B, D] -> value [B], index [B].
+        """
+    def set_heights(self, h: Array) -> None:
+        """
+        h [N].
+        """
+    @property
+    def has_tree(self) -> bool:
+        ...
+class PowerIndexF64:
+    """
+    Contract: csrc/common/power_index.h.
+    """
+    def __init__(self, y: Array, tree: bool) -> None:
+        ...
+    def argmax(self, x: Array, value: Array, index: Array, method: str) -> None:
+        """
+        x [B, D] -> value [B], index [B].
+        """
+    def set_heights(self, h: Array) -> None:
+        """
+        h [N].
+        """
+    @property
+    def has_tree(self) -> bool:
+        ...
 class ContextNet:
     """
     Weights of csrc/common/context_net.h, checked.
@@ -91,6 +125,8 @@ class RangeEncoder:
     """
     def __init__(self) -> None:
         ...
+    def adaptive(self, symbols: Array, model: tuple) -> None:
+        ...
     def bit(self, values: Array, p1: Array, precision: int) -> None:
         ...
     def bits(self, values: Array, k: int) -> None:
@@ -109,6 +145,8 @@ class RangeDecoder:
     """
     def __init__(self, message: bytes) -> None:
         ...
+    def adaptive(self, symbols: Array, model: tuple) -> None:
+        ...
     def bit(self, values: Array, p1: Array, precision: int) -> None:
         ...
     def bits(self, values: Array, k: int) -> None:
@@ -121,6 +159,28 @@ class RangeDecoder:
         ...
     def uniform(self, values: Array, K: int) -> None:
         ...
+class CompatEncoder:
+    """
+    Contract: csrc/common/compat64.h.
+    """
+    def __init__(self) -> None:
+        ...
+    def flush(self) -> bytes:
+        ...
+    def push(self, symbols: Array, indexes: Array, cdfs: Array, cdf_sizes: Array, offsets: Array) -> None:
+        ...
+class CompatDecoder:
+    """
+    Contract: csrc/common/compat64.h.
+    """
+    def __init__(self, message: bytes) -> None:
+        ...
+    def get(self, indexes: Array, cdfs: Array, cdf_sizes: Array, offsets: Array, symbols: Array) -> None:
+        ...
+def adaptive_learn(symbols: Array, model: tuple, counters: Array, weights: Array) -> None:
+    """
+    symbols [h, w] uint16, model -> counters, weights. Contract: csrc/common/adaptive.h.
+    """
 def allocation_count() -> int:
     ...
 def backend_paths() -> dict:
@@ -245,9 +305,25 @@ def range64_decode(tables: Tables, message: bytes, index: Array | None, symbols:
     """
     message, index [n] or None -> symbols [n].
     """
+def range64_decode_many(tables: Tables, data: bytes, byte_ends: Array, index: Array | None, ends: Array, symbols: Array) -> None:
+    """
+    data, byte_ends [B], index [n] or None, ends [B] -> symbols [n].
+    """
+def range64_decode_rows(cdf: Array, message: bytes, symbols: Array) -> None:
+    """
+    cdf [n, L + 1] int32, message -> symbols [n] int32.
+    """
 def range64_encode(tables: Tables, symbols: Array, index: Array | None, lanes: int) -> bytes:
     """
     symbols [n], index [n] or None -> message. Contract: csrc/common/range64.h.
+    """
+def range64_encode_many(tables: Tables, symbols: Array, index: Array | None, ends: Array, byte_ends: Array) -> bytes:
+    """
+    symbols [n], index [n] or None, ends [B] int64 -> bytes; byte_ends [B] int64, out.
+    """
+def range64_encode_rows(cdf: Array, symbols: Array) -> bytes:
+    """
+    cdf [n, L + 1] int32, symbols [n] int32 -> message.
     """
 def rans32_decode(tables: Tables, message: bytes, from: int, index: Array | None, block: int, directory: Array, symbols: Array) -> None:
     """

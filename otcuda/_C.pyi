@@ -325,7 +325,7 @@ def range64_encode_rows(cdf: Array, symbols: Array) -> bytes:
     """
     cdf [n, L + 1] int32, symbols [n] int32 -> message.
     """
-def rans32_decode(tables: Tables, message: bytes, from: int, index: Array | None, block: int, directory: Array, symbols: Array) -> None:
+def rans32_decode(tables: Tables, message: bytes, start: int, index: Array | None, block: int, directory: Array, symbols: Array) -> None:
     """
     blocks from a place in the message, index [n] or None -> symbols [n].
     """

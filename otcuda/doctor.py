@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import otcuda
-from otcuda import _ops, batch
+from otcuda import _nets, _ops, batch
 from otcuda._ops import native
 
 # Flags of /proc/cpuinfo that a level needs.
@@ -256,13 +256,13 @@ def _test_net() -> Iterator[np.ndarray]:
         return
     model, rng = load_model(), np.random.default_rng(8)
     rgb = rng.integers(0, 256, (60, 130, 3), np.uint8)
-    latents = _ops.net_analysis(model.analysis, rgb)
-    planes = _ops.net_synthesis(model.synthesis, latents, 5.0)
-    yield from (latents, planes, _ops.net_picture(planes, (0, 0), (60, 130), False))
+    latents = _nets.net_analysis(model.analysis, rgb)
+    planes = _nets.net_synthesis(model.synthesis, latents, 5.0)
+    yield from (latents, planes, _nets.net_picture(planes, (0, 0), (60, 130), False))
     if model.perception is not None:
         noise = noise_of(1, (4, 4), slice(0, 4), slice(0, 4))
-        perception = _ops.Perception(model.perception, *noise, 0.7)
-        yield _ops.net_synthesis(model.synthesis, latents[:, :4, :4], 5.0, perception)
+        perception = _nets.Perception(model.perception, *noise, 0.7)
+        yield _nets.net_synthesis(model.synthesis, latents[:, :4, :4], 5.0, perception)
 
 
 TESTS: dict[str, Callable[[], Iterator[np.ndarray]]] = {

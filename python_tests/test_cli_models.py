@@ -71,7 +71,7 @@ def test_train_prints_its_log_as_json(folder, tmp_path, monkeypatch):
 
     small = CodecConfig(32, width8=16, width16=16, context_width=16)
     blocks, codec = driver.training_blocks, driver.Codec
-    monkeypatch.setattr(driver, "Codec", lambda: codec(small))
+    monkeypatch.setattr(driver, "Codec", lambda _=None: codec(small))
     monkeypatch.setattr(driver, "training_blocks", lambda p, seed: blocks(p, seed, 2))
     arguments = ["train", tmp_path / "run", "--data", folder, "--stage", "autoencoder"]
     arguments += ["--steps", "1", "--set", "batch=1", "--set", "crop=64", "--held-out", folder]

@@ -73,7 +73,7 @@ void bind_rans32(pybind11::module_& m) {
         py::arg("block"), py::arg("directory"),
         "symbols [n], index [n] or None -> blocks; directory [ceil(n / block), 3] uint32, out. "
         "Contract: csrc/common/rans32.h.");
-  m.def("rans32_decode", &decode_blocks, py::arg("tables"), py::arg("message"), py::arg("from"),
+  m.def("rans32_decode", &decode_blocks, py::arg("tables"), py::arg("message"), py::arg("start"),
         py::arg("index"), py::arg("block"), py::arg("directory"), py::arg("symbols"),
         "blocks from a place in the message, index [n] or None -> symbols [n].");
 }

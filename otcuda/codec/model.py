@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from otcuda import _ops
+from otcuda import _nets
 from otcuda._io import atomic_write
 from otcuda.codec.bitstream import CUSTOM_MODEL
 from otcuda.codec.integer_context import IntegerContext
@@ -59,18 +59,18 @@ class Model:
     @functools.cached_property
     def analysis(self) -> Any:
         """Handle of the native analysis, packed when first used."""
-        return _ops.load_net_analysis(self.part("analysis."))
+        return _nets.load_net_analysis(self.part("analysis."))
 
     @functools.cached_property
     def synthesis(self) -> Any:
         """Handle of the native synthesis, packed when first used."""
-        return _ops.load_net_synthesis(self.part("synthesis."))
+        return _nets.load_net_synthesis(self.part("synthesis."))
 
     @functools.cached_property
     def perception(self) -> Any:
         """Handle of the native perceptual head, or None where the weights have none."""
         part = self.part("head.")
-        return _ops.load_net_head(part) if part else None
+        return _nets.load_net_head(part) if part else None
 
     @functools.cached_property
     def net(self) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from otcuda import _ops
+from otcuda import _nets
 from otcuda.codec.model import Model
 from otcuda.codec.noise import (
     COARSE_NOISE,
@@ -57,12 +57,12 @@ class Networks:
         net = self._model.analysis
         tiles = list(tiled(image.shape[:2], self._halo("analysis_blocks", 0), WHOLE))
         if len(tiles) == 1:
-            return _ops.net_analysis(net, image, callback)
+            return _nets.net_analysis(net, image, callback)
         h, w = (-(-size // ALIGN) * 4 for size in image.shape[:2])
         latents = np.empty((net.channels, h, w), np.float32)
         for k, tile in enumerate(tiles):
             part = image[tile.outer_rows, tile.outer_columns]
-            outer = _ops.net_analysis(net, part, share_of(callback, k, len(tiles)))
+            outer = _nets.net_analysis(net, part, share_of(callback, k, len(tiles)))
             rows, columns = (latent_slice(s) for s in (tile.rows, tile.columns))
             top, left = tile.outer_rows.start // STRIDE, tile.outer_columns.start // STRIDE
             latents[:, rows, columns] = outer[
@@ -101,8 +101,8 @@ class Networks:
             perception = None
             if head is not None:
                 noise = noise_of(noise_seed(payload), latents.shape[1:], rows, columns)
-                perception = _ops.Perception(head, *noise, realism)
-            planes = _ops.net_synthesis(
+                perception = _nets.Perception(head, *noise, realism)
+            planes = _nets.net_synthesis(
                 self._model.synthesis,
                 latents[:, rows, columns],
                 3 + step / 32,
@@ -114,7 +114,7 @@ class Networks:
                 tile.columns.start - tile.outer_columns.start,
             )
             size = (tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start)
-            cut = _ops.net_picture(planes, corner, size, grey)
+            cut = _nets.net_picture(planes, corner, size, grey)
             if picture is None:
                 return cut
             picture[tile.rows, tile.columns] = cut

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from otcuda import _ops
+from otcuda import _nets
 
 TILE = 4  # heights and widths are multiples of it
 BLOCK = 16  # channels are padded to multiples of it
@@ -102,7 +102,7 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         taps = weight.permute(2, 3, 1, 0).reshape(9, weight.shape[1], weight.shape[0])
         return torch.from_numpy(
-            _ops.conv3(_array(x), _array(taps.contiguous()), _array(bias.contiguous()))
+            _nets.conv3(_array(x), _array(taps.contiguous()), _array(bias.contiguous()))
         )
 
     @staticmethod
@@ -116,10 +116,10 @@ class _Convolution(torch.autograd.Function):
             taps = weight.permute(2, 3, 0, 1).reshape(9, outputs, inputs).contiguous()
             zeros = torch.zeros(inputs)
             of_x = torch.from_numpy(
-                _ops.conv3(_array(gradient), _array(taps), _array(zeros), turned=True)
+                _nets.conv3(_array(gradient), _array(taps), _array(zeros), turned=True)
             )
         if ctx.needs_input_grad[1]:
-            taps = torch.from_numpy(_ops.conv3_kernel_gradient(_array(x), _array(gradient)))
+            taps = torch.from_numpy(_nets.conv3_kernel_gradient(_array(x), _array(gradient)))
             of_weight = taps.reshape(3, 3, inputs, outputs).permute(3, 2, 0, 1)
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum((0, 1, 2))

@@ -320,11 +320,11 @@ def test_twelve_megapixels_take_less_than_two_gigabytes():
 INTERRUPTED = """
 import os, signal, threading, time
 import numpy as np
-from otcuda import _ops
+from otcuda import _nets
 from otcuda.codec import load_model
 net, latents = load_model().synthesis, np.zeros((64, 256, 256), np.float32)
-_ops.native.set_num_threads(1)
-_ops.native.set_simd_level("portable")  # a minute, were it left alone
+_nets.native.set_num_threads(1)
+_nets.native.set_simd_level("portable")  # a minute, were it left alone
 def interrupt():
     global sent
     time.sleep(0.3)
@@ -332,7 +332,7 @@ def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 threading.Thread(target=interrupt).start()
 try:
-    _ops.net_synthesis(net, latents, 8.0)
+    _nets.net_synthesis(net, latents, 8.0)
 except KeyboardInterrupt:
     print(time.monotonic() - sent)
 """

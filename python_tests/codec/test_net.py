@@ -13,7 +13,7 @@ import torch
 from decoders import net as second
 
 import otcuda
-from otcuda import _ops
+from otcuda import _nets
 from otcuda._ops import native
 from otcuda.codec import load_model, pictures_torch
 from otcuda.codec.head import Noise, PerceptualHead
@@ -102,24 +102,24 @@ def perceived_by_the_contract(config, realism):
 
 @pytest.mark.parametrize("config", [ODD, MORE], ids=["odd", "more"])
 def test_analysis_is_the_contract_bit_for_bit(config, simd_level, threads):
-    net = _ops.load_net_analysis(arrays_of(awake(config).analysis))
-    np.testing.assert_array_equal(_ops.net_analysis(net, PICTURE), by_the_contract(config)[0])
+    net = _nets.load_net_analysis(arrays_of(awake(config).analysis))
+    np.testing.assert_array_equal(_nets.net_analysis(net, PICTURE), by_the_contract(config)[0])
 
 
 @pytest.mark.parametrize("config", [ODD, MORE], ids=["odd", "more"])
 def test_synthesis_is_the_contract_bit_for_bit(config, simd_level, threads):
-    net = _ops.load_net_synthesis(arrays_of(awake(config).synthesis))
-    got = _ops.net_synthesis(net, latents_of(config.latents, *GRID), 8.25)
+    net = _nets.load_net_synthesis(arrays_of(awake(config).synthesis))
+    got = _nets.net_synthesis(net, latents_of(config.latents, *GRID), 8.25)
     np.testing.assert_array_equal(got, by_the_contract(config)[2])
 
 
 @pytest.mark.parametrize("config", [ODD, MORE], ids=["odd", "more"])
 @pytest.mark.parametrize("realism", [0.0, 0.3, 1.0])
 def test_perception_is_the_contract_bit_for_bit(config, realism, simd_level):
-    net = _ops.load_net_synthesis(arrays_of(awake(config).synthesis))
-    head = _ops.load_net_head(arrays_of(awake_head(config)))
-    perception = _ops.Perception(head, *by_the_contract(config)[3], realism)
-    got = _ops.net_synthesis(net, latents_of(config.latents, *GRID), 8.25, perception)
+    net = _nets.load_net_synthesis(arrays_of(awake(config).synthesis))
+    head = _nets.load_net_head(arrays_of(awake_head(config)))
+    perception = _nets.Perception(head, *by_the_contract(config)[3], realism)
+    got = _nets.net_synthesis(net, latents_of(config.latents, *GRID), 8.25, perception)
     np.testing.assert_array_equal(got, perceived_by_the_contract(config, realism))
     x0 = by_the_contract(config)[2]
     assert np.array_equal(got, x0) if realism == 0 else np.abs(got - x0).mean() > 1e-3
@@ -127,15 +127,15 @@ def test_perception_is_the_contract_bit_for_bit(config, realism, simd_level):
 
 def test_pictures_are_the_contract_bit_for_bit(simd_level):
     planes = np.random.default_rng(0).normal(0, 2.5, (3, 64, 64)).astype(np.float32)
-    got = _ops.net_picture(planes, (0, 0), (64, 64), False)
+    got = _nets.net_picture(planes, (0, 0), (64, 64), False)
     np.testing.assert_array_equal(got, second.picture(planes))
     assert {0, 255} <= set(got.ravel().tolist())
-    np.testing.assert_array_equal(_ops.net_picture(planes, (3, 5), (7, 9), False), got[3:10, 5:14])
-    grey = _ops.net_picture(planes, (0, 0), (64, 64), True)
+    np.testing.assert_array_equal(_nets.net_picture(planes, (3, 5), (7, 9), False), got[3:10, 5:14])
+    grey = _nets.net_picture(planes, (0, 0), (64, 64), True)
     assert (grey == grey[:, :, :1]).all()
     odd = np.full((3, 64, 64), np.nan, np.float32)
     odd[:, :32] = np.inf
-    assert set(_ops.net_picture(odd, (0, 0), (64, 64), True).ravel().tolist()) == {0, 255}
+    assert set(_nets.net_picture(odd, (0, 0), (64, 64), True).ravel().tolist()) == {0, 255}
 
 
 def test_shipped_weights_give_the_same_bits_at_every_level_and_number_of_threads():
@@ -147,8 +147,8 @@ def test_shipped_weights_give_the_same_bits_at_every_level_and_number_of_threads
             for n in (1, 2, 5):
                 native.set_simd_level(level)
                 native.set_num_threads(n)
-                seen.add(_ops.net_analysis(model.analysis, rgb).tobytes())
-                seen.add(_ops.net_synthesis(model.synthesis, latents, 8.0).tobytes())
+                seen.add(_nets.net_analysis(model.analysis, rgb).tobytes())
+                seen.add(_nets.net_synthesis(model.synthesis, latents, 8.0).tobytes())
     finally:
         native.set_simd_level("auto")
         native.set_num_threads(0)
@@ -183,14 +183,16 @@ def test_errors_are_those_of_float32(config):
     """Winograd's tiles cost up to 6 times torch's error on random weights, none on ours."""
     codec, rgb = awake(config), picture_of(128, 192)
     latents, level = latents_of(config.latents, 8, 12), torch.full((1,), 8.25)
-    ours = _ops.net_analysis(_ops.load_net_analysis(arrays_of(codec.analysis)), rgb)
+    ours = _nets.net_analysis(_nets.load_net_analysis(arrays_of(codec.analysis)), rgb)
     ours, torchs, size = errors(
         ours.astype(float),
         codec.analysis,
         lambda net: net(pictures_torch.padded_planes(rgb).to(net.klt.weight)),
     )
     assert ours < min(8 * torchs, 5e-6 * size)
-    planes = _ops.net_synthesis(_ops.load_net_synthesis(arrays_of(codec.synthesis)), latents, 8.25)
+    planes = _nets.net_synthesis(
+        _nets.load_net_synthesis(arrays_of(codec.synthesis)), latents, 8.25
+    )
     ours, torchs, size = errors(
         64.0 * planes,
         codec.synthesis,
@@ -203,11 +205,11 @@ def test_the_head_is_that_of_torch():
     codec, head = awake(ODD), awake_head(ODD)
     latents, level = latents_of(5, 8, 20), torch.full((1,), 8.25)
     noise = noise_of(7, (8, 20), slice(0, 8), slice(0, 20))
-    got = 64.0 * _ops.net_synthesis(
-        _ops.load_net_synthesis(arrays_of(codec.synthesis)),
+    got = 64.0 * _nets.net_synthesis(
+        _nets.load_net_synthesis(arrays_of(codec.synthesis)),
         latents,
         8.25,
-        _ops.Perception(_ops.load_net_head(arrays_of(head)), *noise, 0.6),
+        _nets.Perception(_nets.load_net_head(arrays_of(head)), *noise, 0.6),
     )
     x = torch.from_numpy(latents)[None].double()
     whole = Noise(*(torch.from_numpy(n)[None].double() for n in noise))
@@ -238,7 +240,7 @@ def test_files_are_those_of_torch_and_pixels_within_one():
 
 def test_wrong_weights_are_named():
     arrays = arrays_of(awake(ODD).synthesis)
-    load = _ops.load_net_synthesis
+    load = _nets.load_net_synthesis
     with pytest.raises(otcuda.ArgumentError, match="no array klt"):
         load({})
     with pytest.raises(otcuda.ArgumentError, match=r"no array coarse\.2"):
@@ -252,17 +254,17 @@ def test_wrong_weights_are_named():
     head = arrays_of(awake_head(ODD))
     for name in head:
         with pytest.raises((otcuda.ShapeError, otcuda.ArgumentError), match=r"\w+\.(weight|bias)"):
-            _ops.load_net_head({**head, name: head[name][:-1]})
+            _nets.load_net_head({**head, name: head[name][:-1]})
     for name in analysis:
         with pytest.raises((otcuda.ShapeError, otcuda.ArgumentError), match=r"\w+\.(weight|bias)"):
-            _ops.load_net_analysis({**analysis, name: analysis[name][:-1]})
+            _nets.load_net_analysis({**analysis, name: analysis[name][:-1]})
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 0, 4), (5, 4, 6), (4, 4, 4), (1, 5, 4, 4)])
 def test_wrong_latents_are_named(shape):
-    net = _ops.load_net_synthesis(arrays_of(awake(ODD).synthesis))
+    net = _nets.load_net_synthesis(arrays_of(awake(ODD).synthesis))
     with pytest.raises((otcuda.ShapeError, otcuda.ArgumentError), match="latents"):
-        _ops.net_synthesis(net, np.zeros(shape, np.float32), 8.0)
+        _nets.net_synthesis(net, np.zeros(shape, np.float32), 8.0)
 
 
 @pytest.mark.parametrize(
@@ -270,25 +272,25 @@ def test_wrong_latents_are_named(shape):
 )
 def test_wrong_cuts_are_named(corner, shape):
     with pytest.raises(otcuda.ArgumentError, match="within planes"):
-        _ops.net_picture(np.zeros((3, 64, 64), np.float32), corner, shape, False)
+        _nets.net_picture(np.zeros((3, 64, 64), np.float32), corner, shape, False)
 
 
 @pytest.mark.parametrize("rgb", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), "x"])
 def test_wrong_pictures_are_named(rgb):
-    net = _ops.load_net_analysis(arrays_of(awake(ODD).analysis))
+    net = _nets.load_net_analysis(arrays_of(awake(ODD).analysis))
     with pytest.raises((otcuda.ShapeError, otcuda.ArgumentError), match="rgb"):
-        _ops.net_analysis(net, np.asarray(rgb))
+        _nets.net_analysis(net, np.asarray(rgb))
 
 
 def test_progress_rises_and_false_stops(threads):
     model, latents = load_model(), latents_of(64, 64, 64)
     heard = []
-    _ops.net_synthesis(model.synthesis, latents, 8.0, None, heard.append)
+    _nets.net_synthesis(model.synthesis, latents, 8.0, None, heard.append)
     assert len(heard) > 2
     assert heard == sorted(heard)
     assert 0 <= heard[0] < heard[-1] <= 1
     with pytest.raises(otcuda.Interrupted):
-        _ops.net_synthesis(model.synthesis, latents, 8.0, None, lambda share: share < 0.3)
+        _nets.net_synthesis(model.synthesis, latents, 8.0, None, lambda share: share < 0.3)
 
 
 def test_the_clock_is_heard_inside_a_layer_even_at_the_slowest_level():
@@ -308,7 +310,7 @@ def test_the_clock_is_heard_inside_a_layer_even_at_the_slowest_level():
     try:
         last = time.thread_time()
         with pytest.raises(otcuda.Interrupted):
-            _ops.net_synthesis(model.synthesis, latents, 8.0, None, listen)
+            _nets.net_synthesis(model.synthesis, latents, 8.0, None, listen)
     finally:
         native.set_simd_level("auto")
         native.set_num_threads(0)
@@ -318,11 +320,11 @@ def test_the_clock_is_heard_inside_a_layer_even_at_the_slowest_level():
 def test_handles_may_be_shared_by_threads():
     model = load_model()
     latents = [latents_of(64, 8, 8, seed) for seed in range(4)]
-    alone = [_ops.net_synthesis(model.synthesis, part, 8.0) for part in latents]
+    alone = [_nets.net_synthesis(model.synthesis, part, 8.0) for part in latents]
     together = [None] * 4
 
     def work(k):
-        together[k] = _ops.net_synthesis(model.synthesis, latents[k], 8.0)
+        together[k] = _nets.net_synthesis(model.synthesis, latents[k], 8.0)
 
     team = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for member in team:

@@ -79,10 +79,10 @@ def test_accelerate_changes_the_path_and_not_the_network(monkeypatch):
     x, odd = torch.randn(2, 40, 32, 32), torch.randn(1, 40, 10, 14)
     plain, plain_odd, names = net(x), net(odd), list(net.state_dict())
     calls = []
-    from otcuda import _ops
+    from otcuda import _nets
 
-    original = _ops.conv3
-    monkeypatch.setattr(_ops, "conv3", lambda *a, **k: calls.append(1) or original(*a, **k))
+    original = _nets.conv3
+    monkeypatch.setattr(_nets, "conv3", lambda *a, **k: calls.append(1) or original(*a, **k))
     assert accelerate(net) is net
     assert list(net.state_dict()) == names
     assert torch.allclose(net(x), plain, atol=1e-5)

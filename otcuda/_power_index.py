@@ -17,7 +17,8 @@ class PowerIndex:
 
     In low dimension, or where targets lie near a surface of low dimension, a tree of boxes finds
     the winner among millions while looking at some hundreds. It leaves out only targets that
-    provably can neither win nor tie. Holds two copies of `y`; calls from several threads are safe.
+    provably can neither win nor tie. Holds two copies of `y`, norms and boxes; calls from several
+    threads are safe.
 
     Args:
         y: targets, [N, D], N >= 1, float32 or float64, in host memory: a torch tensor, a NumPy

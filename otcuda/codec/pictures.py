@@ -23,6 +23,7 @@ from otcuda.codec.noise import (
     noise_seed,
     noise_window,
 )
+from otcuda.errors import Interrupted
 
 STRIDE = 16  # pixels a latent position
 ALIGN = 64  # pixels to which pictures are padded
@@ -176,5 +177,9 @@ def noise_of(
 
 
 def share_of(callback: Callback | None, k: int, n: int) -> Any:
-    """The callback for the k-th of n equal parts."""
-    return callback and (lambda share: callback((k + share) / n))
+    """The callback for the k-th of n equal parts, which hears of its beginning."""
+    if callback is None:
+        return None
+    if callback(k / n) is False:
+        raise Interrupted("stopped by the callback")
+    return lambda share: callback((k + share) / n)

@@ -271,6 +271,8 @@ def test_large_pictures_go_tile_by_tile_and_no_bit_shows_it(model, monkeypatch):
     assert np.array_equal(networks.analyse(image, heard.append), whole)
     assert heard == sorted(heard)
     assert 0 <= heard[0] < heard[-1] <= 1
+    with pytest.raises(otcuda.Interrupted):
+        networks.analyse(image, lambda share: share < 0.5)
     assert np.array_equal(networks.synthesise(whole, 180, image.shape[:2]), decoded)
     real = {"realism": 0.8, "payload": b"seed"}
     tiles = networks.synthesise(whole, 180, image.shape[:2], **real)

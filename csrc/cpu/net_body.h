@@ -58,15 +58,11 @@ inline __attribute__((always_inline)) void products_of(const NetProducts& layer,
 
 void products(const NetProducts& layer, const NetRows& rows) {
   int64_t r = 0;
-  for (; r + Lanes::rows <= rows.n; r += Lanes::rows) {
+  while (r < rows.n && rows.n >= Lanes::rows) {
+    if (r + Lanes::rows > rows.n) r = rows.n - Lanes::rows;  // some rows once more: same numbers
     products_of<Lanes::rows>(layer, rows.x + r * rows.x_stride, rows.x_stride,
                              rows.out + r * rows.out_stride, rows.out_stride);
-  }
-  if (r < rows.n && rows.n >= Lanes::rows) {  // some rows once more: same numbers
-    r = rows.n - Lanes::rows;
-    products_of<Lanes::rows>(layer, rows.x + r * rows.x_stride, rows.x_stride,
-                             rows.out + r * rows.out_stride, rows.out_stride);
-    return;
+    r += Lanes::rows;
   }
   for (; r < rows.n; ++r) {
     products_of<1>(layer, rows.x + r * rows.x_stride, 0, rows.out + r * rows.out_stride, 0);

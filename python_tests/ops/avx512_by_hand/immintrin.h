@@ -62,10 +62,6 @@ inline void check_aligned(const void* pointer) {
     for (int k = 0; k < kLanes; ++k) a.lane[k] -= b.lane[k];                                     \
     return a;                                                                                    \
   }                                                                                              \
-  inline Vector _mm512_mul_##suffix(Vector a, Vector b) {                                        \
-    for (int k = 0; k < kLanes; ++k) a.lane[k] *= b.lane[k];                                     \
-    return a;                                                                                    \
-  }                                                                                              \
   inline Vector _mm512_loadu_##suffix(const T* from) {                                           \
     Vector r;                                                                                    \
     std::memcpy(&r, from, 64);                                                                   \

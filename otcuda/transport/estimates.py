@@ -11,7 +11,8 @@ from otcuda._ops import native
 from otcuda.transport import pools
 
 _LIST_PARTS = 8  # of csrc/common/list_newton.h: each has sums of its own over the cells
-_FIXED = 8 << 20  # blocks of samples, and the table of the first guess
+_FIXED = 5 << 20  # blocks of samples, and the table of the first guess
+_SCRATCH = 64  # bytes a sample of values, gaps and copies while heights move; measured
 _ACTIVE = 5  # weights of the Hessian that a sample keeps; measured 3 to 6
 
 
@@ -58,7 +59,7 @@ def estimate(
     M, K = pools.planned_samples(N, chi2, product), min(pools._K, N)
     M = M if max_samples is None else min(M, max_samples)
     lists = M * (8 * K + 4)
-    newton = M * (8 * _ACTIVE + 8) + N * (16 * 8 + 8 * _LIST_PARTS)
+    newton = M * (8 * _ACTIVE + 8 + _SCRATCH) + N * (16 * 8 + 8 * _LIST_PARTS)
     # The last pool, half of all, is joined to the others, which are copied for that.
     growing = lists + lists // 2
     targets = 4 * N * D * (4 if product else 3)

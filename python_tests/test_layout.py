@@ -32,7 +32,8 @@ SKIPPED = {".git", "build", "dist", "__pycache__", "results", ".venv", "otcuda-d
 
 def files(*suffixes: str, below: str = ".") -> list[Path]:
     found = (p for p in (ROOT / below).rglob("*") if p.suffix in suffixes and p.is_file())
-    return [p for p in found if not SKIPPED & set(p.relative_to(ROOT).parts)]
+    environments = {venv.parent.name for venv in ROOT.glob("*/pyvenv.cfg")}
+    return [p for p in found if not (SKIPPED | environments) & set(p.relative_to(ROOT).parts)]
 
 
 def name(path: Path) -> str:

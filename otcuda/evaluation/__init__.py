@@ -23,6 +23,8 @@ _HOME = {
     "psnr": "otcuda.evaluation.metrics",
     "Perceptual": "otcuda.evaluation.networks",
     "Reference": "otcuda.evaluation.networks",
+    "Curve": "otcuda.evaluation.rates",
+    "bd_rate": "otcuda.evaluation.rates",
     "Evaluation": "otcuda.evaluation.report",
     "OtcudaCodec": "otcuda.evaluation.runner",
     "evaluate": "otcuda.evaluation.runner",

@@ -16,6 +16,10 @@ class PowerIndexF32:
         """
         x [B, D] -> value [B], index [B].
         """
+    def screen_violations(self, x: Array, factor: float) -> int:
+        """
+        For tests: pairs that the bound with its error terms scaled leaves out wrongly; -1: no screen.
+        """
     def set_heights(self, h: Array) -> None:
         """
         h [N].
@@ -32,6 +36,10 @@ class PowerIndexF64:
     def argmax(self, x: Array, value: Array, index: Array, method: str) -> None:
         """
         x [B, D] -> value [B], index [B].
+        """
+    def screen_violations(self, x: Array, factor: float) -> int:
+        """
+        For tests: pairs that the bound with its error terms scaled leaves out wrongly; -1: no screen.
         """
     def set_heights(self, h: Array) -> None:
         """

@@ -16,9 +16,10 @@ class PowerIndex:
     """Targets prepared once for many calls: `argmax(x)` is `power_argmax(x, y, h)`, bit for bit.
 
     In low dimension, or where targets lie near a surface of low dimension, a tree of boxes finds
-    the winner among millions while looking at some hundreds. It leaves out only targets that
-    provably can neither win nor tie. Holds two copies of `y`, norms and boxes; calls from several
-    threads are safe.
+    the winner among millions while looking at some hundreds. In many dimensions (float32) a screen
+    of small integers finds the few targets that may win. Both leave out only targets that provably
+    can neither win nor tie. Holds two copies of `y`, norms and boxes, and a quarter of `y` more once
+    the screen has been used; calls from several threads are safe.
 
     Args:
         y: targets, [N, D], N >= 1, float32 or float64, in host memory: a torch tensor, a NumPy
@@ -73,9 +74,10 @@ class PowerIndex:
 
         Args:
             x: samples, [B, D], dtype of the targets, in host memory.
-            method: "auto" tries the tree on 32 samples of the first call with 64 or more, and
-                remembers until the heights change whether it did less work than the blocked
-                loop; "tree" and "brute" decide. `backend_info()["paths"]` tells which one ran.
+            method: "auto" tries the tree, then the screen, on some 32 samples of the first call
+                with 64 or more, and remembers until the heights change whether they did less work
+                than the blocked loop; "tree", "screen" and "brute" decide, but what the screen
+                cannot take goes to the blocked loop. `backend_info()["paths"]` tells which one ran.
 
         Returns:
             value: score of the winner, [B], in the dtype of `x`; carries no gradient.

@@ -16,7 +16,8 @@ namespace {
 cpu::IndexMethod index_method(const std::string& name) {
   if (name == "auto") return cpu::IndexMethod::automatic;
   if (name == "brute") return cpu::IndexMethod::brute;
-  OTCUDA_CHECK(name == "tree", "method is '" + name + "', expected auto, brute or tree");
+  if (name == "screen") return cpu::IndexMethod::screen;
+  OTCUDA_CHECK(name == "tree", "method is '" + name + "', expected auto, brute, screen or tree");
   return cpu::IndexMethod::tree;
 }
 
@@ -43,6 +44,18 @@ void bind_power_index_of(pybind11::module_& m, const char* name, DType dtype) {
             index.set_heights(h.read<T>());
           },
           pybind11::arg("h"), "h [N].")
+      .def(
+          "screen_violations",
+          [dtype](Index& index, const TensorView& x, double factor) {
+            check_tensor("x", x, dtype, {any, index.D()});
+            check_on_cpu("PowerIndex", "x", x);
+            Poll poll = python_poll();
+            const pybind11::gil_scoped_release unlocked;
+            return index.screen_violations(x.read<T>(), x.shape[0], factor, &poll);
+          },
+          pybind11::arg("x"), pybind11::arg("factor"),
+          "For tests: pairs that the bound with its error terms scaled leaves out wrongly; -1: no "
+          "screen.")
       .def(
           "argmax",
           [dtype](Index& index, const TensorView& x, const TensorView& value,

@@ -12,6 +12,7 @@
 #include "common/simd.h"
 #include "common/threads.h"
 #include "cpu/power_argmax_kernel.h"
+#include "cpu/power_screen.h"
 
 namespace otcuda::cpu {
 namespace {
@@ -193,7 +194,7 @@ void solve_heights(const ArgmaxProblem<T>& p) {
 }
 
 template <class T>
-void solve(const ArgmaxProblem<T>& p, Poll* poll) {
+void solve_blocked(const ArgmaxProblem<T>& p, Poll* poll) {
   if (p.B == 0) return;
   const ArgmaxKernel<T> level = kernel<T>(p.B);
   if (p.D == 0) return solve_heights(p);
@@ -215,9 +216,50 @@ void solve(const ArgmaxProblem<T>& p, Poll* poll) {
   if (s.parts > 1) merge(p, s.parts, value, index);
 }
 
+// Heights that a screen can take: one is finite, none NaN or +inf.
+bool screen_takes(const float* h, int64_t N) {
+  bool any = false, wild = false;
+  for (int64_t i = 0; i < N; ++i) {
+    wild |= !(h[i] < 1e30f);
+    any |= h[i] > -1e30f;
+    wild |= h[i] <= -1e30f && h[i] > -std::numeric_limits<float>::infinity();
+  }
+  return any && !wild;
+}
+
 }  // namespace
 
-void power_argmax(const ArgmaxProblem<float>& problem, Poll* poll) { solve(problem, poll); }
-void power_argmax(const ArgmaxProblem<double>& problem, Poll* poll) { solve(problem, poll); }
+bool power_argmax_screened(const PowerScreen& screen, const ArgmaxProblem<float>& p, bool trial,
+                           Poll* poll) {
+  Buffer<uint8_t> left(p.B);
+  const bool bites = screen.argmax(p.x, p.B, p.value, p.index, left.data(), trial, poll);
+  for (int64_t b = 0; b < p.B;) {
+    int64_t end = b;
+    while (end < p.B && left[end] != 0) ++end;
+    if (end > b) {
+      power_argmax_blocked({p.x + b * p.D, p.y, p.h, end - b, p.N, p.D, p.value + b, p.index + b},
+                           poll);
+    }
+    b = end + 1;
+  }
+  return bites;
+}
+
+void power_argmax_blocked(const ArgmaxProblem<float>& p, Poll* poll) { solve_blocked(p, poll); }
+void power_argmax_blocked(const ArgmaxProblem<double>& p, Poll* poll) { solve_blocked(p, poll); }
+
+void power_argmax(const ArgmaxProblem<float>& p, Poll* poll) {
+  if (power_screen_pays(p.B, p.N, p.D, false) && screen_takes(p.h, p.N)) {
+    PowerScreen screen;
+    if (screen.build(p.y, p.N, p.D, p.x, p.B, poll)) {
+      screen.set_heights(p.h);
+      power_argmax_screened(screen, p, true, poll);
+      return;
+    }
+  }
+  power_argmax_blocked(p, poll);
+}
+
+void power_argmax(const ArgmaxProblem<double>& p, Poll* poll) { power_argmax_blocked(p, poll); }
 
 }  // namespace otcuda::cpu

@@ -7,6 +7,8 @@
 
 namespace otcuda::cpu {
 
+class PowerScreen;
+
 // Contract: csrc/common/power_argmax.h. Sizes are checked by the binding.
 template <class T>
 struct ArgmaxProblem {
@@ -18,7 +20,16 @@ struct ArgmaxProblem {
   int64_t* index;
 };
 
+// Float32: by a screen built for this call where that pays.
 void power_argmax(const ArgmaxProblem<float>& problem, Poll* poll = nullptr);
 void power_argmax(const ArgmaxProblem<double>& problem, Poll* poll = nullptr);
+
+// Every target met, in blocks.
+void power_argmax_blocked(const ArgmaxProblem<float>& problem, Poll* poll = nullptr);
+void power_argmax_blocked(const ArgmaxProblem<double>& problem, Poll* poll = nullptr);
+
+// By a screen of the problem's y and h, and in blocks what it leaves over; false: it gave up.
+bool power_argmax_screened(const PowerScreen& screen, const ArgmaxProblem<float>& problem,
+                           bool trial, Poll* poll = nullptr);
 
 }  // namespace otcuda::cpu

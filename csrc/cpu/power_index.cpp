@@ -262,7 +262,11 @@ void PowerIndex<T>::set_heights(const T* h) {
   }
   heights_fit_ = any && !wild && largest_height_ < kMostSquare<T>;
   if (has_tree() && heights_fit_) tree_.set_heights(h_.data(), half_squares_);
+  if constexpr (sizeof(T) == 4) {
+    if (screen_ != nullptr && !screen_->empty() && heights_fit_) screen_->set_heights(h_.data());
+  }
   verdict_ = 0;
+  screen_verdict_ = 0;
   heights_set_ = true;
 }
 
@@ -310,7 +314,7 @@ bool PowerIndex<T>::pays(const T* x, int64_t B, Poll* poll) const {
 
 template <class T>
 void PowerIndex<T>::by_brute(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const {
-  power_argmax({x, y_.data(), h_.data(), B, N_, D_, value, index}, poll);
+  power_argmax_blocked({x, y_.data(), h_.data(), B, N_, D_, value, index}, poll);
 }
 
 // The samples that the tree has marked by kOutOfRange: NaN, infinite or enormous ones.
@@ -366,6 +370,47 @@ void PowerIndex<T>::by_tree(const T* x, int64_t B, T* value, int64_t* index, Pol
   count_backend_path(BackendPath::power_argmax_tree_scores, scores);
 }
 
+// True where the screen has answered. Forced: also where it does not seem to pay.
+template <class T>
+bool PowerIndex<T>::screened(const T* x, int64_t B, T* value, int64_t* index, bool forced,
+                             Poll* poll) {
+  if constexpr (sizeof(T) == 4) {
+    if (!heights_fit_ ||
+        (!forced && (screen_verdict_ < 0 || !power_screen_pays(B, N_, D_, true)))) {
+      return false;
+    }
+    {
+      const std::lock_guard<std::mutex> lock(screen_mutex_);
+      if (screen_ == nullptr) {
+        auto screen = std::make_unique<PowerScreen>();
+        if (screen->build(y_.data(), N_, D_, x, B, poll)) screen->set_heights(h_.data());
+        screen_ = std::move(screen);
+      }
+    }
+    if (screen_->empty()) return false;
+    const bool trial = screen_verdict_ == 0 && !forced;
+    const bool bites = power_argmax_screened(
+        *screen_, {x, y_.data(), h_.data(), B, N_, D_, value, index}, trial, poll);
+    screen_verdict_ = bites ? 1 : -1;
+    return true;
+  } else {
+    return false;
+  }
+}
+
+template <class T>
+int64_t PowerIndex<T>::screen_violations(const T* x, int64_t B, double factor, Poll* poll) {
+  const std::shared_lock<std::shared_mutex> lock(mutex_);
+  if constexpr (sizeof(T) == 4) {
+    Buffer<T> value(B);
+    Buffer<int64_t> index(B);
+    if (B > 0 && screened(x, B, value.data(), index.data(), true, poll)) {
+      return screen_->violations(x, B, factor);
+    }
+  }
+  return -1;
+}
+
 template <class T>
 void PowerIndex<T>::argmax(const T* x, int64_t B, T* value, int64_t* index, IndexMethod method,
                            Poll* poll) {
@@ -375,16 +420,16 @@ void PowerIndex<T>::argmax(const T* x, int64_t B, T* value, int64_t* index, Inde
                "method is 'tree', but the index has none: it holds fewer than " +
                    std::to_string(kLeastTargets) + " targets, or some out of range");
   if (B == 0) return;
-  bool tree = has_tree() && heights_fit_ && method != IndexMethod::brute;
-  if (tree && method == IndexMethod::automatic) {
+  const bool automatic = method == IndexMethod::automatic;
+  bool tree = has_tree() && heights_fit_ && (automatic || method == IndexMethod::tree);
+  if (tree && automatic) {
     if (verdict_ == 0 && B >= kTrialBatch) verdict_ = pays(x, B, poll) ? 1 : -1;
     tree = verdict_ > 0;
   }
-  if (tree) {
-    by_tree(x, B, value, index, poll);
-  } else {
-    by_brute(x, B, value, index, poll);
-  }
+  if (tree) return by_tree(x, B, value, index, poll);
+  const bool forced = method == IndexMethod::screen;
+  if ((automatic || forced) && screened(x, B, value, index, forced, poll)) return;
+  by_brute(x, B, value, index, poll);
 }
 
 template class BoxTree<float>;

@@ -2,15 +2,18 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
+#include <mutex>
 #include <shared_mutex>
 
 #include "common/alloc.h"
 #include "common/poll.h"
 #include "cpu/power_index_kernel.h"
+#include "cpu/power_screen.h"
 
 namespace otcuda::cpu {
 
-enum class IndexMethod : int { automatic, brute, tree };
+enum class IndexMethod : int { automatic, brute, tree, screen };
 
 // 16-ary boxes over targets: median splits of the widest side, leaves of 16.
 template <class T>
@@ -47,10 +50,12 @@ class PowerIndex {
   int64_t N() const { return N_; }
   int64_t D() const { return D_; }
   bool has_tree() const { return !tree_.empty(); }
+  int64_t screen_violations(const T* x, int64_t B, double factor, Poll* poll);  // -1: no screen
 
  private:
   bool pays(const T* x, int64_t B, Poll* poll) const;
   void by_tree(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const;
+  bool screened(const T* x, int64_t B, T* value, int64_t* index, bool forced, Poll* poll);
   void by_brute(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const;
   void out_of_range(const T* x, int64_t B, int64_t count, T* value, int64_t* index,
                     Poll* poll) const;
@@ -62,6 +67,9 @@ class PowerIndex {
   double largest_square_ = 0, largest_height_ = 0;
   bool heights_set_ = false, heights_fit_ = false;
   BoxTree<T> tree_;
+  std::unique_ptr<PowerScreen> screen_;  // built by the first argmax that it may serve
+  std::mutex screen_mutex_;
+  std::atomic<int> screen_verdict_{0};  // 0 none, 1 it bites, -1 it does not, at these heights
   mutable std::shared_mutex mutex_;
   mutable std::atomic<int> verdict_{0};  // of the trial at these heights: 0 none, 1 tree, -1 brute
 };

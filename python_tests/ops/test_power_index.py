@@ -195,7 +195,7 @@ def test_errors_are_named():
         index.argmax(np.zeros((2, 4), "f4"))
     with pytest.raises(otcuda.ArgumentError, match="x is float64, y is float32"):
         index.argmax(np.zeros((2, 3)))
-    with pytest.raises(otcuda.ArgumentError, match="'fast', expected auto, brute or tree"):
+    with pytest.raises(otcuda.ArgumentError, match="'fast', expected auto, brute, screen or tree"):
         index.argmax(y, method="fast")
     with pytest.raises(otcuda.ArgumentError, match="fewer than 512"):
         index.argmax(y, method="tree")

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// Targets into integers; samples and the scan are power_screen_scan.cpp.
+#include "cpu/power_screen.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "common/host_device.h"
+#include "common/simd.h"
+#include "common/threads.h"
+
+namespace otcuda::cpu {
+namespace {
+
+constexpr int64_t kGroupBytes = 1 << 17;  // integers that pass over the samples at a time: L2
+constexpr int64_t kGrain = 256;           // rows between heartbeats
+constexpr int64_t kMostD = 4096;          // sums of products stay far from 2^31
+constexpr int64_t kSpareRows = 8;         // that a last tile may read
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+float up(double a) {
+  const float f = static_cast<float>(a);
+  return double(f) < a ? std::nextafter(f, std::numeric_limits<float>::infinity()) : f;
+}
+
+// Mean of up to `most` rows, evenly spread.
+void mean(const float* rows, int64_t count, int64_t D, int64_t most, float* out) {
+  Buffer<double> sum(D, 0.0);
+  const int64_t step = std::max<int64_t>(1, count / most);
+  int64_t n = 0;
+  for (int64_t k = 0; k < count; k += step, ++n) {
+    for (int64_t d = 0; d < D; ++d) sum[d] += rows[k * D + d];
+  }
+  for (int64_t d = 0; d < D; ++d) out[d] = n > 0 ? static_cast<float>(sum[d] / double(n)) : 0.0f;
+}
+
+double norm(const Buffer<float>& a) {
+  double sum = 0;
+  for (const float v : a) sum += double(v) * double(v);
+  return std::sqrt(sum);
+}
+
+}  // namespace
+
+ScreenKernels power_screen_kernels() {
+  switch (simd_level()) {
+#if OTCUDA_X86_LEVELS
+    case SimdLevel::avx512:
+      return power_screen_avx512();
+    case SimdLevel::avx2:
+      return power_screen_avx2();
+#endif
+    default:
+      return power_screen_portable();
+  }
+}
+
+bool power_screen_pays(int64_t B, int64_t N, int64_t D, bool built) {
+  return D >= 16 && D <= kMostD && N * D >= (1 << 18) && N < (int64_t(1) << 30) &&
+         B >= (built ? 64 : 1024);
+}
+
+// Where targets and samples lie. Any vectors would do: they only make the integers small.
+bool PowerScreen::centre(const float* x, int64_t B) {
+  mu_ = Buffer<float>(D_, 0.0f);
+  nu_ = Buffer<float>(D_, 0.0f);
+  mean(y_, N_, D_, 1024, mu_.data());
+  mean(x, B, D_, 256, nu_.data());
+  mu_norm_ = norm(mu_);
+  nu_norm_ = norm(nu_);
+  double away = 0, spread = 0;
+  for (int64_t k = 0; k < B; k += std::max<int64_t>(1, B / 64)) {
+    for (int64_t d = 0; d < D_; ++d) {
+      away = std::max(away, std::fabs(double(x[k * D_ + d])));
+      spread = std::max(spread, std::fabs(double(x[k * D_ + d]) - nu_[d]));
+    }
+  }
+  if (!(nu_norm_ < 1e15) || away < 1.3 * spread) {  // zero costs nothing
+    nu_.fill(0.0f);
+    nu_norm_ = 0;
+  }
+  return mu_norm_ < 1e15;
+}
+
+// Buckets of a factor 4 of the largest coordinate; in the first one all that are not unusual.
+void PowerScreen::measure(int64_t begin, int64_t end, Buffer<int32_t>* bucket,
+                          std::atomic<bool>* wild) const {
+  const ScreenKernels level = power_screen_kernels();
+  for (int64_t i = begin; i < end; ++i) {
+    const uint32_t bits = level.largest(y_ + i * D_, mu_.data(), D_);
+    if (!(bits_float(bits) < 1e15f)) *wild = true;
+    (*bucket)[i] = static_cast<int32_t>(bits >> 24);
+  }
+}
+
+// Places: the targets of a bucket in the order given, so that scores do not rise along the scan.
+void PowerScreen::order(const Buffer<int32_t>& bucket) {
+  Vector<int32_t> some;
+  for (int64_t i = 0; i < N_; i += std::max<int64_t>(1, N_ / 1024)) some.push_back(bucket[i]);
+  std::nth_element(some.begin(), some.begin() + some.size() / 2, some.end());
+  const int32_t usual = some[some.size() / 2] + 1;
+  order_ = Buffer<int32_t>(N_);
+  const int64_t most = std::clamp<int64_t>(kGroupBytes / (4 * steps_), 96, 4092) / 12 * 12;
+  int64_t place = 0;
+  for (int32_t k = 255; k >= usual; --k) {
+    const int64_t begin = place;
+    for (int64_t i = 0; i < N_; ++i) {
+      if (std::max(bucket[i], usual) == k) order_[place++] = static_cast<int32_t>(i);
+    }
+    for (int64_t at = begin; at < place; at += most) {
+      groups_.push_back({at, std::min(most, place - at), 0, 0, 0, 0, -kInfinity, 0, 0});
+    }
+  }
+}
+
+void PowerScreen::quantise_row(int64_t place, const ScreenGroup& group) {
+  int8_t* const out = integers_.data() + place * 4 * steps_;
+  const float inverse = 1 / group.unit;
+  const ScreenRowSums sums = power_screen_kernels().quantise(
+      {y_ + order_[place] * D_, mu_.data(), D_, group.unit, inverse, out},
+      nu_norm_ > 0 ? nu_.data() : nullptr);
+  // Float sums of D terms, and v = y - mu and unit * integer rounded to float.
+  const double rounding = 1 + double(D_ + 8) * 1.2e-7;
+  const double far = std::sqrt(double(sums.square)) * rounding;
+  norm_[place] = up(double(group.unit) * std::sqrt(double(sums.integers)) * 1.000001);
+  residue_[place] = up(std::sqrt(double(sums.residue)) * rounding + 3e-7 * far);
+  if (nu_norm_ > 0) lift_[place] = sums.middle;
+  int32_t most = most_lane_.load(std::memory_order_relaxed);
+  while (sums.most_lane > most && !most_lane_.compare_exchange_weak(most, sums.most_lane)) {
+  }
+  for (int64_t s = 0; s < sums_; ++s) {
+    uint32_t half[2] = {0, 0};
+    for (int64_t k = 4 * kScreenSteps * s; k < std::min(4 * steps_, 4 * kScreenSteps * (s + 1));
+         ++k) {
+      half[k / 2 % 2] -= static_cast<uint32_t>(kScreenOffset * out[k]);
+    }
+    start_[place * sums_ + s] = static_cast<int32_t>((half[0] & 0xffff) | half[1] << 16);
+  }
+}
+
+void PowerScreen::quantise(ScreenGroup* group) {
+  const ScreenKernels level = power_screen_kernels();
+  uint32_t most = 0;
+  for (int64_t k = group->begin; k < group->begin + group->count; ++k) {
+    most = std::max(most, level.largest(y_ + order_[k] * D_, mu_.data(), D_));
+  }
+  const double largest = bits_float(most);
+  group->unit = largest > 1e-15 ? up(largest / kScreenTargetMost * 1.000001) : 1e-15f;
+  for (int64_t k = group->begin; k < group->begin + group->count; ++k) {
+    if (k % kGrain == 0) heartbeat();
+    quantise_row(k, *group);
+    group->norm = std::max(group->norm, double(norm_[k]));
+    group->residue = std::max(group->residue, double(residue_[k]));
+    group->reach = std::max(group->reach, double(norm_[k]) + double(residue_[k]));
+  }
+}
+
+bool PowerScreen::build(const float* y, int64_t N, int64_t D, const float* x, int64_t B,
+                        Poll* poll) {
+  const DefaultFloatMode mode;
+  y_ = y;
+  N_ = N;
+  D_ = D;
+  steps_ = (D + 3) / 4;
+  sums_ = (steps_ + kScreenSteps - 1) / kScreenSteps;
+  gamma_ = double(D + 4) * 6e-8;
+  if (D < 1 || D > kMostD || N >= (int64_t(1) << 30) || !centre(x, B)) return false;
+  Buffer<int32_t> bucket(N);
+  std::atomic<bool> wild{false};
+  parallel_for(
+      N, kGrain, [&](int64_t from, int64_t to) { measure(from, to, &bucket, &wild); }, poll);
+  if (wild) return false;
+  order(bucket);
+  integers_ = Buffer<int8_t>((N + kSpareRows) * 4 * steps_, 0);
+  start_ = Buffer<int32_t>((N + kSpareRows) * sums_, 0);
+  norm_ = Buffer<float>(N);
+  residue_ = Buffer<float>(N);
+  height_ = Buffer<float>(N);
+  lift_ = Buffer<double>(nu_norm_ > 0 ? N : 0);
+  const auto some = [&](int64_t from, int64_t to) {
+    for (int64_t g = from; g < to; ++g) quantise(&groups_[g]);
+  };
+  parallel_for(static_cast<int64_t>(groups_.size()), 1, some, poll);
+  return true;
+}
+
+void PowerScreen::set_heights(const float* h) {
+  const DefaultFloatMode mode;
+  h_ = h;
+  double shift = 0;  // <nu, mu>
+  for (int64_t d = 0; d < D_; ++d) shift += double(nu_[d]) * double(mu_[d]);
+  Vector<double> raised;
+  for (ScreenGroup& group : groups_) {
+    raised.resize(static_cast<size_t>(group.count));
+    group.top = -kInfinity;
+    group.height = 0;
+    double least = kInfinity;
+    for (int64_t k = 0; k < group.count; ++k) {
+      const double a = h[order_[group.begin + k]];
+      const double lift = nu_norm_ > 0 ? lift_[group.begin + k] - shift : 0;
+      const bool live = a > -kInfinity;
+      raised[k] = live ? a + lift + gamma_ * std::fabs(a) +
+                             1e-12 * (std::fabs(a) + nu_norm_ * (group.reach + 2 * mu_norm_))
+                       : -kInfinity;
+      if (!live) continue;
+      group.top = std::max(group.top, raised[k]);
+      group.height = std::max(group.height, std::fabs(a));
+      least = std::min(least, raised[k]);
+    }
+    group.range = group.top > -kInfinity ? group.top - least : 0;
+    for (int64_t k = 0; k < group.count; ++k) {
+      height_[group.begin + k] = group.top > -kInfinity ? up(raised[k] - group.top)
+                                                        : -std::numeric_limits<float>::infinity();
+    }
+  }
+}
+
+}  // namespace otcuda::cpu

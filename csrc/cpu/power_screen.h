@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Winners of power_argmax found in small integers and proved by a certificate: most targets are
+// left out because a bound of their score lies below a score already reached. Same bits as the
+// blocked loop. Bound and proof: docs/power_argmax.md.
+#pragma once
+
+#include <atomic>
+
+#include "common/alloc.h"
+#include "common/poll.h"
+#include "cpu/power_screen_kernel.h"
+
+namespace otcuda::cpu {
+
+// Targets whose largest coordinates are alike, so that one unit fits them all.
+struct ScreenGroup {
+  int64_t begin, count;  // places in the order of the screen
+  float unit;
+  double norm, residue, reach;  // the most of |y^|, |y' - y^| and their sum
+  double top;                   // the most of h + <nu, y'>, raised; -inf: no live target
+  double range;                 // from there to the least finite one
+  double height;                // the most of |h|, finite ones
+};
+
+class PowerScreen {
+ public:
+  // Integers of y [N, D], which stays the caller's; x [B, D] shows where samples lie. False where
+  // a number is out of range: then there is no screen.
+  bool build(const float* y, int64_t N, int64_t D, const float* x, int64_t B, Poll* poll);
+  void set_heights(const float* h);  // [N], no NaN, no +inf, |h| < 1e30; stays the caller's
+  bool empty() const { return groups_.empty(); }
+
+  // x [B, D] -> value, index [B]. A sample left over, out of range or because its block gave up, is
+  // marked in `left` [B] and not written. False: most of the work was for nothing, so the rest is
+  // left over; with `trial` some samples decide that before the others are looked at.
+  bool argmax(const float* x, int64_t B, float* value, int64_t* index, uint8_t* left, bool trial,
+              Poll* poll) const;
+
+  // For tests of the bound: of all pairs, those that would be left out for their own score's sake.
+  // Error terms are scaled by `factor`; 1 is the truth, and then there is none.
+  int64_t violations(const float* x, int64_t B, double factor) const;
+
+ private:
+  friend class ScreenBlock;
+  friend class ScreenRun;
+
+  bool centre(const float* x, int64_t B);
+  void measure(int64_t begin, int64_t end, Buffer<int32_t>* bucket, std::atomic<bool>* wild) const;
+  void order(const Buffer<int32_t>& bucket);
+  void quantise(ScreenGroup* group);
+  void quantise_row(int64_t place, const ScreenGroup& group);
+
+  const float *y_ = nullptr, *h_ = nullptr;
+  int64_t N_ = 0, D_ = 0, steps_ = 0, sums_ = 0;
+  double gamma_ = 0, mu_norm_ = 0, nu_norm_ = 0;
+  Buffer<float> mu_, nu_;                  // [D]
+  Buffer<int32_t> order_;                  // [N]: place -> target
+  Buffer<int8_t> integers_;                // [N][4 steps]
+  Buffer<int32_t> start_;                  // [N][sums]
+  Buffer<float> norm_, residue_, height_;  // [N]
+  Buffer<double> lift_;                    // <nu, y_i - mu>, [N] where nu is not zero
+  std::atomic<int32_t> most_lane_{0};      // the most that a 16-bit sum has of integer^2
+  Vector<ScreenGroup> groups_;
+};
+
+// Whether a screen may pay for B samples; building one takes the time of some dozens of them.
+bool power_screen_pays(int64_t B, int64_t N, int64_t D, bool built);
+
+ScreenKernels power_screen_kernels();  // of the level in force
+
+}  // namespace otcuda::cpu

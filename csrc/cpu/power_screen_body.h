@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+// power_screen, once for all instruction sets: products of small integers that bound the scores.
+// Lanes are samples, as in power_argmax_body.h; a tile none of whose sums exceeds a threshold costs
+// a maximum and a compare.
+//
+// Lanes offers Vector (of kLanes 32-bit integers or twice as many of 16 bits), kLanes, kVectors,
+// kTargets; fill, load, store, add32, sub32, max32, and
+//   dot(sum, x, y)   16-bit sums further by x[2 k] y[2 k] + x[2 k + 1] y[2 k + 1], x unsigned
+//   pairs(sum)       32-bit sums of two neighbours of 16 bits
+//   above(a, b)      bit k is set where a > b in lane k
+// Internal linkage, as in power_argmax_body.h.
+#pragma once
+
+#include "common/power_argmax.h"
+#include "cpu/power_screen_kernel.h"
+
+namespace otcuda::cpu {
+namespace {
+
+// Eight numbers anywhere in memory; the compiler makes them what the instruction set has.
+typedef float Floats __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(32), aligned(4), may_alias));
+typedef double Doubles __attribute__((vector_size(64), aligned(8), may_alias));
+typedef int8_t Bytes __attribute__((vector_size(8), aligned(1), may_alias));
+typedef int32_t Word __attribute__((aligned(4), may_alias));
+
+template <class Lanes>
+constexpr int screen_samples = Lanes::kLanes * Lanes::kVectors;
+
+template <class Lanes>
+using ScreenSums = typename Lanes::Vector[Lanes::kTargets][Lanes::kVectors];
+
+// 16-bit sums of a tile over some steps.
+template <class Lanes>
+inline __attribute__((always_inline)) void screen_steps(const uint8_t* x, const int8_t* y,
+                                                        int64_t row, int64_t steps,
+                                                        ScreenSums<Lanes>& sum) {
+  constexpr int kVectors = Lanes::kVectors, kTargets = Lanes::kTargets;
+  for (int64_t s = 0; s < steps; ++s) {
+    typename Lanes::Vector samples[kVectors];
+#pragma GCC unroll 4
+    for (int q = 0; q < kVectors; ++q) {
+      samples[q] = Lanes::load(x + (s * kVectors + q) * Lanes::kLanes * 4);
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < kTargets; ++t) {
+      const auto target = Lanes::fill(*reinterpret_cast<const Word*>(y + t * row + 4 * s));
+#pragma GCC unroll 4
+      for (int q = 0; q < kVectors; ++q) sum[t][q] = Lanes::dot(sum[t][q], samples[q], target);
+    }
+  }
+}
+
+template <class Lanes>
+inline __attribute__((always_inline)) void screen_start(const int32_t* start, int64_t sums,
+                                                        ScreenSums<Lanes>& sum) {
+#pragma GCC unroll 8
+  for (int t = 0; t < Lanes::kTargets; ++t) {
+    const auto from = Lanes::fill(start[t * sums]);
+#pragma GCC unroll 4
+    for (int q = 0; q < Lanes::kVectors; ++q) sum[t][q] = from;
+  }
+}
+
+// The pairs of a tile above their thresholds, which rise by what the tile proves.
+template <class Lanes>
+__attribute__((noinline)) void screen_collect(ScreenPanel* p, int64_t i, const int32_t* total) {
+  constexpr int kSamples = screen_samples<Lanes>;
+  ScreenHit* to = p->hits + p->count;
+  for (int q = 0; q < kSamples; q += Lanes::kLanes) {
+    const auto threshold = Lanes::load(p->threshold + q);
+    auto highest = threshold;
+    for (int t = 0; t < Lanes::kTargets; ++t) {
+      const int32_t* const sums = total + t * kSamples + q;
+      const auto sum = Lanes::load(sums);
+      highest = Lanes::max32(Lanes::sub32(sum, Lanes::fill(p->width)), highest);
+      for (uint32_t mask = Lanes::above(sum, threshold); mask != 0; mask &= mask - 1) {
+        const int lane = __builtin_ctz(mask);
+        *to++ = {static_cast<int32_t>(i) + t, q + lane, sums[lane]};
+      }
+    }
+    Lanes::store(p->threshold + q, highest);
+  }
+  p->count = to - p->hits;
+}
+
+template <class Lanes>
+inline __attribute__((always_inline)) void screen_finish(ScreenPanel* p, int64_t i,
+                                                         const ScreenSums<Lanes>& sum,
+                                                         int32_t* total) {
+  constexpr int kVectors = Lanes::kVectors, kTargets = Lanes::kTargets;
+  uint32_t any = 0;
+#pragma GCC unroll 4
+  for (int q = 0; q < kVectors; ++q) {
+    auto highest = sum[0][q];
+#pragma GCC unroll 8
+    for (int t = 1; t < kTargets; ++t) highest = Lanes::max32(highest, sum[t][q]);
+    any |= Lanes::above(highest, Lanes::load(p->threshold + q * Lanes::kLanes));
+  }
+  if (__builtin_expect(any == 0, 1)) return;
+#pragma GCC unroll 8
+  for (int t = 0; t < kTargets; ++t) {
+#pragma GCC unroll 4
+    for (int q = 0; q < kVectors; ++q) {
+      Lanes::store(total + (t * kVectors + q) * Lanes::kLanes, sum[t][q]);
+    }
+  }
+  screen_collect<Lanes>(p, i, total);
+}
+
+// Chunk c of a tile, from 16 to 32 bits at its end: with the bounds in the first chunk, with the
+// chunks before in the others. A function of its own: its loop has all the registers.
+template <class Lanes, bool kFirst, bool kLast>
+__attribute__((noinline)) void screen_chunk(ScreenPanel* p, int64_t i, int64_t c, int32_t* total) {
+  constexpr int kVectors = Lanes::kVectors, kTargets = Lanes::kTargets;
+  const int64_t row = 4 * p->steps, sums = (p->steps + kScreenSteps - 1) / kScreenSteps;
+  const int64_t from = c * kScreenSteps;
+  int64_t steps = kLast ? p->steps - from : kScreenSteps;
+  asm("" : "+r"(steps));  // a number the compiler knows tempts it to spill the sums
+  ScreenSums<Lanes> sum;
+  screen_start<Lanes>(p->start + i * sums + c, sums, sum);
+  screen_steps<Lanes>(p->x + from * 4 * screen_samples<Lanes>, p->y + i * row + 4 * from, row,
+                      steps, sum);
+#pragma GCC unroll 8
+  for (int t = 0; t < kTargets; ++t) {
+#pragma GCC unroll 4
+    for (int q = 0; q < kVectors; ++q) {
+      int32_t* const at = total + (t * kVectors + q) * Lanes::kLanes;
+      const auto before = kFirst ? Lanes::fill(p->bound[i + t]) : Lanes::load(at);
+      sum[t][q] = Lanes::add32(Lanes::pairs(sum[t][q]), before);
+      if constexpr (!kLast) Lanes::store(at, sum[t][q]);
+    }
+  }
+  if constexpr (kLast) screen_finish<Lanes>(p, i, sum, total);
+}
+
+template <class Lanes>
+int64_t screen_panel(ScreenPanel* p, int64_t i) {
+  alignas(64) int32_t total[Lanes::kTargets * screen_samples<Lanes>];
+  const int64_t last = (p->steps - 1) / kScreenSteps;
+  for (; i < p->targets; i += Lanes::kTargets) {
+    if (p->room - p->count < Lanes::kTargets * screen_samples<Lanes>) return i;
+    if (last == 0) {
+      screen_chunk<Lanes, true, true>(p, i, 0, total);
+      continue;
+    }
+    screen_chunk<Lanes, true, false>(p, i, 0, total);
+    for (int64_t c = 1; c < last; ++c) screen_chunk<Lanes, false, false>(p, i, c, total);
+    screen_chunk<Lanes, false, true>(p, i, last, total);
+  }
+  return i;
+}
+
+// Rounded towards zero and raised by 3: by more than all roundings here, docs/power_argmax.md.
+inline void screen_bounds(const ScreenBounds& b) {
+  for (int64_t i = 0; i < b.targets; ++i) {
+    const float error = b.a * b.norm[i] + b.c * b.residue[i];
+    const float size = error + __builtin_fabsf(b.height[i]);
+    const float bound = (error + b.height[i]) * b.inverse + 4e-7f * (size * b.inverse);
+    b.bound[i] = bound > -1e9f ? static_cast<int32_t>(bound) + 3 : kScreenNever;
+  }
+}
+
+// Eight numbers of a row of which `left` are left, then zeros.
+inline __attribute__((always_inline)) void screen_load(const float* row, int64_t left, Floats* to) {
+  if (left >= 8) {
+    *to = *reinterpret_cast<const Floats*>(row);
+    return;
+  }
+  *to = Floats{};
+  for (int64_t k = 0; k < left; ++k) (*to)[k] = row[k];
+}
+
+inline uint32_t screen_largest(const float* row, const float* centre, int64_t D) {
+  Ints most = {};
+  for (int64_t d = 0; d < D; d += 8) {
+    Floats a, from;
+    screen_load(row + d, D - d, &a);
+    screen_load(centre + d, D - d, &from);
+    a -= from;
+    const Ints bits = reinterpret_cast<const Ints&>(a) & 0x7fffffff;  // NaN and inf are largest
+    most = bits > most ? bits : most;
+  }
+  int32_t found = 0;
+  for (int k = 0; k < 8; ++k) found = most[k] > found ? most[k] : found;
+  return static_cast<uint32_t>(found);
+}
+
+inline float screen_sum(const Floats& a) {
+  return ((a[0] + a[4]) + (a[1] + a[5])) + ((a[2] + a[6]) + (a[3] + a[7]));
+}
+
+// |row - centre| <= 127.4 unit. Sums are in float, `middle` in double.
+inline ScreenRowSums screen_quantise(const ScreenRow& r, const float* other) {
+  constexpr float kShift = 12582912.0f;  // 1.5 2^23: what is added to it is rounded to an integer
+  Floats residue = {}, square = {}, whole = {};
+  Doubles middle = {};
+  Ints integers = {}, lanes = {};
+  int32_t most = 0;
+  const int64_t bytes = (r.D + 3) / 4 * 4;
+  for (int64_t d = 0; d < r.D; d += 8) {
+    Floats a, from;
+    screen_load(r.row + d, r.D - d, &a);
+    screen_load(r.centre + d, r.D - d, &from);
+    const Floats v = a - from;
+    const Floats shifted = v * r.inverse + kShift;
+    const Ints k = reinterpret_cast<const Ints&>(shifted) - 0x4b400000;
+    const Floats left = v - __builtin_convertvector(k, Floats) * r.unit;
+    residue += left * left;
+    square += v * v;
+    whole += a * a;
+    if (other != nullptr) {
+      screen_load(other + d, r.D - d, &from);
+      middle += __builtin_convertvector(a, Doubles) * __builtin_convertvector(from, Doubles);
+    }
+    integers += k * k;
+    lanes += k * k;
+    if (d % (4 * kScreenSteps) == 4 * kScreenSteps - 8 || d + 8 >= r.D) {
+      const int32_t low = lanes[0] + lanes[1] + lanes[4] + lanes[5];
+      const int32_t high = lanes[2] + lanes[3] + lanes[6] + lanes[7];
+      most = low > most ? low : most;
+      most = high > most ? high : most;
+      lanes = Ints{};
+    }
+    const Bytes b = __builtin_convertvector(k, Bytes);
+    __builtin_memcpy(r.out + d, &b, bytes - d < 8 ? 4 : 8);
+  }
+  ScreenRowSums sums{screen_sum(residue), screen_sum(square), screen_sum(whole), 0, 0, most};
+  for (int k = 0; k < 8; ++k) {
+    sums.middle += middle[k];
+    sums.integers += integers[k];
+  }
+  return sums;
+}
+
+// The chain of the contract for kScreenChains pairs side by side.
+inline void screen_chains(const ScreenPairs& p) {
+  float score[kScreenChains] = {};
+  const float *x[kScreenChains], *y[kScreenChains];
+  for (int k = 0; k < kScreenChains; ++k) {
+    x[k] = p.x[k];
+    y[k] = p.y[k];
+  }
+  for (int64_t d = 0; d < p.D; ++d) {
+#pragma GCC unroll 8
+    for (int k = 0; k < kScreenChains; ++k) score[k] = exact_fma(x[k][d], y[k][d], score[k]);
+  }
+  for (int k = 0; k < kScreenChains; ++k) p.score[k] = score[k] + p.h[k];
+}
+
+template <class Lanes>
+ScreenKernels screen_kernels(double chain_cost) {
+  return {screen_samples<Lanes>, Lanes::kTargets, chain_cost,       &screen_panel<Lanes>,
+          &screen_bounds,        &screen_largest, &screen_quantise, &screen_chains};
+}
+
+}  // namespace
+}  // namespace otcuda::cpu

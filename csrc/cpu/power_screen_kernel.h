@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the levels of power_screen offer to power_screen.cpp. No standard header: ISA files include
+// this.
+//
+// Integers stand for coordinates: a target is signed bytes, a sample bytes 1 .. 127 with kOffset
+// added. Coordinates 4 j + {0, 1} and 4 j + {2, 3} of 8 steps of four add up in 16 bits each; what
+// overflows in between does no harm, as the end of a sum does not (power_screen.cpp sees to it).
+#pragma once
+
+#include <stdint.h>
+
+namespace otcuda::cpu {
+
+constexpr int kScreenOffset = 64;  // added to the integers of a sample, which are -63 .. 63
+constexpr int kScreenMost = 63;
+constexpr int kScreenTargetMost = 127;
+constexpr int kScreenSteps = 8;                // of four coordinates, of a sum in 16 bits
+constexpr int32_t kScreenNever = -1000000000;  // bound of a target that cannot win its panel
+
+struct ScreenHit {
+  int32_t target;  // counted from the first of the panel
+  int32_t sample;  // of the block
+  int32_t sum;
+};
+
+// A block of samples against a panel of targets: pairs whose bound exceeds the sample's threshold.
+struct ScreenPanel {
+  const uint8_t* x;      // [steps][samples][4], 64-byte aligned
+  const int8_t* y;       // [targets][4 steps]
+  const int32_t* start;  // [targets][sums]: two 16-bit halves, minus the offset's share of each sum
+  const int32_t* bound;  // [targets]: what is added to the product of the integers
+  int64_t targets;       // a multiple of the level's; those too many have bound kScreenNever
+  int64_t steps;
+  int32_t* threshold;  // [samples], aligned; rises by what is found
+  int32_t width;       // a target whose sum is s scores more than any with a sum below s - width
+  ScreenHit* hits;
+  int64_t count, room;  // room for a tile's pairs at least
+};
+
+// Bounds of a panel for a block: (height + a norm + c residue) / unit, and what rounding needs.
+struct ScreenBounds {
+  const float *height, *norm, *residue;  // [targets]
+  float a, c, inverse;                   // inverse = 1 / unit
+  int64_t targets;
+  int32_t* bound;
+};
+
+// One row of coordinates into integers.
+struct ScreenRow {
+  const float* row;     // [D]
+  const float* centre;  // [D], zeros up to a multiple of 8
+  int64_t D;
+  float unit, inverse;
+  int8_t* out;  // [4 steps], zeros beyond D
+};
+
+struct ScreenRowSums {
+  float residue;      // sum of (row - centre - unit integer)^2
+  float square;       // of (row - centre)^2
+  float whole;        // of row^2
+  double middle;      // of row times `other`
+  int32_t integers;   // of integer^2
+  int32_t most_lane;  // the most that a 16-bit sum has of integer^2
+};
+
+struct ScreenPairs {
+  const float* const* x;
+  const float* const* y;
+  const float* h;
+  int64_t D;
+  float* score;
+};
+
+constexpr int kScreenChains = 8;
+
+struct ScreenKernels {
+  int samples, targets;  // of a block, of a tile
+  double chain_cost;     // of an exact step, in steps of the blocked loop
+  // Target from which to go on once the hits are dealt with; `targets` at the end.
+  int64_t (*panel)(ScreenPanel*, int64_t from);
+  void (*bounds)(const ScreenBounds&);
+  uint32_t (*largest)(const float* row, const float* centre, int64_t D);  // bits of max |row - c|
+  ScreenRowSums (*quantise)(const ScreenRow&, const float* other);
+  void (*chains)(const ScreenPairs&);  // kScreenChains pairs
+};
+
+ScreenKernels power_screen_portable();
+ScreenKernels power_screen_avx2();
+ScreenKernels power_screen_avx512();
+
+}  // namespace otcuda::cpu

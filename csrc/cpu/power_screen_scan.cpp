@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: Apache-2.0
+// Samples into integers, thresholds, and what to do with the pairs above them.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "common/backend_info.h"
+#include "common/host_device.h"
+#include "common/power_argmax.h"
+#include "common/threads.h"
+#include "cpu/power_screen.h"
+
+namespace otcuda::cpu {
+namespace {
+
+constexpr int64_t kMostSamples = 64;      // of a block, on any level
+constexpr int64_t kRoom = 1024;           // pairs that wait
+constexpr int64_t kRunBytes = 1 << 17;    // integers of samples that a thread keeps
+constexpr int64_t kTrialBlocks = 2;       // that tell whether the bound bites
+constexpr double kLeastThreshold = -9e8;  // above the bound of what cannot win
+constexpr double kPairCost = 60;    // of a pair above its threshold, in steps of the blocked loop
+constexpr double kMostSpent = 0.4;  // of the blocked loop's work; the integers cost as much
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+float up(double a) {
+  const float f = static_cast<float>(a);
+  return double(f) < a ? std::nextafter(f, std::numeric_limits<float>::infinity()) : f;
+}
+
+}  // namespace
+
+// Some samples: their integers, the errors of those, and the winners so far.
+class ScreenBlock {
+ public:
+  // False where a number is out of range.
+  bool pack(const PowerScreen& s, const ScreenKernels& level, const float* x, int64_t count,
+            uint8_t* packed, int8_t* row);
+  // Whether no target of the group can reach any sample's best.
+  bool out_of_reach(const PowerScreen& s, const ScreenGroup& g) const;
+  // How far a target of the group may be overestimated, in units; the scan takes up to 1e8.
+  double width(const PowerScreen& s, const ScreenGroup& g) const;
+  int32_t threshold(const PowerScreen& s, const ScreenGroup& g, int64_t sample) const;
+  void bounds(const PowerScreen& s, const ScreenKernels& level, const ScreenGroup& g,
+              int32_t* bound) const;
+  void offer(int64_t sample, float score, int32_t target) {
+    if (index[sample] < 0 || score > best[sample] ||
+        (score == best[sample] && target < index[sample])) {
+      best[sample] = score;
+      index[sample] = target;
+    }
+  }
+  void scale_errors(double factor) {
+    residue_ *= factor;
+    reach_ *= factor;
+  }
+  double unit(const ScreenGroup& g) const { return double(unit_) * double(g.unit); }
+
+  const float* x = nullptr;
+  int64_t count = 0;
+  const uint8_t* packed = nullptr;
+  float best[kMostSamples];
+  int32_t index[kMostSamples];  // -1 before the first
+  double spent = 0;
+  bool lost = false;
+
+ private:
+  // Rows into integers of this unit; the most that a 16-bit sum has of integer^2.
+  int32_t quantise(const PowerScreen& s, const ScreenKernels& level, uint8_t* to, int8_t* row);
+
+  float unit_ = 1;
+  double residue_ = 0, reach_ = 0, norm_ = 0;  // the most of |x' - x^|, |x'|, |x|
+  double constant_[kMostSamples];              // <x, mu>
+};
+
+int32_t ScreenBlock::quantise(const PowerScreen& s, const ScreenKernels& level, uint8_t* to,
+                              int8_t* row) {
+  const double rounding = 1 + double(s.D_ + 8) * 1.2e-7;
+  int32_t lane = 0;
+  residue_ = reach_ = norm_ = 0;
+  for (int64_t q = 0; q < level.samples; ++q) {
+    if (q < count) {
+      const ScreenRowSums sums =
+          level.quantise({x + q * s.D_, s.nu_.data(), s.D_, unit_, 1 / unit_, row}, s.mu_.data());
+      lane = std::max(lane, sums.most_lane);
+      const double far = std::sqrt(double(sums.square)) * rounding;
+      reach_ = std::max(reach_, far * (1 + 3e-7));
+      residue_ = std::max(residue_, std::sqrt(double(sums.residue)) * rounding + 3e-7 * far);
+      norm_ = std::max(norm_, std::sqrt(double(sums.whole)) * rounding);
+      constant_[q] = sums.middle;
+    } else {
+      std::fill_n(row, 4 * s.steps_, int8_t(0));
+    }
+    for (int64_t k = 0; k < s.steps_; ++k) {
+      for (int j = 0; j < 4; ++j) {
+        to[(k * level.samples + q) * 4 + j] = static_cast<uint8_t>(row[4 * k + j] + kScreenOffset);
+      }
+    }
+  }
+  return lane;
+}
+
+bool ScreenBlock::pack(const PowerScreen& s, const ScreenKernels& level, const float* rows,
+                       int64_t samples, uint8_t* to, int8_t* row) {
+  x = rows;
+  count = samples;
+  packed = to;
+  spent = 0;
+  lost = false;
+  std::fill_n(best, kMostSamples, -std::numeric_limits<float>::infinity());
+  std::fill_n(index, kMostSamples, -1);
+  uint32_t bits = 0;
+  for (int64_t q = 0; q < count; ++q) {
+    bits = std::max(bits, level.largest(x + q * s.D_, s.nu_.data(), s.D_));
+  }
+  const float most = bits_float(bits);
+  if (!(most < 1e15f) || (most > 0 && most < 1e-15f)) return false;  // squares would not be sound
+  unit_ = most > 0 ? up(double(most) / kScreenMost * 1.000001) : 1.0f;
+  // A 16-bit sum ends within 16 bits: Cauchy-Schwarz on its integers.
+  const double room = 32767.0 * 32767.0 / std::max(1.0, double(s.most_lane_.load()));
+  for (;;) {
+    const double lane = quantise(s, level, to, row);
+    if (lane <= room) return true;
+    unit_ = up(double(unit_) * std::max(1.05, std::sqrt(lane / room) * 1.01));
+  }
+}
+
+bool ScreenBlock::out_of_reach(const PowerScreen& s, const ScreenGroup& g) const {
+  double need = kInfinity;
+  for (int64_t q = 0; q < count; ++q) {
+    if (index[q] < 0) return false;
+    need = std::min(need, double(best[q]) - constant_[q] -
+                              1e-9 * (std::fabs(double(best[q])) + std::fabs(constant_[q])));
+  }
+  const double most = (reach_ + s.gamma_ * norm_) * g.reach + s.gamma_ * norm_ * s.mu_norm_;
+  return most * (1 + 1e-9) + g.top + 1e-9 * std::fabs(g.top) < need;
+}
+
+double ScreenBlock::width(const PowerScreen& s, const ScreenGroup& g) const {
+  const double own = s.gamma_ * norm_;
+  const double error = (residue_ + own) * g.norm + (reach_ + own) * g.residue;
+  const double most = 2 * (error + s.gamma_ * g.height + own * s.mu_norm_) +
+                      2e-12 * s.nu_norm_ * (g.reach + 2 * s.mu_norm_);
+  return (most * 1.001 + 1.2e-6 * (error + g.range)) / unit(g) + 16;
+}
+
+int32_t ScreenBlock::threshold(const PowerScreen& s, const ScreenGroup& g, int64_t q) const {
+  if (q >= count) return std::numeric_limits<int32_t>::max();
+  if (index[q] < 0) return static_cast<int32_t>(kLeastThreshold);
+  const double low = best[q], own = s.gamma_ * norm_ * s.mu_norm_;
+  const double rounding =
+      1e-12 * (std::fabs(low) + std::fabs(constant_[q]) + std::fabs(g.top) + norm_ * s.mu_norm_);
+  const double t = std::floor((low - constant_[q] - own - g.top - rounding) / unit(g)) - 2;
+  return static_cast<int32_t>(std::clamp(t, kLeastThreshold, 2e9));
+}
+
+void ScreenBlock::bounds(const PowerScreen& s, const ScreenKernels& level, const ScreenGroup& g,
+                         int32_t* bound) const {
+  const double own = s.gamma_ * norm_;
+  level.bounds({s.height_.data() + g.begin, s.norm_.data() + g.begin, s.residue_.data() + g.begin,
+                up(residue_ + own), up(reach_ + own), static_cast<float>(1 / unit(g)), g.count,
+                bound});
+  std::fill_n(bound + g.count, level.targets, kScreenNever);
+}
+
+// Blocks that meet the targets group by group.
+class ScreenRun {
+ public:
+  ScreenRun(const PowerScreen& screen, const ScreenKernels& level, int64_t blocks)
+      : s_(screen),
+        level_(level),
+        packed_(blocks * level.samples * 4 * screen.steps_),
+        row_(4 * screen.steps_),
+        blocks_(blocks),
+        hits_(kRoom) {
+    int64_t most = 0;
+    for (const ScreenGroup& g : s_.groups_) most = std::max(most, g.count);
+    bound_ = Buffer<int32_t>(most + level.targets);
+  }
+
+  // Samples [begin, end) of x.
+  void run(const float* x, int64_t begin, int64_t end) {
+    used_ = 0;
+    for (int64_t b = begin; b < end; b += level_.samples, ++used_) {
+      uint8_t* const to = packed_.data() + used_ * level_.samples * 4 * s_.steps_;
+      const int64_t count = std::min<int64_t>(level_.samples, end - b);
+      ScreenBlock& block = blocks_[used_];
+      block.lost = !block.pack(s_, level_, x + b * s_.D_, count, to, row_.data());
+    }
+    for (const ScreenGroup& group : s_.groups_) {
+      if (!(group.top > -kInfinity)) continue;
+      for (int64_t k = 0; k < used_; ++k) {
+        if (!blocks_[k].lost) meet(&blocks_[k], group);
+        heartbeat();
+      }
+    }
+  }
+
+  // Winners of the samples from `begin` on; those without one are marked.
+  void write(int64_t begin, float* value, int64_t* index, uint8_t* left) {
+    for (int64_t k = 0; k < used_; ++k) {
+      const ScreenBlock& block = blocks_[k];
+      for (int64_t q = 0; q < block.count; ++q, ++begin) {
+        left[begin] = block.lost || block.index[q] < 0;
+        if (left[begin]) continue;
+        value[begin] = block.best[q];
+        index[begin] = block.index[q];
+      }
+    }
+  }
+
+  // Work beyond the integers, as a part of the blocked loop's.
+  double spent() const {
+    double sum = 0, samples = 0;
+    for (int64_t k = 0; k < used_; ++k) {
+      sum += blocks_[k].spent;
+      samples += double(blocks_[k].count);
+    }
+    return sum / (samples * double(s_.N_) * double(s_.D_));
+  }
+
+  int64_t pairs = 0, chains = 0;
+
+ private:
+  void meet(ScreenBlock* block, const ScreenGroup& group) {
+    if (block->out_of_reach(s_, group)) return;
+    const double width = block->width(s_, group);
+    if (!(width < 1e8)) {
+      block->lost = true;
+      return;
+    }
+    for (int64_t q = 0; q < level_.samples; ++q) {
+      threshold_[q] = block->threshold(s_, group, q);
+    }
+    block->bounds(s_, level_, group, bound_.data());
+    ScreenPanel panel{block->packed,
+                      s_.integers_.data() + group.begin * 4 * s_.steps_,
+                      s_.start_.data() + group.begin * s_.sums_,
+                      bound_.data(),
+                      (group.count + level_.targets - 1) / level_.targets * level_.targets,
+                      s_.steps_,
+                      threshold_,
+                      static_cast<int32_t>(std::ceil(width)),
+                      hits_.data(),
+                      0,
+                      kRoom};
+    const double most = kMostSpent * double(block->count) * double(s_.N_) * double(s_.D_);
+    for (int64_t i = 0; i < panel.targets;) {
+      i = level_.panel(&panel, i);
+      settle(block, group, panel.count);
+      panel.count = 0;
+      if (block->spent > most) {
+        block->lost = true;
+        return;
+      }
+    }
+  }
+
+  // The contract's own scores of the pairs that are still above their thresholds.
+  void settle(ScreenBlock* block, const ScreenGroup& group, int64_t count) {
+    int64_t kept = 0;
+    for (int64_t k = 0; k < count; ++k) {
+      const ScreenHit hit = hits_[k];
+      if (hit.sum <= threshold_[hit.sample]) continue;
+      hits_[kept] = {s_.order_[group.begin + hit.target], hit.sample, hit.sum};
+      const char* const row = reinterpret_cast<const char*>(s_.y_ + hits_[kept++].target * s_.D_);
+      for (int64_t at = 0; at < std::min<int64_t>(s_.D_ * 4, 512); at += 64) {
+        __builtin_prefetch(row + at);
+      }
+    }
+    for (int64_t k = 0; k < kept; k += kScreenChains) {
+      score(block, hits_.data() + k, std::min<int64_t>(kScreenChains, kept - k));
+    }
+    for (int64_t q = 0; kept > 0 && q < block->count; ++q) {
+      threshold_[q] = std::max(threshold_[q], block->threshold(s_, group, q));
+    }
+    pairs += count;
+    chains += kept;
+    block->spent += kPairCost * double(count) + level_.chain_cost * double(s_.D_) * double(kept);
+  }
+
+  void score(ScreenBlock* block, const ScreenHit* hits, int64_t count) {
+    const float *x[kScreenChains], *y[kScreenChains];
+    float h[kScreenChains], scores[kScreenChains];
+    for (int64_t k = 0; k < kScreenChains; ++k) {
+      const ScreenHit& hit = hits[std::min(k, count - 1)];
+      x[k] = block->x + hit.sample * s_.D_;
+      y[k] = s_.y_ + hit.target * s_.D_;
+      h[k] = s_.h_[hit.target];
+    }
+    level_.chains({x, y, h, s_.D_, scores});
+    for (int64_t k = 0; k < count; ++k) block->offer(hits[k].sample, scores[k], hits[k].target);
+  }
+
+  const PowerScreen& s_;
+  const ScreenKernels level_;
+  Buffer<uint8_t> packed_;
+  Buffer<int8_t> row_;
+  Buffer<ScreenBlock> blocks_;
+  Buffer<ScreenHit> hits_;
+  Buffer<int32_t> bound_;
+  alignas(64) int32_t threshold_[kMostSamples];
+  int64_t used_ = 0;
+};
+
+bool PowerScreen::argmax(const float* x, int64_t B, float* value, int64_t* index, uint8_t* left,
+                         bool trial, Poll* poll) const {
+  const ScreenKernels level = power_screen_kernels();
+  const int64_t block = level.samples, blocks = (B + block - 1) / block;
+  const int threads = threads_for(0.01 * double(B) * double(N_) * double(D_));
+  const int64_t most = std::clamp<int64_t>(kRunBytes / (block * 4 * steps_), 4, 64);
+  const int64_t share = std::clamp<int64_t>((blocks + threads - 1) / threads, 1, most);
+  std::atomic<int64_t> pairs{0}, chains{0};
+  std::atomic<bool> stop{false};
+  const auto some = [&](int64_t begin, int64_t end) {
+    if (stop) {
+      std::fill(left + begin, left + end, uint8_t(1));
+      return;
+    }
+    ScreenRun run(*this, level, (end - begin + block - 1) / block);
+    run.run(x, begin, end);
+    run.write(begin, value, index, left);
+    if (run.spent() > kMostSpent / 2) stop = true;
+    pairs += run.pairs;
+    chains += run.chains;
+  };
+  const int64_t first = trial ? std::min(B, kTrialBlocks * block) : 0;
+  if (first > 0) parallel_for(first, first, some, poll, 1);
+  const int64_t rest = B - first;
+  const auto others = [&](int64_t begin, int64_t end) { some(first + begin, first + end); };
+  if (rest > 0) parallel_for(rest, share * block, others, poll, threads);
+  count_backend_path(BackendPath::power_argmax_screen, B - std::count(left, left + B, 1));
+  count_backend_path(BackendPath::power_argmax_screen_pairs, pairs);
+  count_backend_path(BackendPath::power_argmax_screen_chains, chains);
+  return !stop;
+}
+
+int64_t PowerScreen::violations(const float* x, int64_t B, double factor) const {
+  const ScreenKernels level = power_screen_kernels();
+  Buffer<uint8_t> packed(level.samples * 4 * steps_);
+  Buffer<int8_t> row(4 * steps_);
+  int64_t found = 0;
+  for (int64_t b = 0; b < B; b += level.samples) {
+    ScreenBlock block;
+    const int64_t count = std::min<int64_t>(level.samples, B - b);
+    if (!block.pack(*this, level, x + b * D_, count, packed.data(), row.data())) return -1;
+    block.scale_errors(factor);
+    for (const ScreenGroup& g : groups_) {
+      Buffer<int32_t> bound(g.count + level.targets);
+      block.bounds(*this, level, g, bound.data());
+      for (int64_t k = 0; k < g.count; ++k) {
+        const int64_t i = order_[g.begin + k];
+        for (int64_t q = 0; q < count; ++q) {
+          block.best[q] = power_argmax_score(block.x + q * D_, y_ + i * D_, h_[i], D_);
+          block.index[q] = static_cast<int32_t>(i);
+          if (!(block.best[q] > -std::numeric_limits<float>::infinity())) continue;
+          int64_t sum = bound[k];
+          for (int64_t d = 0; d < 4 * steps_; ++d) {
+            sum += (packed[(d / 4 * level.samples + q) * 4 + d % 4] - kScreenOffset) *
+                   integers_[(g.begin + k) * 4 * steps_ + d];
+          }
+          found += sum <= block.threshold(*this, g, q);
+        }
+      }
+    }
+  }
+  return found;
+}
+
+}  // namespace otcuda::cpu

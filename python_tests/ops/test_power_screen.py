@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The integer screen: the bits of the blocked loop, and a bound that is none if halved."""
+
+from __future__ import annotations
+
+import argmax_cases
+import numpy as np
+import pytest
+
+import otcuda
+from otcuda._ops import native
+
+N, D, B = 2100, 40, 75
+
+
+def paths(reset=True):
+    return otcuda.backend_info(reset=reset)["paths"]
+
+
+def nearest(y):
+    return (-np.square(y.astype("f8")).sum(1) / 2).astype("f4")
+
+
+def normal(rng):
+    x, y = (rng.standard_normal((n, D)).astype("f4") for n in (B, N))
+    return x, y, nearest(y)
+
+
+def inner_product(rng):
+    x, y, h = normal(rng)
+    return x, y, h * 0
+
+
+def near_duplicates(rng):
+    x, y, _ = normal(rng)
+    y = y[np.arange(N) % 130] + np.float32(1e-6) * rng.standard_normal((N, D)).astype("f4")
+    return x, y, nearest(y)
+
+
+def duplicates(rng):
+    x, y, _ = normal(rng)
+    y = y[np.arange(N) % 260]
+    return x, y, nearest(y)
+
+
+def all_equal(rng):
+    x, y, _ = normal(rng)
+    return x, np.repeat(y[:1], N, 0), np.zeros(N, "f4")
+
+
+def ties_on_a_grid(rng):
+    x, y = (rng.integers(-2, 3, (n, D)).astype("f4") for n in (B, N))
+    return x, y, nearest(y)
+
+
+def on_a_surface(rng):
+    basis = rng.standard_normal((6, D)).astype("f4")
+    x, y = (rng.standard_normal((n, 6)).astype("f4") @ basis for n in (B, N))
+    return x, y, nearest(y)
+
+
+def wild_norms(rng):
+    x, y, _ = normal(rng)
+    y *= np.exp(3 * rng.standard_normal((N, 1))).astype("f4")
+    return x, y, nearest(y)
+
+
+def constant_coordinate(rng):
+    x, y, _ = normal(rng)
+    x[:, 0] = y[:, 0] = 1000
+    return x, y, nearest(y)
+
+
+def off_centre(rng):
+    x, y, _ = normal(rng)
+    x, y = np.abs(x) + np.float32(2), y - np.float32(5)
+    return x, y, nearest(y)
+
+
+def huge_heights(rng):
+    x, y, _ = normal(rng)
+    return x, y, (1e6 * rng.standard_normal(N)).astype("f4")
+
+
+def hopeless_heights(rng):
+    x, y, _ = normal(rng)
+    return x, y, (1e29 * rng.standard_normal(N)).astype("f4")
+
+
+def half_dead(rng):
+    x, y, h = normal(rng)
+    h[::2] = -np.inf
+    return x, y, h
+
+
+def all_dead(rng):
+    x, y, h = normal(rng)
+    return x, y, h - np.float32(np.inf)
+
+
+def heavy_tails(rng):
+    x, y = (rng.standard_t(2, (n, D)).astype("f4") for n in (B, N))
+    return x, y, nearest(y)
+
+
+def one_huge_target(rng):
+    x, y, _ = normal(rng)
+    y[5] *= 1e4
+    return x, y, nearest(y)
+
+
+def tiny_samples(rng):
+    x, y, h = normal(rng)
+    x[: B // 2] *= np.float32(1e-20)
+    return x, y, h * 0
+
+
+def zero_samples(rng):
+    x, y, h = normal(rng)
+    return x * 0, y, h
+
+
+def subnormal_scores(rng):
+    x, y, h = normal(rng)
+    return x * np.float32(1e-22), y * np.float32(1e-22), h * 0
+
+
+def wild_samples(rng):
+    x, y, h = normal(rng)
+    x[3], x[7, 0], x[11], x[40] = np.nan, np.inf, 3e15, 0
+    return x, y, h
+
+
+def wild_targets(rng):
+    x, y, h = normal(rng)
+    y[3], y[9, 0] = np.nan, np.inf
+    return x, y, h
+
+
+def wild_heights(rng):
+    x, y, h = normal(rng)
+    h[3], h[9] = np.nan, np.inf
+    return x, y, h
+
+
+def signs(rng):
+    """Integers at their largest, all products of one sign: 16 bits would not hold their sums."""
+    y = rng.choice(np.float32([-1, 1]), (N, D))
+    return y[rng.integers(0, N, B)] * np.float32(3), y, np.zeros(N, "f4")
+
+
+def zero_sums(rng):
+    """All scores are zeros of either sign."""
+    x, y, h = normal(rng)
+    return np.full_like(x, 1e-30), -np.abs(y) * np.float32(1e-30), h * np.float32(-0.0)
+
+
+DATA = [
+    normal, inner_product, near_duplicates, duplicates, all_equal, ties_on_a_grid, on_a_surface,
+    wild_norms, constant_coordinate, off_centre, huge_heights, hopeless_heights, half_dead,
+    all_dead, heavy_tails, one_huge_target, tiny_samples, zero_samples, subnormal_scores,
+    wild_samples, wild_targets, wild_heights, signs, zero_sums,
+]  # fmt: skip
+SCREENED = {normal, inner_product, duplicates, on_a_surface, off_centre, huge_heights, half_dead}
+
+
+def assert_same(x, y, h, index=None):
+    index = index or otcuda.PowerIndex(y, h, tree=False)
+    want_value, want = index.argmax(x, method="brute")
+    otcuda.backend_info(reset=True)
+    value, winner = index.argmax(x, method="screen")
+    assert winner.tolist() == want.tolist()
+    assert value.tobytes() == want_value.tobytes()
+
+
+@pytest.mark.parametrize("data", DATA, ids=lambda data: data.__name__)
+def test_the_screen_gives_the_bits_of_the_blocked_loop(data, simd_level):
+    x, y, h = data(np.random.default_rng(1))
+    assert_same(x, y, h)
+    if data in SCREENED:
+        assert paths()["power_argmax/screen"]["items"] == B
+
+
+@pytest.mark.parametrize("D", [1, 2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 63, 64, 65, 129, 300])
+def test_every_remainder(D, simd_level):
+    rng = np.random.default_rng(D)
+    for N, B in ((1, 1), (5, 15), (6, 16), (7, 17), (95, 63), (97, 65), (1031, 130)):
+        x, y = (rng.standard_normal((n, D)).astype("f4") for n in (B, N))
+        assert_same(x, y, nearest(y))
+
+
+def test_golden_and_hard_cases(simd_level):
+    shapes = [shape for shape in argmax_cases.SHAPES if np.prod(shape) < 200_000]
+    cases = [arrays for _, *arrays in argmax_cases.cases(shapes)]
+    for x, y, h in cases + [argmax_cases.hard_case(name) for name in argmax_cases.HARD]:
+        assert_same(x, y, h)
+
+
+# --- the bound
+
+
+def tight(rng, D):
+    """Half a unit off their integers, along a target: Cauchy-Schwarz is an equality."""
+    side = rng.choice(np.float32([-1, 1]), (64, D))
+    side = np.concatenate([side, -side])
+    x, y = (rng.integers(1, 30, side.shape) + 0.49).astype("f4") * side, 16 * side
+    x[:, 0], y[:, 0] = 63 * side[:, 0], 127 * side[:, 0]  # so that the units are 1
+    return x, y, rng.standard_normal(len(y)).astype("f4")
+
+
+def offset(rng, D):
+    x, y = (rng.standard_normal((n, D)).astype("f4") + np.float32(100) for n in (64, 500))
+    return x, y, (1e4 * rng.standard_normal(500)).astype("f4")
+
+
+def tails(rng, D):
+    x, y = (rng.standard_normal((n, D)).astype("f4") ** 3 for n in (64, 500))
+    return x, y, nearest(y)
+
+
+def plain(rng, D):
+    x, y = (rng.standard_normal((n, D)).astype("f4") for n in (64, 500))
+    return x, y, nearest(y)
+
+
+def violations(x, y, h, factor):
+    index = otcuda.PowerIndex(y, h, tree=False)
+    return index._handle.screen_violations(x, factor)
+
+
+@pytest.mark.parametrize("D", [1, 4, 16, 64, 150])
+@pytest.mark.parametrize("data", [plain, tight, offset, tails])
+def test_no_pair_scores_more_than_its_bound(data, D, simd_level):
+    for seed in range(2 if simd_level == "portable" else 4):
+        x, y, h = data(np.random.default_rng(seed), D)
+        assert violations(x, y, h, 1.0) == 0
+
+
+def test_half_the_error_terms_would_not_do(simd_level):
+    for data, D in ((plain, 4), (tight, 64), (tight, 150)):
+        assert violations(*data(np.random.default_rng(0), D), 0.5) > 0
+
+
+# --- when it runs
+
+
+def problem(B, N, D, seed=0):
+    rng = np.random.default_rng(seed)
+    x, y = (rng.standard_normal((n, D)).astype("f4") for n in (B, N))
+    return x, y, nearest(y)
+
+
+def test_power_argmax_screens_by_itself_where_it_pays():
+    x, y, h = problem(1100, 4096, 64)
+    otcuda.backend_info(reset=True)
+    value, index = otcuda.power_argmax(x, y, h)
+    ran = paths()
+    assert ran["power_argmax/screen"]["items"] == 1100
+    assert ran["power_argmax/screen_chains"]["items"] < 1100 * 64  # of 4096 targets
+    assert set(ran) == {f"power_argmax/screen{end}" for end in ("", "_pairs", "_chains")}
+    want_value, want = otcuda.PowerIndex(y, h, tree=False).argmax(x, method="brute")
+    assert index.tolist() == want.tolist()
+    assert value.tobytes() == want_value.tobytes()
+    otcuda.power_argmax(x[:30], y, h)  # few samples do not pay for the integers
+    assert not any("screen" in path for path in paths())
+
+
+def test_it_gives_up_after_a_few_samples_where_the_bound_does_not_bite():
+    x, y, _ = problem(1500, 4096, 64)
+    x[:, 0] = y[:, 0] = 1000
+    otcuda.backend_info(reset=True)
+    otcuda.power_argmax(x, y, nearest(y))
+    ran = paths()
+    level = otcuda.backend_info()["simd_level"]
+    assert ran[f"power_argmax/{level}"]["items"] >= 1400
+    assert ran["power_argmax/screen"]["items"] <= 100
+
+
+def test_an_index_remembers_that_it_gave_up_until_the_heights_change():
+    x, y, h = problem(200, 4096, 64)
+    y[:, 0] = 1000
+    far = x.copy()
+    far[:, 0] = 1000
+    index = otcuda.PowerIndex(y, nearest(y), tree=False)
+    index.argmax(far)
+    otcuda.backend_info(reset=True)
+    index.argmax(far)
+    assert not any("screen" in path for path in paths())
+    index.set_heights(h)
+    index.argmax(far)
+    assert any("screen" in path for path in paths())
+
+
+def test_auto_of_an_index_is_the_screen_in_many_dimensions():
+    x, y, h = problem(130, 4096, 64)
+    index = otcuda.PowerIndex(y, h)
+    otcuda.backend_info(reset=True)
+    index.argmax(x)
+    assert paths()["power_argmax/screen"]["items"] == 130
+
+
+def test_far_groups_are_not_looked_at():
+    x, y, h = problem(160, 20_000, 32)
+    h[4096:] -= np.float32(1e5)
+    index = otcuda.PowerIndex(y, h, tree=False)
+    assert_same(x, y, h, index)
+
+
+def test_heights_change_and_samples_move():
+    rng = np.random.default_rng(1)
+    x, y, h = problem(300, 3000, 24)
+    index = otcuda.PowerIndex(y, h, tree=False)
+    for scale, shift in ((0, 0), (0.1, 3), (10, -50)):
+        index.set_heights((h + scale * rng.standard_normal(len(h))).astype("f4"))
+        assert_same(x + np.float32(shift), y, None, index)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_do_not_change_a_bit(threads):
+    x, y, _ = problem(1000, 3000, 33)
+    y[1500:] = y[:1500]
+    otcuda.set_num_threads(threads)
+    try:
+        assert_same(x, y, nearest(y))
+    finally:
+        otcuda.set_num_threads(0)
+
+
+def test_nothing_of_size_samples_times_targets_is_stored():
+    x, y, h = problem(2048, 16_384, 16)
+    before = native.memory_in_use()
+    native.reset_memory_peak()
+    otcuda.backend_info(reset=True)
+    otcuda.power_argmax(x, y, h)
+    assert "power_argmax/screen" in paths()
+    assert 0 < native.memory_peak() - before < 4 << 20
+    assert native.memory_in_use() == before
+
+
+def test_failed_allocations_leave_nothing_behind():
+    x, y, h = problem(1030, 4096, 64)
+    before, failures = native.memory_in_use(), 0
+    for k in range(1, 60):
+        native.fail_allocation(k)
+        try:
+            otcuda.power_argmax(x, y, h)
+        except (otcuda.LimitError, MemoryError):
+            failures += 1
+        assert native.memory_in_use() == before
+    native.fail_allocation(0)
+    assert failures >= 10

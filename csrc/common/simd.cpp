@@ -60,7 +60,8 @@ SimdLevel simd_level() {
   if (name != nullptr && *name != '\0' && std::string(name) != "auto") {
     return level_by_name(name, "OTCUDA_SIMD");
   }
-  return simd_levels().back();
+  static const SimdLevel best = simd_levels().back();
+  return best;
 }
 
 void set_simd_level(const std::string& name) {

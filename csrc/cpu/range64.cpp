@@ -2,9 +2,7 @@
 #include "cpu/range64.h"
 
 #include <algorithm>
-#include <limits>
 #include <string>
-#include <type_traits>
 #include <utility>
 
 #include "common/check.h"
@@ -218,7 +216,7 @@ void range64_get(Lanes<RangeDecoder> lanes, const Tables& tables, const TensorVi
       if (!decoder.corrupt()) continue;
       throw CorruptDataError("the message holds a step that no encoder writes");
     }
-    store(run.symbol, begin, n, symbols);
+    run.store(begin, n, symbols);
   });
 }
 
@@ -325,18 +323,7 @@ void range64_get_exp_golomb(RangeDecoder& decoder, const TensorView& values) {
 }
 
 uint32_t symbol_sum(const TensorView& symbols) {
-  uint32_t sum = 0;
-  with_integer(symbols.dtype, [&](auto* type) {
-    const auto* s = symbols.read<std::remove_pointer_t<decltype(type)>>();
-    const int64_t n = symbols.size();
-    uint32_t total = 0, y = 0;
-    for (int64_t i = 0; i < n; ++i) {
-      total += (static_cast<uint32_t>(s[i]) + 1) * ((y ^ y >> 15) | 1);
-      y += 0x9E3779B1u;  // i times that
-    }
-    sum = total;
-  });
-  return sum;
+  return symbol_kernels().sum[integer_type(symbols.dtype)](symbols.data, symbols.size(), 0);
 }
 
 }  // namespace otcuda::cpu

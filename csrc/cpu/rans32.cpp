@@ -35,6 +35,13 @@ BackendPath path() {
   return simd_level() == SimdLevel::avx2 ? BackendPath::rans32_avx2 : BackendPath::rans32_portable;
 }
 
+// Little-endian in the message.
+void swap_words(uint16_t* words, size_t count) {
+  if (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__) return;
+  for (size_t k = 0; k < count; ++k)
+    words[k] = static_cast<uint16_t>(words[k] >> 8 | words[k] << 8);
+}
+
 // What an escaped symbol is told by: the offset in one byte (two, if n > 256), or the largest
 // number of so many bytes, and then the rest, its side in the lowest bit, as LEB128.
 int side_width(const Tables& tables) { return tables.symbols() > 256 ? 2 : 1; }
@@ -91,18 +98,12 @@ struct BlockEncoder {
 
   // A run, from the last symbol to the first; n a multiple of 32 but for the last run of a block.
   void put(const RansKernels& vectors, const Run& run, int64_t n) {
-    const uint32_t alphabet = static_cast<uint32_t>(tables.symbols());
-    const uint32_t outside = static_cast<uint32_t>(tables.count()) * alphabet;
-    const uint32_t low = static_cast<uint32_t>(tables.low());
-    for (int64_t i = 0; i < n; ++i) {
-      const uint32_t offset = static_cast<uint32_t>(run.symbol[i]) - low;
-      at[i] = offset < alphabet ? run.table[i] * alphabet + offset : outside;
-    }
     const int64_t groups = n / kRansLanes;
     escaped[groups] = 0;
-    for (int64_t i = n; i-- > groups * kRansLanes;) put_one(i, i - groups * kRansLanes);
-    words = vectors.encode({tables.intervals(), tables.precision(), tables.escape(), at, groups,
-                            state, words, escaped});
+    for (int64_t i = n; i-- > groups * kRansLanes;) put_one(run, i, i - groups * kRansLanes);
+    words = vectors.encode({tables.intervals(), tables.precision(), tables.escape(), alphabet(),
+                            outside(), tables.low(), run.symbol, run.table, groups, state, words,
+                            escaped});
     if (!tables.escape()) return;
     for (int64_t g = groups; g >= 0; --g) note_escapes(run, g);
   }
@@ -113,13 +114,11 @@ struct BlockEncoder {
       *--words = static_cast<uint16_t>(state[lane]);
     }
     const size_t count = static_cast<size_t>(room.end() - words);
+    swap_words(words, count);
     Vector<uint8_t> bytes;
     bytes.reserve(2 * count + 2 * escapes.size() + 8);
-    bytes.resize(2 * count);
-    for (size_t k = 0; k < count; ++k) {
-      bytes[2 * k] = static_cast<uint8_t>(words[k]);
-      bytes[2 * k + 1] = static_cast<uint8_t>(words[k] >> 8);
-    }
+    const auto* first = reinterpret_cast<const uint8_t*>(words);
+    bytes.insert(bytes.end(), first, first + 2 * count);
     const size_t before = bytes.size();
     for (size_t k = escapes.size(); k-- > 0;) put_side(tables, escapes[k], bytes);
     block->words = static_cast<uint32_t>(room.end() - words - kStateBytes / 2);
@@ -129,9 +128,15 @@ struct BlockEncoder {
   }
 
  private:
-  void put_one(int64_t i, int64_t lane) {
+  uint32_t alphabet() const { return static_cast<uint32_t>(tables.symbols()); }
+  uint32_t outside() const { return static_cast<uint32_t>(tables.count()) * alphabet(); }
+
+  void put_one(const Run& run, int64_t i, int64_t lane) {
     const int P = tables.precision();
-    uint32_t start = tables.intervals()[at[i]] & 0xffff, f = tables.intervals()[at[i]] >> 16;
+    const uint32_t offset =
+        static_cast<uint32_t>(run.symbol[i]) - static_cast<uint32_t>(tables.low());
+    const uint32_t at = offset < alphabet() ? run.table[i] * alphabet() + offset : outside();
+    uint32_t start = tables.intervals()[at] & 0xffff, f = tables.intervals()[at] >> 16;
     if (f == 0 && tables.escape()) {
       escaped[i / kRansLanes] |= 1u << lane;
       start = tables.escape_slot();
@@ -159,18 +164,9 @@ struct BlockEncoder {
   Buffer<uint16_t> room;
   uint16_t* words;
   uint32_t state[kRansLanes];
-  uint32_t at[kRun], escaped[kGroups + 1];
+  uint32_t escaped[kGroups + 1];
   Vector<int64_t> escapes;  // offsets, last one first
 };
-
-uint32_t check_of(const RansKernels& vectors, const int32_t* symbol, int64_t n, int64_t first) {
-  const int64_t whole = n / kRansLanes * kRansLanes;
-  uint32_t sum = vectors.check(symbol, whole, static_cast<uint32_t>(first));
-  for (int64_t i = whole; i < n; ++i) {
-    sum += (static_cast<uint32_t>(symbol[i]) + 1) * check_weight(static_cast<uint32_t>(first + i));
-  }
-  return sum;
-}
 
 Vector<uint8_t> encode_block(const Tables& tables, const TensorView& symbols,
                              const TensorView* index, int64_t begin, int64_t n, RansBlock* block) {
@@ -183,7 +179,7 @@ Vector<uint8_t> encode_block(const Tables& tables, const TensorView& symbols,
     const int64_t length = std::min(kRun, n - first);
     run.load_symbols(tables, symbols, begin + first, length);
     if (index != nullptr) run.load_index(tables, *index, begin + first, length);
-    block->check += check_of(vectors, run.symbol, length, first);
+    block->check += run.sum(length, first);
     encoder.put(vectors, run, length);
   }
   return encoder.finish(block);
@@ -207,9 +203,8 @@ class BlockDecoder {
       for (int k = 0; k < 4; ++k) state_[lane] |= uint32_t{data[4 * lane + k]} << 8 * k;
       if (state_[lane] < kRansLow) damaged(number_, "begins with a state that no encoder leaves");
     }
-    for (uint32_t k = 0; k < block.words; ++k) {
-      words_[k] = static_cast<uint16_t>(from[2 * k] | from[2 * k + 1] << 8);
-    }
+    if (block.words > 0) std::memcpy(words_.data(), from, 2 * size_t{block.words});
+    swap_words(words_.data(), block.words);
     next_ = words_.begin();
     side_ = {from + 2 * size_t{block.words}, from + 2 * size_t{block.words} + block.side};
   }
@@ -219,14 +214,14 @@ class BlockDecoder {
   }
 
   // The rest of a run after `groups` of it, its escapes and its part of the check.
-  void finish_run(Run& run, int64_t n, int64_t groups, const RansKernels& vectors, int64_t first) {
+  void finish_run(Run& run, int64_t n, int64_t groups, int64_t first) {
     for (int64_t g = groups; g * kRansLanes < n; ++g) {
       get_group(run, g, std::min<int64_t>(kRansLanes, n - g * kRansLanes));
     }
     for (int64_t g = 0; tables_->escape() && g * kRansLanes < n; ++g) {
       if (escaped_[g] != 0) patch(run, g);
     }
-    check_ += check_of(vectors, run.symbol, n, first);
+    check_ += run.sum(n, first);
   }
 
   void resume(const uint16_t* next) { next_ = next; }
@@ -339,8 +334,8 @@ void decode_blocks(const Task& task, int64_t first, int count) {
       part.groups -= done[j];
       done[j] += vectors.decode(task.lookup, &part);
       decoders[j].resume(part.words);
-      decoders[j].finish_run(runs[j], n[j], done[j], vectors, at);
-      store(runs[j].symbol, begin[j] + at, n[j], task.symbols);
+      decoders[j].finish_run(runs[j], n[j], done[j], at);
+      runs[j].store(begin[j] + at, n[j], task.symbols);
     }
   }
   for (int j = 0; j < count; ++j) decoders[j].finish();

@@ -6,19 +6,23 @@
 namespace otcuda::cpu {
 namespace {
 
-// For each set of lanes: which word each of them takes, and the lanes in order at the upper end.
-struct Shuffles {
-  uint8_t take[256][8], pack[256][8];
+// For each set of lanes, by bytes of eight words: which word each of them takes, the others none;
+// the lanes that are not in it, in order at the upper end.
+struct alignas(16) Shuffles {
+  uint8_t take[256][16], pack[256][16];
 
   constexpr Shuffles() : take(), pack() {
     for (int set = 0; set < 256; ++set) {
-      int count = 0;
-      for (int lane = 0; lane < 8; ++lane) count += set >> lane & 1;
-      int next = 0;
+      int next = 0, place = 0;
+      for (int lane = 0; lane < 8; ++lane) place += set >> lane & 1;
       for (int lane = 0; lane < 8; ++lane) {
-        if ((set >> lane & 1) == 0) continue;
-        take[set][lane] = static_cast<uint8_t>(next);
-        pack[set][8 - count + next++] = static_cast<uint8_t>(lane);
+        const bool taken = (set >> lane & 1) != 0;
+        for (int byte = 0; byte < 2; ++byte) {
+          take[set][2 * lane + byte] = static_cast<uint8_t>(taken ? 2 * next + byte : 0x80);
+          if (!taken) pack[set][2 * place + byte] = static_cast<uint8_t>(2 * lane + byte);
+        }
+        next += taken;
+        place += !taken;
       }
     }
   }
@@ -57,13 +61,22 @@ struct Lanes8 {
   static Vector shift_right(Vector a, int by) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(by)); }
   static Mask equal(Vector a, Vector b) { return _mm256_cmpeq_epi32(a, b); }
   static Mask less(Vector a, Vector b) { return _mm256_cmpgt_epi32(b, a); }  // both below 2^31
+  static Mask below(Vector a, Vector b) {                                    // b above 0
+    return equal(a, _mm256_min_epu32(a, sub(b, fill(1))));
+  }
   static Mask negative(Vector a) { return _mm256_srai_epi32(a, 31); }
   static Mask any(Mask a, Mask b) { return _mm256_or_si256(a, b); }
   static bool all(Mask a) { return bits(a) == 0xff; }
   static uint32_t bits(Mask a) {
     return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(a)));
   }
-  static Vector select(Mask a, Vector yes, Vector no) { return _mm256_blendv_epi8(no, yes, a); }
+  static Vector select(Mask a, Vector yes, Vector no) {
+    const __m256 mask = _mm256_castsi256_ps(a);  // GCC 12 turns the one for bytes into two
+    return _mm256_castps_si256(
+        _mm256_blendv_ps(_mm256_castsi256_ps(no), _mm256_castsi256_ps(yes), mask));
+  }
+  static Vector where(Mask a, Vector b) { return _mm256_and_si256(a, b); }
+  static Vector unless(Mask a, Vector b) { return _mm256_andnot_si256(a, b); }
 
   // a < 2^32 as a float of one rounding.
   static Vector quotient(Vector a, Vector b) {
@@ -72,23 +85,26 @@ struct Lanes8 {
     const __m256 whole = _mm256_fmadd_ps(high, _mm256_set1_ps(65536.0f), low);
     return _mm256_cvttps_epi32(_mm256_div_ps(whole, _mm256_cvtepi32_ps(b)));
   }
-  static __m256i shuffle(const uint8_t* lanes) {
-    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(lanes)));
+  static __m128i shuffle(__m128i words, const uint8_t* bytes) {
+    return _mm_shuffle_epi8(words, _mm_load_si128(reinterpret_cast<const __m128i*>(bytes)));
   }
 
   // Eight words are stored, those of the lanes last; what lies in front is overwritten later.
   static uint16_t* emit(uint16_t* words, Mask fits, Vector x) {
-    const uint32_t set = ~bits(fits) & 0xff;
-    const Vector packed = _mm256_permutevar8x32_epi32(low_half(x), shuffle(kShuffles.pack[set]));
-    const Vector halves = _mm256_permute4x64_epi64(_mm256_packus_epi32(packed, packed), 0x08);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(words - 8), _mm256_castsi256_si128(halves));
-    return words - __builtin_popcount(set);
+    const uint32_t set = bits(fits);
+    const Vector halves = low_half(x);
+    const __m128i packed =
+        _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(words - 8), shuffle(packed, kShuffles.pack[set]));
+    return words - 8 + __builtin_popcount(set);
   }
   static const uint16_t* refill(const uint16_t* words, Vector* x) {
     const Mask empty = equal(_mm256_srli_epi32(*x, 16), _mm256_setzero_si256());
     const uint32_t set = bits(empty);
-    const Vector next = _mm256_permutevar8x32_epi32(load_half(words), shuffle(kShuffles.take[set]));
-    *x = select(empty, either(_mm256_slli_epi32(*x, 16), next), *x);
+    const __m128i next = _mm_loadu_si128(reinterpret_cast<const __m128i*>(words));
+    const Vector lower = _mm256_cvtepu16_epi32(shuffle(next, kShuffles.take[set]));
+    const Vector shift = _mm256_and_si256(empty, fill(16));
+    *x = either(_mm256_sllv_epi32(*x, shift), lower);
     return words + __builtin_popcount(set);
   }
 };

@@ -37,12 +37,17 @@ struct Lanes16 {
   static Vector shift_right(Vector a, int by) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(by)); }
   static Mask equal(Vector a, Vector b) { return _mm512_cmpeq_epi32_mask(a, b); }
   static Mask less(Vector a, Vector b) { return _mm512_cmplt_epu32_mask(a, b); }
+  static Mask below(Vector a, Vector b) { return less(a, b); }
   static Mask negative(Vector a) { return _mm512_movepi32_mask(a); }
   static Mask any(Mask a, Mask b) { return static_cast<Mask>(a | b); }
   static bool all(Mask a) { return a == 0xffff; }
   static uint32_t bits(Mask a) { return a; }
   static Vector select(Mask a, Vector yes, Vector no) {
     return _mm512_mask_blend_epi32(a, no, yes);
+  }
+  static Vector where(Mask a, Vector b) { return _mm512_maskz_mov_epi32(a, b); }
+  static Vector unless(Mask a, Vector b) {
+    return _mm512_maskz_mov_epi32(static_cast<Mask>(~a), b);
   }
   static Vector quotient(Vector a, Vector b) {
     return _mm512_cvttps_epu32(_mm512_div_ps(_mm512_cvtepu32_ps(a), _mm512_cvtepi32_ps(b)));

@@ -9,36 +9,42 @@
 namespace otcuda::cpu {
 namespace {
 
-// x / f and x mod f: by float, off by at most one for quotients below 2^22, then put right.
+// (x / f) 2^P + x mod f: by a float quotient, off by at most one below 2^22, then put right.
 template <class Lanes>
-OTCUDA_HD void divide(typename Lanes::Vector x, typename Lanes::Vector f,
-                      typename Lanes::Vector* quotient, typename Lanes::Vector* rest) {
+OTCUDA_HD typename Lanes::Vector divided(typename Lanes::Vector x, typename Lanes::Vector f,
+                                         typename Lanes::Vector full, int P) {
   using Vector = typename Lanes::Vector;
-  Vector q = Lanes::quotient(x, f);
-  Vector r = Lanes::sub(x, Lanes::mul(q, f));
-  const Vector one = Lanes::fill(1);
-  const auto below = Lanes::negative(r);
-  q = Lanes::select(below, Lanes::sub(q, one), q);
-  r = Lanes::select(below, Lanes::add(r, f), r);
-  const auto within = Lanes::less(r, f);
-  *quotient = Lanes::select(within, q, Lanes::add(q, one));
-  *rest = Lanes::select(within, r, Lanes::sub(r, f));
+  const Vector q = Lanes::quotient(x, f);
+  const Vector r = Lanes::sub(x, Lanes::mul(q, f)), unit = Lanes::sub(full, f);  // one more of q
+  const Vector sum = Lanes::add(Lanes::shift_left(q, P), r);
+  const Vector less = Lanes::where(Lanes::negative(r), unit);
+  return Lanes::sub(Lanes::add(sum, Lanes::unless(Lanes::less(r, f), unit)), less);
 }
 
 template <class Lanes>
-uint16_t* encode_groups(const RansEncodeRun& run) {
+uint16_t* encode_groups(const RansEncodeRun& given) {
   using Vector = typename Lanes::Vector;
   constexpr int kWidth = Lanes::kWidth, kVectors = kRansLanes / kWidth;
+  const RansEncodeRun run = given;  // its pointers stay in registers
   const int P = run.precision;
+  const Vector full = Lanes::fill(1u << P), zero = Lanes::fill(0);
   const Vector instead_start = Lanes::fill(run.escape ? (1u << P) - 1 : 0);
-  const Vector instead = Lanes::fill(run.escape ? 1 : 65536), zero = Lanes::fill(0);
+  const Vector instead = Lanes::fill(run.escape ? 1 : 65536);
+  const Vector low = Lanes::fill(static_cast<uint32_t>(run.low));
+  const Vector alphabet = Lanes::fill(run.alphabet), outside = Lanes::fill(run.outside);
   Vector x[kVectors];
   for (int k = 0; k < kVectors; ++k) x[k] = Lanes::load(run.state + k * kWidth);
   uint16_t* words = run.words;
   for (int64_t g = run.groups; g-- > 0;) {
     uint32_t escaped = 0;
-    for (int k = kVectors; k-- > 0;) {
-      const Vector at = Lanes::load(run.at + g * kRansLanes + k * kWidth);
+#pragma GCC unroll 4
+    for (int k = kVectors - 1; k >= 0; --k) {
+      const int64_t i = g * kRansLanes + k * kWidth;
+      const auto* symbol = reinterpret_cast<const uint32_t*>(run.symbol + i);
+      const Vector offset = Lanes::sub(Lanes::load(symbol), low);
+      const Vector row = Lanes::mul(Lanes::load_half(run.table + i), alphabet);
+      const auto inside = Lanes::below(offset, alphabet);
+      const Vector at = Lanes::select(inside, Lanes::add(row, offset), outside);
       const Vector interval = Lanes::gather(run.intervals, at);
       Vector f = Lanes::shift_right(interval, 16);
       const auto none = Lanes::equal(f, zero);
@@ -48,9 +54,7 @@ uint16_t* encode_groups(const RansEncodeRun& run) {
       const auto fits = Lanes::less(Lanes::shift_right(x[k], 32 - P), f);
       words = Lanes::emit(words, fits, x[k]);
       x[k] = Lanes::select(fits, x[k], Lanes::shift_right(x[k], 16));
-      Vector q, r;
-      divide<Lanes>(x[k], f, &q, &r);
-      x[k] = Lanes::add(Lanes::shift_left(q, P), Lanes::add(c, r));
+      x[k] = Lanes::add(divided<Lanes>(x[k], f, full, P), c);
     }
     run.escaped[g] = run.escape ? escaped : 0;
   }
@@ -126,25 +130,29 @@ OTCUDA_HD uint32_t pop_group(const RansLookup& lookup, const RansDecodeRun& run,
 }
 
 template <class Lanes, bool kDirect, int kRuns>
-int64_t decode_groups(const RansLookup& lookup, RansDecodeRun* runs) {
+int64_t decode_groups(const RansLookup& given, RansDecodeRun* runs) {
   using Vector = typename Lanes::Vector;
   constexpr int kWidth = Lanes::kWidth, kVectors = kRansLanes / kWidth;
+  const RansLookup lookup = given;  // what is copied stays in registers
+  RansDecodeRun run[kRuns];
   Vector x[kRuns][kVectors];
   const uint16_t* words[kRuns];
   int64_t groups = runs[0].groups, g = 0;
   for (int j = 0; j < kRuns; ++j) {
+    run[j] = runs[j];
     if (runs[j].groups < groups) groups = runs[j].groups;
     words[j] = runs[j].words;
     for (int k = 0; k < kVectors; ++k) x[j][k] = Lanes::load(runs[j].state + k * kWidth);
   }
   for (; g < groups; ++g) {
     bool roomy = true;
-    for (int j = 0; j < kRuns; ++j) roomy &= runs[j].end - words[j] >= kRansLanes;
+    for (int j = 0; j < kRuns; ++j) roomy &= run[j].end - words[j] >= kRansLanes;
     if (!roomy) break;
     for (int j = 0; j < kRuns; ++j) {
-      runs[j].escaped[g] = pop_group<Lanes, kDirect>(lookup, runs[j], g, x[j]);
+      run[j].escaped[g] = pop_group<Lanes, kDirect>(lookup, run[j], g, x[j]);
     }
     for (int j = 0; j < kRuns; ++j) {
+#pragma GCC unroll 4
       for (int k = 0; k < kVectors; ++k) words[j] = Lanes::refill(words[j], &x[j][k]);
     }
   }
@@ -162,29 +170,8 @@ int64_t decode_runs(const RansLookup& lookup, RansDecodeRun* runs) {
 }
 
 template <class Lanes>
-uint32_t check_symbols(const int32_t* symbol, int64_t n, uint32_t first) {
-  using Vector = typename Lanes::Vector;
-  constexpr int kWidth = Lanes::kWidth;
-  uint32_t steps[kRansLanes];
-  for (uint32_t i = 0; i < kWidth; ++i) steps[i] = (first + i) * 0x9E3779B1u;
-  const Vector stride = Lanes::fill(kWidth * 0x9E3779B1u), one = Lanes::fill(1);
-  Vector y = Lanes::load(steps), total = Lanes::fill(0);
-  for (int64_t i = 0; i < n; i += kWidth) {
-    const Vector weight = Lanes::either(Lanes::differ(y, Lanes::shift_right(y, 15)), one);
-    const Vector x = Lanes::load(reinterpret_cast<const uint32_t*>(symbol + i));
-    total = Lanes::add(total, Lanes::mul(Lanes::add(x, one), weight));
-    y = Lanes::add(y, stride);
-  }
-  Lanes::store(steps, total);
-  uint32_t sum = 0;
-  for (int i = 0; i < kWidth; ++i) sum += steps[i];
-  return sum;
-}
-
-template <class Lanes>
 RansKernels kernels_of() {
-  return {&encode_groups<Lanes>, &decode_runs<Lanes, 1>, &decode_runs<Lanes, 2>,
-          &check_symbols<Lanes>};
+  return {&encode_groups<Lanes>, &decode_runs<Lanes, 1>, &decode_runs<Lanes, 2>};
 }
 
 }  // namespace

@@ -12,7 +12,10 @@ struct RansEncodeRun {
   const uint32_t* intervals;  // start | frequency << 16; a frequency of 0 is the escape or 2^16
   int precision;
   bool escape;
-  const uint32_t* at;  // [groups * 32]: the interval of each symbol
+  uint32_t alphabet, outside;  // symbols of a table; the interval of those it has not
+  int32_t low;
+  const int32_t* symbol;  // [groups * 32], and the table of each
+  const uint16_t* table;
   int64_t groups;
   uint32_t* state;    // [32]
   uint16_t* words;    // written in front of here; room for a word a symbol and 8 more
@@ -47,8 +50,6 @@ struct RansKernels {
   int64_t (*decode)(const RansLookup&, RansDecodeRun*);
   // Two runs in one loop, so that one's loads hide the other's; as many groups of each.
   int64_t (*decode_two)(const RansLookup&, RansDecodeRun*);
-  // sum (symbol[i] + 1) check_weight(first + i), n a multiple of 32.
-  uint32_t (*check)(const int32_t* symbol, int64_t n, uint32_t first);
 };
 
 RansKernels rans32_portable();

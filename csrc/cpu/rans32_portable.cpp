@@ -28,9 +28,12 @@ struct Lanes1 {
   static Mask less(Vector a, Vector b) { return a < b; }
   static Mask negative(Vector a) { return a >> 31 != 0; }
   static Mask any(Mask a, Mask b) { return a || b; }
+  static Mask below(Vector a, Vector b) { return a < b; }
   static bool all(Mask a) { return a; }
   static uint32_t bits(Mask a) { return a ? 1 : 0; }
   static Vector select(Mask a, Vector yes, Vector no) { return a ? yes : no; }
+  static Vector where(Mask a, Vector b) { return a ? b : 0; }
+  static Vector unless(Mask a, Vector b) { return a ? 0 : b; }
   static Vector quotient(Vector a, Vector b) { return a / b; }
   static uint16_t* emit(uint16_t* words, Mask fits, Vector x) {
     if (!fits) *--words = static_cast<uint16_t>(x);

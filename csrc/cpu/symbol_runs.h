@@ -5,13 +5,13 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <type_traits>
 
 #include "common/alloc.h"
 #include "common/check.h"
 #include "common/tensor_view.h"
+#include "cpu/symbol_runs_kernels.h"
 #include "cpu/tables.h"
 
 namespace otcuda::cpu {
@@ -76,25 +76,23 @@ inline void load(const TensorView& view, int64_t begin, int64_t n, int64_t* run)
   });
 }
 
-// The same, narrowed to To; calls refuse(i, value) for the first one outside low .. high, a span
-// inside To. Without a branch an element: with one, reading costs half as much as coding.
-template <class To, class Refuse>
-void load_within(const TensorView& view, int64_t begin, int64_t n, int64_t low, int64_t high,
-                 To* run, const Refuse& refuse_element) {
-  bool outside = false;
-  with_integer(view.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    const T* from = view.read<T>() + begin;
-    T least = std::numeric_limits<T>::max(), most = std::numeric_limits<T>::min();
-    for (int64_t i = 0; i < n; ++i) {
-      const T value = from[i];
-      least = std::min(least, value);
-      most = std::max(most, value);
-      run[i] = static_cast<To>(value);
-    }
-    outside = n > 0 && (clamped(least) < low || clamped(most) > high);
-  });
-  if (!outside) return;
+// The kernels of the level in force.
+const SymbolKernels& symbol_kernels();
+
+// ArgumentError for what is no integer.
+inline int integer_type(DType dtype) {
+  if (dtype < DType::u8 || dtype > DType::i64) with_integer(dtype, [](auto*) {});
+  return static_cast<int>(dtype) - static_cast<int>(DType::u8);
+}
+
+inline char* element(const TensorView& view, int64_t i) {
+  return static_cast<char*>(view.data) + i * dtype_bytes(view.dtype);
+}
+
+// Calls refuse_element(i, value) for the first element of a run that lies outside low .. high.
+template <class Refuse>
+[[noreturn]] void refuse_first(const TensorView& view, int64_t begin, int64_t n, int64_t low,
+                               int64_t high, const Refuse& refuse_element) {
   Vector<int64_t> wide(n);
   load(view, begin, n, wide.data());
   for (int64_t i = 0; i < n; ++i) {
@@ -103,29 +101,9 @@ void load_within(const TensorView& view, int64_t begin, int64_t n, int64_t low, 
   throw ArgumentError("an array was changed while it was read");
 }
 
-inline void store(const int32_t* run, int64_t begin, int64_t n, const TensorView& view) {
-  with_integer(view.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    T* to = view.write<T>() + begin;
-    uint32_t misfit = 0;  // any bit that the narrower number does not give back
-    for (int64_t i = 0; i < n; ++i) {
-      const int32_t value = run[i];
-      to[i] = static_cast<T>(value);
-      if (std::is_unsigned_v<T> && sizeof(T) >= 4) {
-        misfit |= static_cast<uint32_t>(value) & 0x80000000u;
-      } else {
-        misfit |= static_cast<uint32_t>(value ^ static_cast<int32_t>(to[i]));
-      }
-    }
-    if (misfit == 0) return;
-    const auto [least, most] = std::minmax_element(run, run + n);
-    throw CorruptDataError("a symbol among " + span_text(*least, *most) + " does not fit " +
-                           dtype_name(view.dtype));
-  });
-}
-
 // Symbols and tables of a run, all of them codable.
 struct Run {
+  const SymbolKernels& kernels = symbol_kernels();
   int32_t symbol[kRun];
   uint16_t table[kRun] = {};
 
@@ -133,15 +111,33 @@ struct Run {
     const bool any_symbol = tables.escape();
     const int64_t low = any_symbol ? INT32_MIN : tables.low();
     const int64_t high = any_symbol ? INT32_MAX : low + tables.symbols() - 1;
-    load_within(symbols, begin, n, low, high, symbol, [&](int64_t i, int64_t value) {
+    const auto read = kernels.read_symbols[integer_type(symbols.dtype)];
+    if (read(element(symbols, begin), n, low, high, symbol)) return;
+    refuse_first(symbols, begin, n, low, high, [&](int64_t i, int64_t value) {
       refuse("symbols", i, value, span_text(low, high) + (any_symbol ? "" : " (no escape)"));
     });
   }
 
   void load_index(const Tables& tables, const TensorView& index, int64_t begin, int64_t n) {
     const int64_t high = tables.count() - 1;
-    load_within(index, begin, n, 0, high, table,
-                [&](int64_t i, int64_t value) { refuse("index", i, value, span_text(0, high)); });
+    const auto read = kernels.read_tables[integer_type(index.dtype)];
+    if (read(element(index, begin), n, 0, high, table)) return;
+    refuse_first(index, begin, n, 0, high,
+                 [&](int64_t i, int64_t value) { refuse("index", i, value, span_text(0, high)); });
+  }
+
+  // Part of a check: the symbols stand at first, first + 1, ...
+  uint32_t sum(int64_t n, int64_t first) const {
+    return kernels.sum[integer_type(DType::i32)](symbol, n, static_cast<uint32_t>(first));
+  }
+
+  // CorruptDataError for a symbol that does not fit.
+  void store(int64_t begin, int64_t n, const TensorView& view) const {
+    const auto write = kernels.write_symbols[integer_type(view.dtype)];
+    if (write(symbol, n, element(view, begin))) return;
+    const auto [least, most] = std::minmax_element(symbol, symbol + n);
+    throw CorruptDataError("a symbol among " + span_text(*least, *most) + " does not fit " +
+                           dtype_name(view.dtype));
   }
 };
 

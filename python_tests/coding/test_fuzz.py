@@ -12,20 +12,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = [
-    "csrc/common/alloc.cpp",
-    "csrc/common/check.cpp",
-    "csrc/cpu/tables.cpp",
-    "csrc/cpu/range64.cpp",
-]
-RANS_SOURCES = [
-    *(f"csrc/common/{name}.cpp" for name in ("alloc", "backend_info", "check", "simd", "threads")),
-    *(f"csrc/cpu/{name}.cpp" for name in ("tables", "rans32", "rans32_portable")),
-]
-LEVEL_SOURCES = {
-    "csrc/cpu/rans32_avx2.cpp": ["-mavx2", "-mfma"],
-    "csrc/cpu/rans32_avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],
+LEVELS = {
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],
 }
+COMMON = ("alloc", "backend_info", "check", "simd", "threads")
+CODERS = ("tables", "symbol_runs", "range64", "rans32")
+BY_LEVEL = ("symbol_runs", "rans32")
+SOURCES = [
+    *(f"csrc/common/{name}.cpp" for name in COMMON),
+    *(f"csrc/cpu/{name}.cpp" for name in CODERS),
+    *(f"csrc/cpu/{name}_portable.cpp" for name in BY_LEVEL),
+]
 SANITIZE = ["-O2", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 COMPILER = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
 
@@ -36,21 +34,32 @@ pytestmark = [
 ]
 
 
-def build(folder: Path, name: str, sources: list[str], levels: dict[str, list[str]]) -> Path:
-    program, x86 = folder / f"fuzz_{name}", platform.machine() in ("x86_64", "AMD64")
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    """The core without Python, compiled once for all harnesses."""
+    folder, x86 = tmp_path_factory.mktemp("fuzz"), platform.machine() in ("x86_64", "AMD64")
     flags = ["-std=c++17", *SANITIZE, f"-DOTCUDA_X86_LEVELS={int(x86)}", "-Icsrc", "-pthread"]
-    objects = []
-    for source, extra in levels.items() if x86 else ():
-        objects.append(folder / f"{Path(source).stem}.o")
-        command = [COMPILER, *flags, *extra, "-c", source, "-o", objects[-1]]
+    sources = [(source, []) for source in SOURCES]
+    for level, extra in LEVELS.items() if x86 else ():
+        sources += [(f"csrc/cpu/{name}_{level}.cpp", extra) for name in BY_LEVEL]
+    made = []
+    for source, extra in sources:
+        made.append(folder / f"{Path(source).stem}.o")
+        command = [COMPILER, *flags, *extra, "-c", source, "-o", made[-1]]
         subprocess.run(command, cwd=ROOT, check=True)
-    command = [COMPILER, *flags, *sources, f"tools/fuzz/{name}.cpp", *objects, "-o", program]
+    return flags, made
+
+
+def build(objects, folder: Path, name: str) -> Path:
+    flags, made = objects
+    program = folder / f"fuzz_{name}"
+    command = [COMPILER, *flags, f"tools/fuzz/{name}.cpp", *made, "-o", program]
     subprocess.run(command, cwd=ROOT, check=True)
     return program
 
 
-def test_mutations_under_address_and_undefined_behaviour_sanitizers(tmp_path):
-    program = build(tmp_path, "range64", SOURCES, {})
+def test_mutations_under_address_and_undefined_behaviour_sanitizers(objects, tmp_path):
+    program = build(objects, tmp_path, "range64")
     for seed in ("1", "2"):
         run = subprocess.run([program, "1500", seed], capture_output=True, text=True)
         assert run.returncode == 0, run.stderr[-3000:]
@@ -58,8 +67,8 @@ def test_mutations_under_address_and_undefined_behaviour_sanitizers(tmp_path):
         assert 50 < int(found[1]) < 600, "most tables are good, some are not"
 
 
-def test_mutated_blocks_under_sanitizers(tmp_path):
-    program = build(tmp_path, "rans32", RANS_SOURCES, LEVEL_SOURCES)
+def test_mutated_blocks_under_sanitizers(objects, tmp_path):
+    program = build(objects, tmp_path, "rans32")
     for seed in ("1", "2"):
         run = subprocess.run([program, "1200", seed], capture_output=True, text=True)
         assert run.returncode == 0, run.stderr[-3000:]

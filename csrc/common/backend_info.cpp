@@ -8,12 +8,16 @@ namespace {
 
 constexpr int kPaths = static_cast<int>(BackendPath::count);
 constexpr const char* kNames[] = {
-    "power_argmax/portable",  "power_argmax/avx2",  "power_argmax/avx512",
-    "power_argmax/cuda",      "power_argmax/tree",  "power_argmax/tree_scores",
-    "cell_mass/cpu",          "cell_mass/cuda",     "heights_adam_step/cpu",
-    "heights_adam_step/cuda", "source_samples/cpu", "source_samples/cuda",
-    "rans32/portable",        "rans32/avx2",        "rans32/avx512",
-    "top_cells/portable",     "top_cells/avx2",     "top_cells/avx512",
+    "power_argmax/portable", "power_argmax/avx2",
+    "power_argmax/avx512",   "power_argmax/cuda",
+    "power_argmax/tree",     "power_argmax/tree_scores",
+    "cell_mass/cpu",         "cell_mass/cuda",
+    "heights_adam_step/cpu", "heights_adam_step/cuda",
+    "source_samples/cpu",    "source_samples/cuda",
+    "rans32/portable",       "rans32/avx2",
+    "rans32/avx512",         "rans32/cuda",
+    "top_cells/portable",    "top_cells/avx2",
+    "top_cells/avx512",
 };
 static_assert(sizeof kNames / sizeof *kNames == kPaths, "a name for each path, in order");
 

@@ -5,7 +5,7 @@ The native core of otcuda; used through otcuda._ops only.
 from __future__ import annotations
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_rows', 'range64_encode', 'range64_encode_many', 'range64_encode_rows', 'rans32_decode', 'rans32_encode', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
+__all__: list[str] = ['CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_rows', 'range64_encode', 'range64_encode_many', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
 class PowerIndexF32:
     """
     Contract: csrc/common/power_index.h.
@@ -333,13 +333,37 @@ def range64_encode_rows(cdf: Array, symbols: Array) -> bytes:
     """
     cdf [n, L + 1] int32, symbols [n] int32 -> message.
     """
+@typing.overload
 def rans32_decode(tables: Tables, message: bytes, start: int, index: Array | None, block: int, directory: Array, symbols: Array) -> None:
     """
     blocks from a place in the message, index [n] or None -> symbols [n].
     """
+@typing.overload
+def rans32_decode(tables: Tables, image: Array, symbols: Array, index: Array | None, block: int, message: tuple, workspace: Array, stream: int) -> None:
+    """
+    The same on a CUDA stream; symbols [n] and faults of message are out.
+    """
+def rans32_device_bytes(tables: Tables, n: int, block: int) -> tuple[int, int, int]:
+    """
+    Bytes that data needs for any n symbols, and the workspaces of encoding and decoding.
+    """
+@typing.overload
 def rans32_encode(tables: Tables, symbols: Array, index: Array | None, block: int, directory: Array) -> bytes:
     """
     symbols [n], index [n] or None -> blocks; directory [ceil(n / block), 3] uint32, out. Contract: csrc/common/rans32.h.
+    """
+@typing.overload
+def rans32_encode(tables: Tables, image: Array, symbols: Array, index: Array | None, block: int, message: tuple, workspace: Array, stream: int) -> None:
+    """
+    The same on a CUDA stream; message is data [bytes] uint8, directory, size [1] int64 and faults [3] int64, all out: csrc/cuda/rans32.h.
+    """
+def rans32_image(tables: Tables, image: Array) -> None:
+    """
+    image [words] uint32, out: the tables as a device reads them.
+    """
+def rans32_shape(tables: Tables) -> tuple[int, int, int, int, int, int, bool, bool, int]:
+    """
+    T, n, K, low, precision, bucket bits, escape, direct, words of the image: csrc/common/rans32_lookup.h.
     """
 def reset_backend_paths() -> None:
     ...

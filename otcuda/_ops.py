@@ -394,7 +394,8 @@ def _register_source_samples(torch: Any, library: Any) -> None:
 
 
 # --- coding: tables, range64, rans32 -------------------------------------------------------------
-# What otcuda.coding is made of. Arrays are NumPy's, contiguous, in host memory: coding is serial.
+# What otcuda.coding is made of. Arrays are NumPy's, contiguous, in host memory: coding is serial,
+# but for rans32, which also works on tensors of a CUDA device.
 
 NativeTables = native.Tables
 NativeRangeEncoder = native.RangeEncoder
@@ -410,6 +411,40 @@ NativeCompatEncoder = native.CompatEncoder
 NativeCompatDecoder = native.CompatDecoder
 rans32_encode = native.rans32_encode
 rans32_decode = native.rans32_decode
+rans32_device_bytes = native.rans32_device_bytes
+
+
+def rans32_on_cuda(array: Any) -> bool:
+    """Whether the kernels of csrc/cuda/rans32.h are to work on it."""
+    return on_cuda(native, array)
+
+
+def rans32_image(tables: native.Tables) -> np.ndarray:
+    """The tables as a device reads them, uint32: csrc/common/rans32_lookup.h."""
+    image = np.empty(native.rans32_shape(tables)[-1], np.uint32)
+    native.rans32_image(tables, image)
+    return image
+
+
+def rans32_run_cuda(
+    verb: str, tables: native.Tables, given: tuple[Any, ...], block: int, message: tuple[Any, ...]
+) -> None:
+    """rans32_encode or rans32_decode on the current stream of a device.
+
+    Args:
+        verb: "encode" or "decode".
+        tables: of a `Tables`.
+        given: tensors image, symbols [n], index [n] or None, workspace.
+        block: symbols of a block.
+        message: tensors data, directory, size, faults: csrc/cuda/rans32.h.
+    """
+    image, symbols, index, workspace = (
+        None if tensor is None else TorchArrays.native(tensor) for tensor in given
+    )
+    run = getattr(native, f"rans32_{verb}")
+    parts = tuple(map(TorchArrays.native, message))
+    stream = cuda_stream(native, given[1])
+    run(tables, image, symbols, index, block, parts, workspace, *stream)
 
 
 def quantise_weights(weights: np.ndarray, precision: int, escape: bool) -> np.ndarray:

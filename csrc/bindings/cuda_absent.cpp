@@ -6,6 +6,7 @@
 #include "cuda/heights_adam_solve.h"
 #include "cuda/heights_adam_step.h"
 #include "cuda/power_argmax.h"
+#include "cuda/rans32.h"
 #include "cuda/source_samples.h"
 
 #if !OTCUDA_HAVE_CUDA
@@ -49,6 +50,12 @@ int64_t heights_adam_solve_workspace(DType, int64_t, int64_t, int64_t) {
 void heights_adam_solve(const SolveArguments&, const TensorView&, Poll*, uintptr_t) {
   absent("heights_adam_solve");
 }
+
+int64_t rans32_bound(const RansShape&, int64_t, int64_t) { absent("rans32"); }
+int64_t rans32_encode_workspace(const RansShape&, int64_t, int64_t) { absent("rans32"); }
+int64_t rans32_decode_workspace(int64_t, int64_t) { absent("rans32"); }
+void rans32_encode(const RansCall&, const TensorView&, uintptr_t) { absent("rans32"); }
+void rans32_decode(const RansCall&, const TensorView&, uintptr_t) { absent("rans32"); }
 
 }  // namespace otcuda::cuda
 #endif

@@ -26,6 +26,7 @@ enum class BackendPath : int {
   rans32_portable,
   rans32_avx2,
   rans32_avx512,
+  rans32_cuda,
   top_cells_portable,
   top_cells_avx2,
   top_cells_avx512,

@@ -8,6 +8,7 @@
 #include "common/backend_info.h"
 #include "common/check.h"
 #include "common/rans32.h"
+#include "common/rans32_lookup.h"
 #include "common/simd.h"
 #include "common/threads.h"
 #include "cpu/rans32_kernels.h"
@@ -17,7 +18,6 @@ namespace otcuda::cpu {
 namespace {
 
 constexpr int64_t kGroups = kRun / kRansLanes;
-constexpr int64_t kStateBytes = 4 * kRansLanes;
 constexpr int64_t kDirectSlots = 1 << 18;
 constexpr int64_t kSlack = 8;        // words that a vector store may touch in front of the last one
 constexpr int kExactPrecision = 10;  // below, the quotients of a float division are off by two
@@ -42,20 +42,11 @@ void swap_words(uint16_t* words, size_t count) {
     words[k] = static_cast<uint16_t>(words[k] >> 8 | words[k] << 8);
 }
 
-// What an escaped symbol is told by: the offset in one byte (two, if n > 256), or the largest
-// number of so many bytes, and then the rest, its side in the lowest bit, as LEB128.
 int side_width(const Tables& tables) { return tables.symbols() > 256 ? 2 : 1; }
 
-void put_side(const Tables& tables, int64_t offset, Vector<uint8_t>& side) {
-  const int width = side_width(tables);
-  const int64_t cap = (int64_t{1} << 8 * width) - 1;
-  const int64_t direct = offset >= 0 && offset < cap ? offset : cap;
-  for (int k = 0; k < width; ++k) side.push_back(static_cast<uint8_t>(direct >> 8 * k));
-  if (direct < cap) return;
-  uint64_t rest = static_cast<uint64_t>(offset < 0 ? -1 - offset : offset - cap) << 1;
-  rest |= offset < 0 ? 1 : 0;
-  for (; rest >= 0x80; rest >>= 7) side.push_back(static_cast<uint8_t>(rest | 0x80));
-  side.push_back(static_cast<uint8_t>(rest));
+void put_side(int64_t offset, int width, Vector<uint8_t>& bytes) {
+  const RansSide side = rans_side(offset, width);
+  for (int k = 0; k < side.length; ++k) bytes.push_back(static_cast<uint8_t>(side.bytes >> 8 * k));
 }
 
 struct Bytes {
@@ -63,36 +54,12 @@ struct Bytes {
   const uint8_t* end;
 };
 
-// Offset of an escaped symbol; false for what put_side does not write.
-bool get_side(const Tables& tables, Bytes& side, int64_t* offset) {
-  const int width = side_width(tables);
-  const int64_t cap = (int64_t{1} << 8 * width) - 1;
-  if (side.end - side.next < width) return false;
-  *offset = 0;
-  for (int k = 0; k < width; ++k) *offset |= int64_t{*side.next++} << 8 * k;
-  if (*offset < cap) return true;
-  uint64_t rest = 0;
-  int shift = 0;
-  for (;; shift += 7) {
-    if (side.next == side.end || shift > 28) return false;
-    const uint8_t byte = *side.next++;
-    rest |= static_cast<uint64_t>(byte & 0x7f) << shift;
-    if (byte < 0x80) {
-      if (byte == 0 && shift > 0) return false;
-      break;
-    }
-  }
-  const int64_t distance = static_cast<int64_t>(rest >> 1);
-  *offset = (rest & 1) != 0 ? -1 - distance : cap + distance;
-  return true;
-}
-
 // --- encoding
 // -------------------------------------------------------------------------------------
 
 struct BlockEncoder {
   BlockEncoder(const Tables& t, int64_t n)
-      : tables(t), room(kStateBytes / 2 + n + kSlack), words(room.end()) {
+      : tables(t), room(kRansStateBytes / 2 + n + kSlack), words(room.end()) {
     std::fill(state, state + kRansLanes, kRansLow);
   }
 
@@ -120,8 +87,9 @@ struct BlockEncoder {
     const auto* first = reinterpret_cast<const uint8_t*>(words);
     bytes.insert(bytes.end(), first, first + 2 * count);
     const size_t before = bytes.size();
-    for (size_t k = escapes.size(); k-- > 0;) put_side(tables, escapes[k], bytes);
-    block->words = static_cast<uint32_t>(room.end() - words - kStateBytes / 2);
+    const int width = side_width(tables);
+    for (size_t k = escapes.size(); k-- > 0;) put_side(escapes[k], width, bytes);
+    block->words = static_cast<uint32_t>(room.end() - words - kRansStateBytes / 2);
     block->side = static_cast<uint32_t>(bytes.size() - before);
     while (bytes.size() % 4 != 0) bytes.push_back(0);
     return bytes;
@@ -198,7 +166,7 @@ class BlockDecoder {
   BlockDecoder() = default;
   BlockDecoder(const Tables& tables, const uint8_t* data, const RansBlock& block, int64_t number)
       : tables_(&tables), block_(block), number_(number), words_(block.words) {
-    const uint8_t* from = data + kStateBytes;
+    const uint8_t* from = data + kRansStateBytes;
     for (int lane = 0; lane < kRansLanes; ++lane) {
       for (int k = 0; k < 4; ++k) state_[lane] |= uint32_t{data[4 * lane + k]} << 8 * k;
       if (state_[lane] < kRansLow) damaged(number_, "begins with a state that no encoder leaves");
@@ -267,7 +235,9 @@ class BlockDecoder {
     for (uint32_t set = escaped_[group]; set != 0; set &= set - 1) {
       const int64_t i = group * kRansLanes + __builtin_ctz(set);
       int64_t offset = 0;
-      bool good = get_side(*tables_, side_, &offset);
+      const int bytes = rans_side_offset(side_.next, side_.end, side_width(*tables_), &offset);
+      side_.next += bytes;
+      bool good = bytes != 0;
       if (good && offset >= 0 && offset < tables_->symbols()) {  // escaped without need?
         good = tables_->interval(run.table[i], static_cast<uint32_t>(offset)).frequency == 0;
       }
@@ -385,7 +355,7 @@ void rans32_decode(const Tables& tables, const uint8_t* data, int64_t size, cons
   Vector<int64_t> offsets;
   int64_t at = 0;
   for (int64_t k = 0; k < count; ++k) {
-    const int64_t used = kStateBytes + 2 * int64_t{blocks[k].words} + blocks[k].side;
+    const int64_t used = kRansStateBytes + 2 * int64_t{blocks[k].words} + blocks[k].side;
     offsets.push_back(at);
     if (used > size - at) damaged(k, "reaches beyond the end");
     for (at += used; at % 4 != 0; ++at) {

@@ -57,7 +57,7 @@ class Workspace {
     if (data_ == nullptr) return nullptr;
     OTCUDA_CHECK(used_ <= size_, std::string(op_) + ": workspace has " + std::to_string(size_) +
                                      " bytes, expected at least " + std::to_string(used_));
-    OTCUDA_WORKSPACE_PIECE(data_ + begin, size_t(count) * sizeof(T));
+    OTCUDA_WORKSPACE_PIECE(data_ + begin, size_t(count) * sizeof(T), sizeof(T));
     return reinterpret_cast<T*>(data_ + begin);
   }
   int64_t used() const { return used_; }

@@ -23,7 +23,7 @@ using otcuda_type = T;
   type* name = reinterpret_cast<type*>(otcuda_shared)
 
 // The emulator holds kernels to the bounds of each piece of a workspace; hardware knows none.
-#define OTCUDA_WORKSPACE_PIECE(pointer, bytes) ((void)0)
+#define OTCUDA_WORKSPACE_PIECE(pointer, bytes, item) ((void)0)
 
 // Copies 16 bytes, both ends aligned to 16, past the registers; done when a wait says so.
 __device__ __forceinline__ void cp_async16(void* shared, const void* global) {
@@ -40,5 +40,5 @@ __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(newest_left) : "memory");
 }
 #elif !defined(OTCUDA_WORKSPACE_PIECE)
-#define OTCUDA_WORKSPACE_PIECE(pointer, bytes) ((void)0)
+#define OTCUDA_WORKSPACE_PIECE(pointer, bytes, item) ((void)0)
 #endif

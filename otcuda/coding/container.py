@@ -48,11 +48,15 @@ def encode(symbols: Any, tables: Tables, index: Any = None, lanes: int | None = 
     >>> len(blob), decode(blob, tables).tolist()
     (6, [0, 0, 1, 0, 2])
     """
-    symbols = integers("encode", "symbols", symbols)
+    size = math.prod(symbols.shape) if _ops.rans32_on_cuda(symbols) else None
+    if size is None:
+        symbols = integers("encode", "symbols", symbols)
+        size = symbols.size
     if lanes is None:
-        lanes = next((few for most, few in _MOST if symbols.size <= most), 32)
+        lanes = next((few for most, few in _MOST if size <= most), 32)
     if lanes == 32:
         return rans32.encode_long(symbols, tables, index)
+    symbols = integers("encode", "symbols", symbols)
     payload = encode_raw(symbols, tables, index, lanes)
     kind = _MAGIC | _LANES.index(lanes) << 3 | _DTYPES.index(symbols.dtype)
     return bytes([kind]) + _varint(symbols.size) + _check(symbols) + payload

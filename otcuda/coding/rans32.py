@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from otcuda import _ops
+from otcuda.coding import device
 from otcuda.coding.arrays import empty_symbols, flat_pair, integers, like_of
 from otcuda.coding.tables import Tables
 from otcuda.errors import (
@@ -34,30 +35,42 @@ def encode_long(
 ) -> bytes:
     """Symbols in a long container; `encode` with `lanes=32`.
 
+    Symbols on a CUDA device are coded there, to the same bytes.
+
     Args:
         symbols: integers of any dtype and shape.
         tables: the model.
         index: table of each symbol.
-        block_symbols: a multiple of 32; a block costs about 108 bytes and is the unit of threads.
-            Left out: half of the symbols, but 2^16 to 2^18.
+        block_symbols: a multiple of 32; a block costs about 108 bytes and is the unit of threads,
+            or of warps: for a device some 8,192 are better. Left out: half of the symbols, but
+            2^16 to 2^18.
 
     Raises:
         ArgumentError: as `encode`, or `block_symbols` that is none.
         ShapeError: symbols and index of different shapes.
     """
-    symbols = integers("encode", "symbols", symbols)
-    flat, flat_index = flat_pair("encode", symbols, index)
+    on_device = device.can_code(symbols, index)
+    if not on_device:
+        symbols = integers("encode", "symbols", symbols)
+    n = math.prod(symbols.shape)
     if block_symbols is None:
-        block_symbols = min(max(-(-flat.size // 64) * 32, 1 << 16), 1 << 18)
-    directory = np.zeros((-(-flat.size // max(block_symbols, 1)), 3), np.uint32)
-    blocks = _ops.rans32_encode(tables._native, flat, flat_index, block_symbols, directory)
+        block_symbols = min(max(-(-n // 64) * 32, 1 << 16), 1 << 18)
+    if on_device:
+        message = device.encode_blocks(symbols, tables, index, block_symbols)
+        directory, blocks, dtype = *message.host(), message.dtype
+        flat_index = None if index is None else integers("encode", "index", index)
+    else:
+        flat, flat_index = flat_pair("encode", symbols, index)
+        directory = np.zeros((-(-n // max(block_symbols, 1)), 3), np.uint32)
+        blocks = _ops.rans32_encode(tables._native, flat, flat_index, block_symbols, directory)
+        dtype = symbols.dtype
     head = _HEAD.pack(
         MAGIC,
         _VERSION,
-        _DTYPES.index(symbols.dtype),
+        _DTYPES.index(np.dtype(dtype)),
         tables.precision,
         _LANES_LOG2,
-        flat.size,
+        n,
         block_symbols,
         tables.digest[:4],
         _index_check(flat_index),
@@ -76,15 +89,22 @@ def decode_long(blob: bytes, tables: Tables, index: Any, shape: Any, max_symbols
             f"decode: the message was written with tables {digest.hex()}, these are "
             f"{tables.digest[:4].hex()}"
         )
-    symbols, flat = empty_symbols("decode", index, _shape(index, shape, n), dtype, max_symbols)
-    if symbols.size != n:
-        raise ShapeError(f"decode: the blob holds {n} symbols, asked for {symbols.shape}")
     at = 32 + directory.size * 4
+    on_device = device.can_code(index, index) and dtype.name in device.DTYPES
+    if on_device:
+        flat, symbols = index, index  # for its shape
+    else:
+        symbols, flat = empty_symbols("decode", index, _shape(index, shape, n), dtype, max_symbols)
+    if math.prod(symbols.shape) != n:
+        raise ShapeError(f"decode: the blob holds {n} symbols, asked for {symbols.shape}")
     try:
+        if on_device:
+            message = device.upload(blob[at:], directory, n, block, dtype, index)
+            return device.decode_blocks(message, tables, index)
         _ops.rans32_decode(tables._native, blob, at, flat, block, directory, symbols.reshape(-1))
     except CorruptDataError as error:
         # Only now, since it costs as much as a check of the symbols.
-        if _index_check(flat) == index_check:
+        if _index_check(None if flat is None else integers("decode", "index", flat)) == index_check:
             raise
         raise IndexMismatchError(
             "decode: index is not the one that the message was written with: whatever computes it "

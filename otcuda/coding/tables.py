@@ -57,6 +57,7 @@ class Tables:
         _check_in("low", self._low, -(2**31), 2**31 - 1)
         self._frequencies = rows.copy()
         self._frequencies.flags.writeable = False
+        self._images: dict[Any, Any] = {}  # by device, as coding.device makes them
         self._native = _ops.NativeTables(
             self._frequencies, self._low, self._precision, self._escape
         )

@@ -7,6 +7,7 @@
 #include "cuda/heights_adam_solve.h"
 #include "cuda/heights_adam_step.h"
 #include "cuda/power_argmax.h"
+#include "cuda/rans32.h"
 #include "cuda/source_samples.h"
 #include "planted.h"
 
@@ -33,6 +34,30 @@ TensorView view(void* data, DType dtype, std::initializer_list<int64_t> shape) {
   for (int64_t n : shape) v.shape[v.ndim++] = n;
   for (int64_t k = v.ndim, stride = 1; k-- > 0; stride *= v.shape[k]) v.strides[k] = stride;
   return v;
+}
+DType integer(int64_t bytes) {
+  return bytes == 1 ? DType::u8 : bytes == 2 ? DType::i16 : bytes == 4 ? DType::i32 : DType::i64;
+}
+// Sizes of tables in the order of native.rans32_shape.
+RansShape shape(const int64_t* s) {
+  return {s[0], s[1], s[2], int32_t(s[3]), int(s[4]), int(s[5]), s[6] != 0, s[7] != 0};
+}
+cuda::RansCall rans_call(const int64_t* tables, int64_t n, int64_t symbol_bytes,
+                         int64_t index_bytes, int64_t block, int64_t capacity, void* image,
+                         void* symbols, void* index, void* data, void* directory, void* size,
+                         void* faults) {
+  static TensorView index_view;
+  const RansShape s = shape(tables);
+  index_view = view(index, integer(index_bytes), {n});
+  return {s,
+          view(image, DType::u32, {s.words()}),
+          view(symbols, integer(symbol_bytes), {n}),
+          index == nullptr ? nullptr : &index_view,
+          block,
+          view(data, DType::u8, {capacity}),
+          view(directory, DType::u32, {(n + block - 1) / block, 3}),
+          view(size, DType::i64, {1}),
+          view(faults, DType::i64, {3})};
 }
 DType real(int64_t is_double) { return is_double ? DType::f64 : DType::f32; }
 }  // namespace
@@ -114,6 +139,40 @@ const char* emulated_heights_adam_solve(int64_t is_double, int64_t N, int64_t D,
       poll = Poll([&](double progress) { return progress * double(iterations) < stop_after; });
     }
     cuda::heights_adam_solve(arguments, view(workspace, DType::u8, {bytes}), &poll, 0);
+  });
+}
+// `tables` are eight numbers in host memory, so they come as an address.
+int64_t emulated_rans32_bound(int64_t tables, int64_t n, int64_t block) {
+  return cuda::rans32_bound(shape(reinterpret_cast<const int64_t*>(tables)), n, block);
+}
+int64_t emulated_rans32_encode_workspace(int64_t tables, int64_t n, int64_t block) {
+  return cuda::rans32_encode_workspace(shape(reinterpret_cast<const int64_t*>(tables)), n, block);
+}
+int64_t emulated_rans32_decode_workspace(int64_t n, int64_t block) {
+  return cuda::rans32_decode_workspace(n, block);
+}
+const char* emulated_rans32_encode(int64_t tables, int64_t n, int64_t symbol_bytes,
+                                   int64_t index_bytes, int64_t block, int64_t capacity,
+                                   void* image, void* symbols, void* index, void* data,
+                                   void* directory, void* size, void* faults, void* workspace,
+                                   int64_t bytes) {
+  return guarded([&] {
+    cuda::rans32_encode(
+        rans_call(reinterpret_cast<const int64_t*>(tables), n, symbol_bytes, index_bytes, block,
+                  capacity, image, symbols, index, data, directory, size, faults),
+        view(workspace, DType::u8, {bytes}), 0);
+  });
+}
+const char* emulated_rans32_decode(int64_t tables, int64_t n, int64_t symbol_bytes,
+                                   int64_t index_bytes, int64_t block, int64_t capacity,
+                                   void* image, void* symbols, void* index, void* data,
+                                   void* directory, void* size, void* faults, void* workspace,
+                                   int64_t bytes) {
+  return guarded([&] {
+    cuda::rans32_decode(
+        rans_call(reinterpret_cast<const int64_t*>(tables), n, symbol_bytes, index_bytes, block,
+                  capacity, image, symbols, index, data, directory, size, faults),
+        view(workspace, DType::u8, {bytes}), 0);
   });
 }
 const char* emulated_planted(int64_t bug, void* in, void* out, int64_t n, void* total) {

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 from emulation.emulator import Emulator, InOut, Output, Scratch, aligned
 
@@ -74,6 +76,67 @@ def emulated_solve(emulator: Emulator, y, nu, state, source, *, iterations, batc
         state.h, state.m, state.v = h.array, m.array, v.array
         state.step, done = int(steps[0]), int(steps[0]) - state.step
     return chi2.array[:done]
+
+
+class EmulatedRans:
+    """rans32 by one set of tables: `tables` is an otcuda.coding.Tables."""
+
+    def __init__(self, emulator: Emulator, tables):
+        from otcuda._ops import rans32_image
+
+        self._set(emulator, tables._native, rans32_image(tables._native))
+
+    @classmethod
+    def of(cls, emulator, native_tables, image):
+        """By handle and image."""
+        rans = cls.__new__(cls)
+        rans._set(emulator, native_tables, image)
+        return rans
+
+    def _set(self, emulator, native_tables, image):
+        from otcuda._ops import native
+
+        shape = native.rans32_shape(native_tables)[:-1]
+        self.emulator, self.shape = emulator, np.array(shape, np.int64)
+        self.image = aligned(image)
+
+    def encode(self, symbols, index, block, **settings):
+        """(data, directory, faults); data cut to its size."""
+        n, blocks = len(symbols), -(-len(symbols) // block)
+        bound = self._ask("bound", self.shape.ctypes.data, n, block)
+        data = Output(aligned(np.zeros(bound, np.uint8)))
+        directory = Output(aligned(np.zeros((blocks, 3), np.uint32)))
+        size, faults = (Output(aligned(np.zeros(count, np.int64))) for count in (1, 3))
+        work = Scratch(self._ask("encode_workspace", self.shape.ctypes.data, n, block))
+        data.partly = True
+        outputs = (data, directory, size, faults, work)
+        self._call("encode", (aligned(symbols), index, block, bound), outputs, settings)
+        return data.array[: int(size.array[0])], directory.array, faults.array.tolist()
+
+    def decode(self, data, directory, n, index, block, dtype="i4", **settings):
+        """(symbols, faults); blocks that are refused leave their symbols as they were, zero."""
+        symbols = Output(aligned(np.zeros(n, dtype)))
+        length = settings.pop("size", len(data))
+        size, faults = aligned(np.array([length])), Output(aligned(np.zeros(3, np.int64)))
+        work = Scratch(self._ask("decode_workspace", n, block))
+        symbols.partly = True
+        outputs = (aligned(data), aligned(directory), size, faults, work)
+        self._call("decode", (symbols, index, block, len(data)), outputs, settings)
+        return symbols.array, faults.array.tolist()
+
+    def _ask(self, what, *numbers):
+        ask = getattr(self.emulator.lib, f"emulated_rans32_{what}")
+        ask.restype = ctypes.c_int64
+        return ask(*map(ctypes.c_int64, numbers))
+
+    def _call(self, verb, given, outputs, settings):
+        symbols, index, block, capacity = given
+        array = symbols.array if isinstance(symbols, Output) else symbols
+        widths = array.itemsize, 0 if index is None else index.itemsize
+        numbers = (self.shape.ctypes.data, len(array), *widths, block, capacity)
+        index = None if index is None else aligned(index)
+        arrays = (self.image, symbols, index, *outputs)
+        self.emulator.call(f"rans32_{verb}", *numbers, *arrays, **settings)
 
 
 def assert_same_bits(got, want):

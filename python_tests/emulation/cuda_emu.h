@@ -52,7 +52,7 @@ void access(const void* p, size_t n, Access kind, const void* pc);
 void launch_erased(const void* kernel, const char* name, dim3 grid, dim3 block, size_t smem,
                    void (*body)(const void*), const void* args, size_t args_size);
 void cp_async(void* dst, const void* src, int bytes);
-void workspace_piece(const void* p, size_t bytes);
+void workspace_piece(const void* p, size_t bytes, size_t item);
 void cp_async_commit();
 void cp_async_wait(int newest_left);
 
@@ -81,7 +81,7 @@ constexpr size_t granule =
   static char name##_key;                                         \
   auto& name = *static_cast<emu::type<__VA_ARGS__>*>(emu::shared( \
       &name##_key, sizeof(emu::type<__VA_ARGS__>), emu::granule<emu::type<__VA_ARGS__>>, #name))
-#define OTCUDA_WORKSPACE_PIECE(pointer, bytes) emu::workspace_piece(pointer, bytes)
+#define OTCUDA_WORKSPACE_PIECE(pointer, bytes, item) emu::workspace_piece(pointer, bytes, item)
 #define OTCUDA_DYNAMIC_SHARED(type_, name) \
   auto* name = static_cast<type_*>(emu::dynamic_shared(emu::granule<type_>))
 

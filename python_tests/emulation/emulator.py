@@ -30,6 +30,7 @@ OPS = (
     "source_samples",
     "heights_adam_step",
     "heights_adam_solve",
+    "rans32",
 )
 HOST = ("fibers.cpp", "memory.cpp", "traffic.cpp", "api.cpp")
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
@@ -48,9 +49,10 @@ class EmulationError(AssertionError):
 
 @dataclass
 class Output:
-    """An array that the kernels must fill; what it holds before is not data."""
+    """An array that the kernels must fill (`partly`: or leave); what it held is not data."""
 
     array: np.ndarray
+    partly: bool = False
 
 
 @dataclass
@@ -64,7 +66,7 @@ class Scratch(Output):
     """Workspace of so many bytes: need not be filled, must not be read before it is written."""
 
     def __init__(self, nbytes: int):
-        super().__init__(aligned(np.empty(nbytes, np.uint8)))
+        super().__init__(aligned(np.empty(nbytes, np.uint8)), partly=True)
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
@@ -232,7 +234,7 @@ class Emulator:
         if error:
             raise EmulationError(self._with_lines(error.decode()))
         for k, argument in enumerate(arguments):
-            if isinstance(argument, Output) and not isinstance(argument, Scratch):
+            if isinstance(argument, Output) and not argument.partly:
                 left = lib.emu_unwritten(ctypes.c_void_p(argument.array.ctypes.data))
                 if left:
                     raise EmulationError(f"{left} bytes of output arg{k} were never written")
@@ -261,7 +263,8 @@ class Emulator:
         if not array.flags.c_contiguous:
             raise ValueError(f"{name} is not contiguous")
         pointer = ctypes.c_void_p(array.ctypes.data)
-        granule = 4 if array.nbytes % 4 == 0 else 1  # bytes that one cell of the shadow watches
+        narrow = array.itemsize < 4 and not isinstance(argument, Scratch)
+        granule = array.itemsize if narrow else 4 if array.nbytes % 4 == 0 else 1  # of a cell
         self.lib.emu_add_buffer(
             pointer,
             ctypes.c_size_t(array.nbytes),

@@ -167,13 +167,15 @@ void* shared(const void* key, size_t bytes, size_t granule, const char* name) {
 }
 
 // From here on kernels may touch this part of a buffer, and of the rest only other pieces.
-void workspace_piece(const void* p, size_t bytes) {
+void workspace_piece(const void* p, size_t bytes, size_t item) {
   auto* begin = static_cast<const char*>(p);
   for (auto& r : regions) {
     if (bytes == 0 || begin < r.begin || begin >= r.end) continue;
     r.is_carved = true;
     const std::string name = r.name + " piece " + std::to_string(begin - r.begin);
-    Region piece{begin, begin + bytes, 4, false, false, name, p, {}, std::vector<bool>(bytes)};
+    const size_t granule = std::min<size_t>(item, 4);  // bytes that one cell watches
+    Region piece{begin, begin + bytes,           granule, false, false, name, p,
+                 {},    std::vector<bool>(bytes)};
     regions.insert(regions.begin(), std::move(piece));  // found before the whole
     return;
   }

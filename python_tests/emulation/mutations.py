@@ -107,6 +107,49 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"k >= rows\)", "k > rows)"),
         (r"put_height\(state.packed, i, float\(state.h\[i\]\)\);", ";"),
     ],
+    "rans32": [
+        *BARRIERS,
+        (r"lane >= d\) sum", "lane > d) sum"),
+        (r"w < warp\)", "w <= warp)"),
+        (r"k < count\s+\? rans_padded", "k <= count ? rans_padded"),
+        (r"lane_of\(\) < left", "lane_of() <= left"),
+        (r"ballot & lanes_below\(\)", "ballot"),
+        (r"at < kWindow", "at <= kWindow"),
+        (r"place >= kWindow", "place > kWindow"),
+        (r"__shfl_sync\(kAll, (now|next), at / 2\)", r"\1"),
+        (r"at % 2 != 0", "at % 2 == 0"),
+        (r"place -= kWindow;", ";"),
+        (r"passed \+= kWindow;", ";"),
+        (r"if \(inside\) x = rans_pop", "x = rans_pop"),
+        (r"if \(inside\) \{", "{"),
+        (r"__ffs\(int\(escaped\)\) - 1", "31 - __clz(int(escaped))"),
+        (r"31 - __clz\(int\(escaped\)\)", "__ffs(int(escaped)) - 1"),
+        (r"next \+= bytes;", ";"),
+        (r"good && offset >= 0 && offset < tables.symbols", "good"),
+        (r"bytes > room \|\| padded > room", "bytes > room"),
+        (r"bytes > room \|\| padded > room", "padded > room && false"),
+        (r"min\(\*job.size, job.capacity\)", "*job.size"),
+        (r"x < kRansLow\) note_fault", "false) note_fault"),
+        (r"bytes \+ lane < padded &&", "false &&"),
+        (r"inside = i < length", "inside = i <= length"),
+        (r"i \+ 32 < length", "i + 32 <= length"),
+        (r"side.next != side.end\)", "false)"),
+        (r"taken\(\) > words", "taken() > words + 9"),
+        (r"check != job.directory\[3 \* k \+ 2\]", "false"),
+        (r"job.offsets\[job.count\] != \*job.size", "false"),
+        (r"table >= 0 && table < job", "table < job"),
+        (r"table < job.tables.count", "table <= job.tables.count"),
+        (r"atomicMin\(&job.faults\[(\d)\], (.*)\);", r"job.faults[\1] = \2;"),
+        (r"k < job.count; k", "k <= job.count; k"),
+        (r"words -= __popc\(ballot\);", ";"),
+        (r"(full = |\(kAll, )inside && ", r"\1"),
+        (r"offset < tables.symbols;", "offset <= tables.symbols;"),
+        (r"\(wide != int32_t\(symbol\) \|\| ", "("),
+        (r"lane_of\(\) < side.length", "lane_of() <= side.length"),
+        (r"bytes \+ lane < rans_padded", "false && bytes + lane < rans_padded"),
+        (r"i < (words|side);", r"i <= \1;"),
+        (r"i < words; i \+= int", "i <= words; i += int"),
+    ],
 }
 
 
@@ -233,12 +276,21 @@ def check_heights_adam_solve(emulator: Emulator) -> None:
         assert chi2.tobytes() == want.tobytes()
 
 
+def check_rans32(emulator: Emulator) -> None:
+    """Both ways at every border, and damage by name."""
+    from emulation.rans_cases import check_borders, check_names_of_damage
+
+    check_borders(emulator, most_accesses=ENDLESS)
+    check_names_of_damage(emulator)
+
+
 CHECKS: dict[str, Callable[[Emulator], None]] = {
     "power_argmax": check_power_argmax,
     "cell_mass": check_cell_mass,
     "source_samples": check_source_samples,
     "heights_adam_step": check_heights_adam_step,
     "heights_adam_solve": check_heights_adam_solve,
+    "rans32": check_rans32,
 }
 
 

@@ -19,6 +19,7 @@ import exact
 import numpy as np
 
 SHARED = 1 << 20  # where shared memory begins; 0 is no address
+PARAMETERS = 1 << 13  # and each parameter, for kernels that take its address
 BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 TYPES = {
     kind + str(bits): np.dtype(f"{code}{bits // 8}")
@@ -178,6 +179,8 @@ ARITHMETIC: dict[str, Callable] = {  # all operands have the type of the opcode
     "div": _divide,
     "sqrt": np.sqrt,
     "brev": _reversed_bits,
+    "clz": lambda x: np.array([32 - int(v).bit_length() for v in x], np.uint32),
+    "popc": lambda x: np.array([int(v).bit_count() for v in x], np.uint32),
     "bfind": _leading,
     "mov": lambda x: x,
 }
@@ -189,7 +192,13 @@ ORDERED = {
     "eq": np.equal,
     "ne": lambda x, y: (x != y) & ~_unordered(x, y),
 }
-LOGIC = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor, "mov": lambda x: x}
+LOGIC = {
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "xor": np.logical_xor,
+    "not": np.logical_not,
+    "mov": lambda x: x,
+}
 
 
 def _unordered(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -212,6 +221,10 @@ def _convert(x: np.ndarray, to: np.dtype, rounding: str) -> np.ndarray:
     return x.astype(to)
 
 
+def _extended(value: np.ndarray) -> np.ndarray:  # what a wider register of a load holds
+    return value.astype(np.int64) if value.dtype.kind == "i" else value
+
+
 # --- running --------------------------------------------------------------------------------------
 
 
@@ -221,6 +234,11 @@ class Block:
     def __init__(self, kernel: Kernel, threads: int, special: dict, values: dict, memory: list):
         self.kernel, self.n = kernel, threads
         self.special, self.values, self.memory = special, values, memory
+        self.places_by_name = dict(kernel.shared)
+        for k, (parameter, raw) in enumerate(values.items()):
+            self.places_by_name[parameter] = PARAMETERS * (k + 1)
+            data = np.frombuffer(raw, np.uint8)
+            memory.append(("param", PARAMETERS * (k + 1), data, False))
         self.registers: dict[str, np.ndarray] = {}
         self.pc = np.zeros(threads, int)
         self.done = np.zeros(threads, bool)
@@ -273,7 +291,8 @@ class Block:
         elif name[:2] in ("0f", "0d"):
             bits = np.full(self.n, int(name[2:], 16), np.uint64)
         else:
-            number = self.kernel.shared[name] if name in self.kernel.shared else int(name, 0)
+            known = self.places_by_name.get(name)
+            number = int(name, 0) if known is None else known
             bits = np.full(self.n, number & (2**64 - 1), np.uint64)
         return bits.astype(BITS[dtype.itemsize]).view(dtype)
 
@@ -400,22 +419,23 @@ class Block:
     def op_ld(self, parts, args, mask):
         kind, names = parts[-1], args[0].strip("{}").replace(",", " ").split()
         size = TYPES[kind].itemsize
-        if parts[1] == "param":
+        if parts[1] == "param" and not args[1].startswith("[%"):
             name, offset = re.match(r"\[(\w+)(?:\+(\d+))?\]", args[1]).groups()
             raw = self.values[name][int(offset or 0) :][:size]
-            self.put(names[0], np.full(self.n, np.frombuffer(raw, TYPES[kind])[0]), mask)
+            self.put(names[0], _extended(np.full(self.n, np.frombuffer(raw, TYPES[kind])[0])), mask)
             return
         raw = self.load(parts[1], self.address(args[1])[mask], size * len(names))
         for k, name in enumerate(names):
             value = np.zeros(self.n, TYPES[kind])
             part = np.ascontiguousarray(raw[:, k * size : (k + 1) * size])
             value[mask] = part.view(TYPES[kind])[:, 0]
-            self.put(name, value, mask)
+            self.put(name, _extended(value), mask)
 
     def op_st(self, parts, args, mask):
         names = args[1].strip("{}").replace(",", " ").split()
         raw = [self.get(name, parts[-1])[mask][:, None].view(np.uint8) for name in names]
-        self.store(parts[1], self.address(args[0])[mask], np.concatenate(raw, 1))
+        space = parts[1] if parts[1] in ("shared", "global") else "global"  # generic ones as well
+        self.store(space, self.address(args[0])[mask], np.concatenate(raw, 1))
 
     def op_cp(self, parts, args, mask):
         if "commit_group" in parts:
@@ -472,9 +492,14 @@ class Block:
             ballot = (votes.reshape(-1, 32) << np.arange(32)).sum(1).repeat(32) & members
             self.put(instruction.args[0], ballot.astype(np.uint32), complete)
         else:
-            if instruction.parts[2] != "bfly" or (self.get(instruction.args[3], "u32") != 31).any():
+            how, by = instruction.parts[2], self.get(instruction.args[2], "u32").astype(int)
+            clamp = self.get(instruction.args[3], "u32")  # a segment of 32 lanes
+            if how not in ("bfly", "idx", "up") or (clamp != (0 if how == "up" else 31)).any():
                 raise PtxError(f"opcode {instruction.name} is not known")
-            source = lanes ^ self.get(instruction.args[2], "u32").astype(int)
+            first = lanes // 32 * 32
+            source = lanes ^ by if how == "bfly" else first + by % 32
+            if how == "up":
+                source = np.where(lanes - by >= first, lanes - by, lanes)
             value = self.get(instruction.args[1], "u32")[source]
             self.put(instruction.args[0].split("|")[0], value, complete)
 

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages for rans32 on the emulator, and what the CPU makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+from emulation.calls import EmulatedRans
+
+from otcuda.coding import Tables, encode_long
+
+GAUSS = Tables.gaussian(np.geomspace(0.11, 32, 64), -128, 127)
+CALM = [-1, -1, -1]
+
+
+def drawn(seed, length, tables):
+    """Symbols that follow the tables, escapes among them, and their index."""
+    rng = np.random.default_rng(seed)
+    index = rng.integers(0, tables.count, length)
+    slots = rng.integers(0, 2**tables.precision, length)
+    symbols = (slots[:, None] >= np.cumsum(tables.frequencies, 1)[index]).sum(1)
+    return (symbols + tables.low).astype(np.int32), index.astype(np.int32)
+
+
+def on_cpu(symbols, tables, index, block):
+    """Directory and blocks of the long container."""
+    blob = encode_long(symbols, tables, index, block)
+    blocks = -(-len(symbols) // block)
+    directory = np.frombuffer(blob, "<u4", 3 * blocks, 32).reshape(blocks, 3)
+    return directory.copy(), np.frombuffer(blob, np.uint8, offset=32 + 12 * blocks)
+
+
+def refused(rans, data, directory, index, n=300, block=96, **settings):
+    """What the decoder says of damaged bytes: (block, name of the fault), or None."""
+    _, faults = rans.decode(data, directory, n, index, block, **settings)
+    names = ["", "state", "beyond", "padding", "early", "side", "unfinished", "check", "left over"]
+    return None if faults[0] < 0 else (faults[0] >> 8, names[faults[0] & 255])
+
+
+def check_names_of_damage(emulator):
+    """Each RansFault for what it stands for, at its block."""
+    symbols, index = drawn(3, 300, GAUSS)
+    symbols[::50] = 999
+    rans = EmulatedRans(emulator, GAUSS)
+    data, directory, _ = rans.encode(symbols, index, 96)
+    ends = np.cumsum((128 + 2 * directory[:, 0].astype(int) + directory[:, 1] + 3) // 4 * 4)
+    assert refused(rans, data, directory, index) is None
+
+    def changed(block, column, by):
+        other = directory.copy()
+        other[block, column] += by
+        return other
+
+    low_state = data.copy()
+    low_state[ends[0] + 2 : ends[0] + 4] = 0
+    assert refused(rans, low_state, directory, index) == (1, "state")
+    assert refused(rans, data[: ends[3] - 4], directory, index)[0] == 3
+    assert refused(rans, data, changed(2, 1, 2**32 - 1 - directory[2, 1]), index) == (2, "beyond")
+    assert refused(rans, data, changed(0, 2, 1), index) == (0, "check")
+    longer = np.r_[data, np.zeros(4, np.uint8)]
+    assert refused(rans, longer, directory, index) == (4, "left over")
+    cut = refused(rans, data[: ends[1]], directory, index, size=len(data))
+    assert cut == (2, "beyond")
+    padded = next(k for k in range(4) if (2 * directory[k, 0] + directory[k, 1]) % 4)
+    not_zero = data.copy()
+    not_zero[ends[padded] - 1] = 1
+    assert refused(rans, not_zero, directory, index) == (padded, "padding")
+    words = data.copy()
+    words[128:132] ^= 0x55
+    assert refused(rans, words, directory, index)[0] == 0
+
+
+def check_message(emulator, tables, symbols, index, block, **settings):
+    """Both ways, to the bytes of the CPU."""
+    rans = EmulatedRans(emulator, tables)
+    directory, blocks = on_cpu(symbols, tables, index, block)
+    data, got, faults = rans.encode(symbols, index, block, **settings)
+    assert faults == CALM
+    assert got.tolist() == directory.tolist()
+    assert data.tobytes() == blocks.tobytes()
+    back, faults = rans.decode(data, got, len(symbols), index, block, symbols.dtype, **settings)
+    assert faults == CALM
+    assert back.tolist() == symbols.tolist()
+
+
+def check_borders(emulator, **settings):
+    """One case for each bound of the kernels."""
+    one = {"processors": 1, **settings}
+    flat = Tables.equiprobable(256)  # a word every second symbol: windows move, no side bytes
+    check_message(emulator, flat, np.arange(700) % 256, None, 352, **one)
+    check_message(emulator, flat, np.arange(40 * 32) % 251, None, 32, **one)  # 40 blocks
+    lone = Tables([[1, 0, 65534]], 16, low=5)  # where idle lanes would find the escape
+    check_message(emulator, lone, np.array([5, 7, 7, 6, 7]), None, 32, **settings)
+    check_message(emulator, lone, np.array([8, 7, 4, 2**31 - 1, -(2**31), 7, 8, 6]), None, 32)
+    symbols, index = drawn(1, 500, GAUSS)
+    symbols[::9], symbols[4::31] = 128, -129
+    check_message(emulator, GAUSS, symbols, index, 224, **settings)
+    rans = EmulatedRans(emulator, GAUSS)
+    index[[33, 400]] = 64, -1
+    assert rans.encode(symbols, index, 224)[2] == [-1, 33, -1]
+    four = EmulatedRans(emulator, Tables.equiprobable(4))
+    strays = np.arange(100) % 4
+    strays[[70, 90]] = 4, -1
+    assert four.encode(strays, None, 64)[2] == [-1, -1, 70]
+    wide = np.full(70, 2**31 + 3)
+    assert EmulatedRans(emulator, lone).encode(wide, None, 64)[2] == [-1, -1, 0]
+    symbols = np.array([40] * 40 + [300] * 10)
+    data, directory, _ = rans.encode(symbols, np.full(50, 63), 64)
+    assert rans.decode(data, directory, 50, np.full(50, 63), 64, "u1")[1] == [-1, -1, 40]

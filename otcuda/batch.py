@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from otcuda._io import atomic_write
+from otcuda._torch import need_torch
 from otcuda.errors import (
     ArgumentError,
     BackendError,
@@ -413,6 +414,7 @@ def sample(
     tensors = weights.part("sampler.")
     if not tensors:
         raise BackendError(f"the weights {weights.digest[:8]} hold no sampler; train `all` stages")
+    need_torch("otcuda sample")
     from otcuda.codec.sampling import LatentSampler, sample_pictures
 
     sampler = LatentSampler.from_tensors(tensors)

@@ -24,6 +24,7 @@ import numpy as np
 import otcuda
 from otcuda import _nets, _ops, batch
 from otcuda._ops import native
+from otcuda._torch import INSTALL
 from otcuda.errors import Error
 
 # Flags of /proc/cpuinfo that a level needs.
@@ -80,7 +81,10 @@ def report(result: dict[str, Any]) -> str:
         ("threads", str(result["threads"]["in_use"])),
         ("simd", f"{simd['level']}: {simd['why']}"),
         ("cuda", _cuda_text(build, cuda)),
-        ("torch", torch["version"] or "not installed: no training, no effort 2, no sampling"),
+        (
+            "torch",
+            torch["version"] or f"not installed; training, effort 2: {INSTALL}",
+        ),
         ("weights", weights["error"] or f"{weights['bytes']:,} bytes, {weights['sha256'][:16]}"),
         *[("", f"{family['release']}: {family['file']}") for family in weights["families"]],
         *_test_rows(result["self_test"]),

@@ -21,6 +21,7 @@ import click
 
 import otcuda
 from otcuda import batch
+from otcuda._torch import INSTALL
 from otcuda.cli.models import doctor, evaluate, sample, train
 from otcuda.cli.pictures import compress, decompress, demo, info
 from otcuda.cli.talk import BUDGET, CLOSED_PIPE, FAILED, INTERRUPTED, USAGE, WIDTH, Talk
@@ -103,7 +104,7 @@ def _explained(error: Exception, talk: Talk) -> str:
     if isinstance(error, (Error, OSError, MemoryError)):
         return batch.reason_of(error, talk.file)
     if isinstance(error, ImportError) and "torch" in str(error):
-        return f"this needs torch, as `pip install torch` brings it ({error})"
+        return f"this needs torch: {INSTALL} ({error})"
     kind = type(error).__name__
     return f"internal error: {kind}: {batch.reason_of(error)}; --debug shows where"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from otcuda._torch import need_torch
 from otcuda.codec import fixed
 from otcuda.codec.bitstream import (
     CUSTOM_MODEL,
@@ -216,6 +217,7 @@ def _networks(engine: str, model: Model) -> Any:
         raise ArgumentError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
     if engine == "native":
         return Networks(model)
+    need_torch('engine="torch"')
     from otcuda.codec.pictures_torch import TorchNetworks
 
     return TorchNetworks(model)
@@ -261,6 +263,7 @@ def _improved(
             found = _filled(task, step - finer, room, budget)
             best = min([best, *found], key=lambda pair: pair[0])
     if effort == 2:
+        need_torch("effort 2")
         from otcuda.codec.refine import refine
 
         best = min(best, refine(task, step, budget, say), key=lambda pair: pair[0])

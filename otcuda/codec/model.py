@@ -22,6 +22,7 @@ from safetensors.numpy import save
 
 from otcuda import _nets
 from otcuda._io import atomic_write
+from otcuda._torch import need_torch
 from otcuda.codec.bitstream import CUSTOM_MODEL
 from otcuda.codec.integer_context import IntegerContext
 from otcuda.errors import ArgumentError, ModelMismatchError
@@ -80,7 +81,7 @@ class Model:
     @functools.cached_property
     def net(self) -> Any:
         """The same in torch, a `networks.Codec` in fp32; its context model is unused."""
-        import torch
+        torch = need_torch("Model.net")
 
         from otcuda.codec.networks import Codec, CodecConfig
 
@@ -98,7 +99,7 @@ class Model:
         part = self.part("head.")
         if not part:
             return None
-        import torch
+        torch = need_torch("Model.head")
 
         from otcuda.codec.head import PerceptualHead
         from otcuda.codec.networks import CodecConfig

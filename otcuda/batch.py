@@ -7,6 +7,7 @@ dictionary of plain values (`otcuda/data/cli.schema.json`), a failure is a recor
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -24,7 +25,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from otcuda._io import atomic_write
-from otcuda.errors import ArgumentError, BackendError, CorruptDataError, Error, LimitError
+from otcuda._torch import need_torch
+from otcuda.errors import (
+    ArgumentError,
+    BackendError,
+    CorruptDataError,
+    Error,
+    LimitError,
+    ModelMismatchError,
+)
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ProcessPoolExecutor
@@ -165,14 +174,26 @@ def describe(name: str) -> Record:
     from otcuda import codec
 
     keys = ("width", "height", "bytes", "bpp", "header_bytes", "payload_bytes")
-    keys += ("mode", "step", "grey", "model", "version")
+    keys += ("mode", "step", "grey", "model", "weights", "version")
     record = {"schema": SCHEMA, "command": "info", "file": name, "error": None}
     record |= dict.fromkeys(keys)
     try:
         data = read_input(name)
-        return record | dataclasses.asdict(codec.info(data)) | {"bytes": len(data)}
+        record |= dataclasses.asdict(codec.info(data)) | {"bytes": len(data)}
+        return record | {"weights": _weights_of(data)}
     except (Error, OSError, MemoryError) as error:
         return record | {"error": reason_of(error, name)}
+
+
+def _weights_of(data: bytes) -> str | None:
+    """Name of the packaged weights that wrote a file, or None where they are not here."""
+    from otcuda.codec import families
+    from otcuda.codec.bitstream import read_header
+
+    with contextlib.suppress(ModelMismatchError):  # a package without weights
+        found = families.load_models().find(read_header(data)[0])
+        return None if found is None else found.name
+    return None
 
 
 class Work(Protocol):
@@ -387,10 +408,13 @@ def sample(
     """
     paths = [folder / f"sample-{seed}-{k:04d}.png" for k in range(count)]
     skipped = [_is_there(str(path), exists) for path in paths]
-    weights = _model(model)
+    from otcuda.codec import load_model
+
+    weights = load_model(model)
     tensors = weights.part("sampler.")
     if not tensors:
         raise BackendError(f"the weights {weights.digest[:8]} hold no sampler; train `all` stages")
+    need_torch("otcuda sample")
     from otcuda.codec.sampling import LatentSampler, sample_pictures
 
     sampler = LatentSampler.from_tensors(tensors)
@@ -519,9 +543,12 @@ def _is_there(target: str, exists: str) -> bool:
 
 @functools.lru_cache(maxsize=2)
 def _model(path: str | None) -> Any:
+    """What `--model` names: a file, a folder of them, or nothing, which is those of the package."""
     from otcuda import codec
 
-    return codec.load_model(path)
+    if path is None:
+        return None
+    return codec.load_models(path) if Path(path).is_dir() else codec.load_model(path)
 
 
 def _quality(image: Any, decoded: Any) -> Record:

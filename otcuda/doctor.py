@@ -24,6 +24,8 @@ import numpy as np
 import otcuda
 from otcuda import _nets, _ops, batch
 from otcuda._ops import native
+from otcuda._torch import INSTALL
+from otcuda.errors import Error
 
 # Flags of /proc/cpuinfo that a level needs.
 NEEDS = {
@@ -79,8 +81,12 @@ def report(result: dict[str, Any]) -> str:
         ("threads", str(result["threads"]["in_use"])),
         ("simd", f"{simd['level']}: {simd['why']}"),
         ("cuda", _cuda_text(build, cuda)),
-        ("torch", torch["version"] or "not installed: no training, no effort 2, no sampling"),
+        (
+            "torch",
+            torch["version"] or f"not installed; training, effort 2: {INSTALL}",
+        ),
         ("weights", weights["error"] or f"{weights['bytes']:,} bytes, {weights['sha256'][:16]}"),
+        *[("", f"{family['release']}: {family['file']}") for family in weights["families"]],
         *_test_rows(result["self_test"]),
         ("verdict", "healthy" if result["healthy"] else "not healthy"),
     ]
@@ -127,13 +133,28 @@ def torch_state() -> dict[str, Any]:
 
 
 def weights_state() -> dict[str, Any]:
-    """Size and SHA-256 of the bundled weights."""
-    state: dict[str, Any] = {"bytes": None, "sha256": None, "error": None}
+    """Size and SHA-256 of the bundled weights for low rates, and which families there are."""
+    state: dict[str, Any] = {"bytes": None, "sha256": None, "error": None, "families": []}
+    folder = files("otcuda") / "data"
     try:
-        data = (files("otcuda") / "data" / "weights.safetensors").read_bytes()
+        data = (folder / "weights.safetensors").read_bytes()
     except OSError as error:
         return state | {"error": f"the bundled weights cannot be read: {batch.reason_of(error)}"}
+    state["families"] = [_family(path) for path in sorted(Path(str(folder)).glob("*.safetensors"))]
+    broken = next((f for f in state["families"] if f["error"]), None)
+    if broken:
+        state["error"] = f"{broken['file']}: {broken['error']}"
     return state | {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _family(path: Path) -> dict[str, Any]:
+    from otcuda.codec import load_models
+
+    state: dict[str, Any] = {"file": path.name, "release": None, "error": None}
+    try:
+        return state | {"release": load_models(path)[0].label}
+    except (Error, OSError) as error:
+        return state | {"error": batch.reason_of(error, str(path))}
 
 
 # --- self-test ------------------------------------------------------------------------------------

@@ -54,6 +54,10 @@ class LimitError(Error, MemoryError):
     """Over the memory or pixel limit, or out of memory."""
 
 
+class Notice(UserWarning):
+    """What was asked for cannot be had, and something else is done."""
+
+
 class Interrupted(Error):  # noqa: N818 - nothing went wrong
     """A callback asked a long operation to stop."""
 

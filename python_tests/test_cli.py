@@ -417,7 +417,22 @@ def test_info(coded, mosaic):
     (record,) = records(run("info", "--json", coded))
     assert record["payload_bytes"] == len(data) - 9
     assert (record["width"], record["height"], record["model"]) == (48, 32, "0123abcd")
+    assert record["weights"] is None
     assert run("info", "-", stdin=data).out.startswith(b"-: 48 x 32")
+
+
+def test_info_says_which_weights_decode_a_file(tmp_path):
+    from otcuda.codec import bitstream
+
+    for release, name in ((1, "weights.safetensors"), (6, None)):
+        header = bitstream.Header(48, 32, "coded", 9, False, release)
+        (tmp_path / "a.otc").write_bytes(bitstream.write_file(header, b"abc"))
+        (record,) = records(run("info", "--json", tmp_path / "a.otc"))
+        assert record["weights"] == name
+        assert (
+            f"model {release} ({name or 'not here'})"
+            in run("info", tmp_path / "a.otc").out.decode()
+        )
 
 
 def test_info_goes_on_after_a_bad_file(coded, tmp_path):

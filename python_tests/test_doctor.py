@@ -96,7 +96,17 @@ def test_weights(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "weights.safetensors").write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
-    assert doctor.weights_state() == {"bytes": 7, "sha256": digest, "error": None}
+    state = doctor.weights_state()
+    assert (state["bytes"], state["sha256"]) == (7, digest)
+    assert state["error"].startswith("weights.safetensors: ")
+
+
+def test_every_family_of_weights_is_named():
+    state = doctor.weights_state()
+    assert state["error"] is None
+    assert {"file": "weights.safetensors", "release": "release 1", "error": None} in state[
+        "families"
+    ]
 
 
 def test_text_names_what_it_found(result, monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -78,10 +79,29 @@ with Image.open("again.png") as again:
 assert "torch" not in __import__("sys").modules
 """
 
-NEEDS_TORCH = """
+NEEDS_TORCH = (
+    """
 import numpy as np
 from otcuda.codec import compress
 compress(np.zeros((64, 64, 3), np.uint8), bytes=400, effort=2)
+""",
+    """
+import numpy as np
+from otcuda.codec import compress
+compress(np.zeros((64, 64, 3), np.uint8), bytes=400, engine="torch")
+""",
+    "import otcuda.training.driver",
+    "from otcuda.evaluation import Perceptual",
+    "from otcuda.codec import load_model; load_model().net",
+)
+
+SOLVER = """
+import numpy as np
+from otcuda.transport import SemiDiscreteOT
+targets = np.random.default_rng(0).standard_normal((50, 3))
+ot = SemiDiscreteOT(targets, source="uniform")
+assert ot.fit(chi2=0.1, seed=0).converged
+assert ot.sample(3, seed=1).shape == (3, 3)
 """
 
 ALL = """
@@ -156,4 +176,24 @@ def test_what_needs_torch_says_so(environment, tmp_path):
     assert done.returncode == 1
     assert "needs torch" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "torch was made unimportable" in child(environment, "-c", NEEDS_TORCH).stderr
+    for code in NEEDS_TORCH:
+        done = child(environment, "-c", code)
+        assert "BackendError: " in done.stderr
+        assert "needs torch: pip install 'otcuda[torch]'" in done.stderr
+
+
+def test_demo_and_solver_need_no_torch(environment, tmp_path):
+    done = child(environment, "-m", "otcuda", "demo", "-q", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "otcuda-demo" / "side-by-side.png").is_file()
+    done = child(environment, "-c", SOLVER)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_torch_is_no_dependency_but_an_extra():
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    project = tomllib.loads(text)["project"]
+    assert not any(name.startswith("torch") for name in project["dependencies"])
+    extras = project["optional-dependencies"]
+    assert extras["torch"] == ["torch>=2.6"]
+    assert all("otcuda[torch]" in extras[name] for name in ("train", "test", "eval"))

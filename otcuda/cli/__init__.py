@@ -9,19 +9,24 @@ budget cannot be met, 130 Ctrl-C, 141 nobody reads the output any more.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 import otcuda
 from otcuda import batch
+from otcuda._torch import INSTALL
 from otcuda.cli.models import doctor, evaluate, sample, train
 from otcuda.cli.pictures import compress, decompress, demo, info
 from otcuda.cli.talk import BUDGET, CLOSED_PIPE, FAILED, INTERRUPTED, USAGE, WIDTH, Talk
 from otcuda.cli.transport import solve
-from otcuda.errors import BudgetError, Error, Interrupted
+from otcuda.errors import BudgetError, Error, Interrupted, Notice
 
 
 class _ClosedPipe(Exception):  # noqa: N818 - click would make exit code 1 of an OSError
@@ -59,6 +64,13 @@ for verb in (demo, compress, decompress, info, evaluate, train, sample, solve, d
 def main(arguments: list[str] | None = None) -> int:
     """The command `otcuda`; returns its exit code."""
     talk = Talk()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Notice)
+        warnings.showwarning = functools.partial(_show_warning, talk, warnings.showwarning)
+        return _run(arguments, talk)
+
+
+def _run(arguments: list[str] | None, talk: Talk) -> int:
     try:
         code = cli.main(arguments, prog_name="otcuda", standalone_mode=False, obj=talk)
     except _ClosedPipe:
@@ -79,13 +91,20 @@ def main(arguments: list[str] | None = None) -> int:
     return code or 0
 
 
+def _show_warning(talk: Talk, others: Callable, message: Any, category: Any, *where: Any) -> None:
+    if issubclass(category, Notice):
+        talk.say(f"otcuda: {message}")
+    else:
+        others(message, category, *where)
+
+
 def _explained(error: Exception, talk: Talk) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         talk.file = os.fsdecode(error.filename)
     if isinstance(error, (Error, OSError, MemoryError)):
         return batch.reason_of(error, talk.file)
     if isinstance(error, ImportError) and "torch" in str(error):
-        return f"this needs torch, as `pip install torch` brings it ({error})"
+        return f"this needs torch: {INSTALL} ({error})"
     kind = type(error).__name__
     return f"internal error: {kind}: {batch.reason_of(error)}; --debug shows where"
 

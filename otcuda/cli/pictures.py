@@ -39,7 +39,10 @@ from otcuda.cli.talk import (
     help="At most X bits a pixel, header included.  [default: 0.03]",
 )
 @click.option(
-    "--quality", type=click.FloatRange(0, 100), metavar="Q", help="0 to 100 instead of a size."
+    "--quality",
+    type=click.FloatRange(0, 200),
+    metavar="Q",
+    help="0 to 100 instead of a size; to 200 with weights for high rates.",
 )
 @click.option(
     "--mode",
@@ -190,7 +193,7 @@ def _description(record: dict[str, Any]) -> str:
         f"{batch.shown(record['file'])}: {record['width']} x {record['height']}, {what}, "
         f"{record['bytes']} bytes ({record['header_bytes']} head, {record['payload_bytes']} "
         f"payload), {record['bpp']:.4f} bpp, {record['mode']}, step {record['step']}, "
-        f"model {record['model']}, format {record['version']}"
+        f"model {record['model']} ({record['weights'] or 'not here'}), format {record['version']}"
     )
 
 

@@ -192,9 +192,9 @@ def batch_options(command: Callable) -> Callable:
         ),
         click.option(
             "--model",
-            type=click.Path(dir_okay=False),
-            metavar="FILE",
-            help="Weights; the bundled ones by default.",
+            type=click.Path(),
+            metavar="PATH",
+            help="Weights, or a folder of them; the bundled ones by default.",
         ),
         click.option("-o", "--output", metavar="PATH", help="File, folder, or - for stdout."),
     ):

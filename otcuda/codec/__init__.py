@@ -13,6 +13,8 @@ _HOME = {
     "decompress": "codec",
     "Model": "model",
     "load_model": "model",
+    "Models": "families",
+    "load_models": "families",
 }
 
 __all__ = sorted(_HOME)

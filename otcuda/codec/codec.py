@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from otcuda._torch import need_torch
 from otcuda.codec import fixed
 from otcuda.codec.bitstream import (
     CUSTOM_MODEL,
@@ -19,11 +22,12 @@ from otcuda.codec.bitstream import (
     read_header,
     write_file,
 )
+from otcuda.codec.families import Family, Models, as_models
 from otcuda.codec.integer_context import Choice
-from otcuda.codec.model import Model, load_model
+from otcuda.codec.model import Model
 from otcuda.codec.pictures import Networks
 from otcuda.codec.quantiser import dequantised, latent_shape, step_size
-from otcuda.errors import ArgumentError, BudgetError, ModelMismatchError
+from otcuda.errors import ArgumentError, BudgetError, Notice
 
 EFFORTS = (0, 1, 2)
 ENGINES = ("native", "torch")
@@ -32,19 +36,42 @@ DEFAULT_BPP = 0.03
 FINER_STEPS = 3  # how many finer steps conditional heights may try to fit into a budget
 LARGEST_FILL = 0.12  # the largest multiplier c in lambda = c D^2 they do it with
 FILL_HALVINGS = 6
+MOST_QUALITY = 200  # where there are weights for the steps from 2^7 down to 2^4
+STEP_OF_LEAST_QUALITY, STEPS_A_QUALITY = 224, 0.96
+FAR = 64  # steps finer than its training at which a family is not even tried, if there is a finer
 
 Callback = Callable[[str, float], None]
 
 
 @dataclass
+class _Picture:
+    """A picture to be compressed, and how."""
+
+    image: np.ndarray
+    grey: bool
+    effort: int
+    engine: str
+    say: Callback
+
+    def task(self, family: Family) -> _Task:
+        """The same on its way through the networks of a family."""
+        self.say("analysis", 0.0)
+        model = family.model
+        networks = _networks(self.engine, model)
+        latents = networks.analyse(self.image)
+        return _Task(self.image, self.grey, model, networks, latents, family.steps[1])
+
+
+@dataclass
 class _Task:
-    """A picture on its way into a file."""
+    """A picture on its way into a file of certain weights, trained for steps up to `coarsest`."""
 
     image: np.ndarray
     grey: bool
     model: Model
     networks: Any
     latents: np.ndarray
+    coarsest: int
 
     @property
     def off(self) -> np.ndarray | None:
@@ -77,7 +104,7 @@ def compress(
     quality: float | None = None,
     mode: str = "coded",
     effort: int = 1,
-    model: Model | None = None,
+    model: Model | Models | None = None,
     engine: str = "native",
     callback: Callback | None = None,
 ) -> bytes:
@@ -87,13 +114,14 @@ def compress(
         image: uint8 [H, W, 3] or [H, W], or a Pillow image (transparency is dropped).
         bytes: the file has at most so many bytes.
         bpp: the same as bits a pixel; 0.03 where nothing is said.
-        quality: a fixed quality in [0, 100] instead of a budget: the quantiser step falls from
-            2^10 to 2^7.
+        quality: a fixed quality in [0, 200] instead of a budget: the quantiser step falls from
+            2^10 to 2^7 at 100 and to 2^4 at 200; over 100 only with weights for high rates.
         mode: "coded" (context model and range coder) or "fixed" (balanced codebooks, the size
             depends on the size of the picture alone).
         effort: 0 rounds; 1 tries finer steps with conditional heights; 2 also refines the latents
             through the decoder's gradient (seconds a picture, needs torch).
-        model: weights; None takes those of the package.
+        model: weights, or several (`load_models`), of which the best at this rate are taken; None
+            stands for those of the package.
         engine: what runs the networks, "native" or "torch".
         callback: takes (what is being done, share done) now and then; may raise to stop.
 
@@ -110,23 +138,21 @@ def compress(
     if effort not in EFFORTS:
         raise ArgumentError(f"effort is {effort!r}; it must be 0, 1 or 2")
     budget, step = _checked_budget(array, bytes, bpp, quality)
-    model = model or load_model()
-    networks = _networks(engine, model)
-    say = callback or (lambda *_: None)
-    say("analysis", 0.0)
-    task = _Task(array, grey, model, networks, networks.analyse(array))
+    picture = _Picture(array, grey, effort, engine, callback or (lambda *_: None))
+    models = as_models(model)
     if mode == "fixed":
-        return _compress_fixed(task, budget, say)
+        return _compress_fixed(picture, models, budget)
     if step is not None:
+        task = picture.task(_family_for(models, step, quality))
         return task.file(step, task.quantised(step).symbols)
-    return _compress_coded(task, budget, effort, say)
+    return _compress_coded(picture, models, budget)
 
 
 def decompress(
     data: bytes,
     *,
     realism: float = 0.0,
-    model: Model | None = None,
+    model: Model | Models | None = None,
     engine: str = "native",
     max_pixels: int | None = MAX_PIXELS,
 ) -> np.ndarray:
@@ -138,7 +164,8 @@ def decompress(
     Args:
         data: a whole `.otc` file.
         realism: 0 is the picture of least error, 1 the perceptual head's, between them a blend.
-        model: weights; None takes those of the package.
+        model: weights, or several, of which those that wrote the file are taken; None stands for
+            those of the package.
         engine: what runs the networks, "native" or "torch".
         max_pixels: larger pictures are refused before anything is allocated; None is no limit.
 
@@ -156,8 +183,14 @@ def decompress(
     data = memoryview(data).tobytes()
     header, payload = read_header(data)
     check_size(header.width, header.height, max_pixels)
-    model = model or load_model()
-    _check_model(header, model)
+    model = as_models(model).writer(header)
+    if realism > 0 and model.perception is None:
+        warnings.warn(
+            f"the weights {model.digest[:8]} have no perceptual head: realism {realism:g} is 0",
+            Notice,
+            stacklevel=2,
+        )
+        realism = 0.0
     networks = _networks(engine, model)
     shape = (header.height, header.width)
     if header.mode == "fixed":
@@ -169,31 +202,72 @@ def decompress(
     return networks.synthesise(latents, step, shape, header.grey, realism=realism, payload=payload)
 
 
+def best_quality(model: Model | Models | None = None) -> int:
+    """The largest `quality` that weights reach: 100, or more where there are some for high rates.
+
+    Args:
+        model: as in `compress`.
+    """
+    finest = as_models(model)[-1].steps[0]
+    return max(100, min(MOST_QUALITY, int((STEP_OF_LEAST_QUALITY - finest) / STEPS_A_QUALITY)))
+
+
 def _networks(engine: str, model: Model) -> Any:
     if engine not in ENGINES:
         raise ArgumentError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
     if engine == "native":
         return Networks(model)
+    need_torch('engine="torch"')
     from otcuda.codec.pictures_torch import TorchNetworks
 
     return TorchNetworks(model)
 
 
-def _compress_coded(task: _Task, budget: int, effort: int, say: Callback) -> bytes:
-    step, blob = _finest_step(task, budget, say)
-    if effort == 0:
-        return blob
+def _compress_coded(picture: _Picture, models: Models, budget: int) -> bytes:
+    """The best file within the budget; where two families overlap, that of less error."""
+    best: tuple[float, bytes] | None = None
+    for k, family in enumerate(models):
+        finer = models[k + 1] if k + 1 < len(models) else None
+        task = picture.task(family)
+        try:
+            step, blob = _finest_step(task, budget, picture.say)
+        except BudgetError:
+            if best is None:
+                raise
+            break
+        alone = best is None and (finer is None or step > finer.steps[1])
+        if finer is not None and step < family.steps[0] - FAR:
+            found = (math.inf, blob)
+        elif picture.effort == 0 and alone:
+            return blob
+        else:
+            found = _improved(task, step, blob, budget, picture)
+        best = found if best is None or found[0] < best[0] else best
+        if finer is None or step > finer.steps[1]:
+            break
+    return best[1]
+
+
+def _improved(
+    task: _Task, step: int, blob: bytes, budget: int, picture: _Picture
+) -> tuple[float, bytes]:
+    """(error, file) of the plain encoder, or of a better one that the effort pays for."""
+    say, effort = picture.say, picture.effort
     best = (task.error(step, task.quantised(step).values16), blob)
+    if effort == 0:
+        return best
     room = 8 * (budget - _head_bytes(task))
     for finer in range(1, FINER_STEPS + 1):
         say("filling the budget", finer / (FINER_STEPS + 1))
         if step - finer >= 0:
-            best = min(best, *_filled(task, step - finer, room, budget), key=lambda pair: pair[0])
+            found = _filled(task, step - finer, room, budget)
+            best = min([best, *found], key=lambda pair: pair[0])
     if effort == 2:
+        need_torch("effort 2")
         from otcuda.codec.refine import refine
 
         best = min(best, refine(task, step, budget, say), key=lambda pair: pair[0])
-    return best[1]
+    return best
 
 
 def _filled(task: _Task, step: int, room: float, budget: int) -> list[tuple[float, bytes]]:
@@ -215,7 +289,10 @@ def _filled(task: _Task, step: int, room: float, budget: int) -> list[tuple[floa
 def _finest_step(task: _Task, budget: int, say: Callback) -> tuple[int, bytes]:
     """The smallest quantiser step whose file fits, by bisection on the model's bits."""
     room = 8 * (budget - _head_bytes(task))
-    low, high = 0, COARSEST  # bits fall with the step, up to noise
+    # Bits fall with the step, up to noise; where no step was trained they may rise again.
+    low, high = 0, min(task.coarsest, COARSEST - 1)
+    if task.quantised(high).bits > room:
+        low, high = high + 1, COARSEST
     while low < high:
         say("rate", 1 - (high - low) / COARSEST)
         middle = (low + high) // 2
@@ -223,13 +300,15 @@ def _finest_step(task: _Task, budget: int, say: Callback) -> tuple[int, bytes]:
             high = middle
         else:
             low = middle + 1
-    for step in range(low, COARSEST + 1):
+    least = math.inf
+    for step in (*range(low, COARSEST + 1), task.coarsest):
         blob = task.file(step, task.quantised(step).symbols)
         if len(blob) <= budget:
             return step, blob
+        least = min(least, len(blob))
     raise BudgetError(
         f"{budget} bytes cannot hold this picture of {task.image.shape[1]} x "
-        f"{task.image.shape[0]} pixels; the least is {len(blob)} bytes"
+        f"{task.image.shape[0]} pixels; the least is {least} bytes"
     )
 
 
@@ -237,14 +316,24 @@ def _head_bytes(task: _Task) -> int:
     return len(write_file(_header(task.image, "coded", 0, task.grey, task.model), b""))
 
 
-def _compress_fixed(task: _Task, budget: int | None, say: Callback) -> bytes:
-    say("codebooks", 0.5)
-    part = task.model.part("fixed.")
-    shape = task.image.shape[:2]
-    head = len(write_file(_header(task.image, "fixed", 0, task.grey, task.model), b""))
-    number = fixed.choose_table(part, shape, None if budget is None else budget - head)
-    payload = fixed.encode(part, task.latents, number)
-    return write_file(_header(task.image, "fixed", number, task.grey, task.model), payload)
+def _family_for(models: Models, step: int, quality: float) -> Family:
+    if quality > best_quality(models):
+        raise ArgumentError(
+            f"quality {quality:g} needs weights for high rates; those at hand reach "
+            f"{best_quality(models)}"
+        )
+    return models.for_step(step)
+
+
+def _compress_fixed(picture: _Picture, models: Models, budget: int | None) -> bytes:
+    picture.say("codebooks", 0.5)
+    model = next((f.model for f in models if "fixed.0.bits" in f.model.tensors), models[0].model)
+    part = model.part("fixed.")
+    array, grey = picture.image, picture.grey
+    head = len(write_file(_header(array, "fixed", 0, grey, model), b""))
+    number = fixed.choose_table(part, array.shape[:2], None if budget is None else budget - head)
+    payload = fixed.encode(part, _networks(picture.engine, model).analyse(array), number)
+    return write_file(_header(array, "fixed", number, grey, model), payload)
 
 
 def _checked_image(image: Any) -> tuple[np.ndarray, bool]:
@@ -269,9 +358,9 @@ def _checked_budget(image: np.ndarray, bytes, bpp, quality) -> tuple[int | None,
     if len(given) > 1:
         raise ArgumentError(f"{' and '.join(given)} are given; only one can be kept")
     if quality is not None:
-        if not 0 <= quality <= 100:
-            raise ArgumentError(f"quality is {quality}; it must lie in [0, 100]")
-        return None, round(224 - 0.96 * quality)
+        if not 0 <= quality <= MOST_QUALITY:
+            raise ArgumentError(f"quality is {quality}; it must lie in [0, {MOST_QUALITY}]")
+        return None, round(STEP_OF_LEAST_QUALITY - STEPS_A_QUALITY * quality)
     if bytes is not None:
         if bytes < 1:
             raise ArgumentError(f"bytes is {bytes}; it must be at least 1")
@@ -291,13 +380,3 @@ def _header(image: np.ndarray, mode: str, step: int, grey: bool, model: Model) -
 def bytes_of_digest(model: Model) -> bytes:
     """First four bytes of the model's digest."""
     return bytes.fromhex(model.digest[:8])
-
-
-def _check_model(header: Header, model: Model) -> None:
-    if header.model != model.id or (header.digest and header.digest != bytes_of_digest(model)):
-        wrote = header.digest.hex() if header.digest else f"release {header.model}"
-        loaded = model.digest[:8] if model.id == CUSTOM_MODEL else f"release {model.id}"
-        raise ModelMismatchError(
-            f"the file was written with model {wrote}, loaded is {loaded}; pass --model (model=) "
-            "with the weights that wrote it"
-        )

@@ -7,12 +7,12 @@ torch comes in where a gradient is wanted.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,18 @@ from safetensors.numpy import save
 
 from otcuda import _nets
 from otcuda._io import atomic_write
+from otcuda._torch import need_torch
 from otcuda.codec.bitstream import CUSTOM_MODEL
 from otcuda.codec.integer_context import IntegerContext
 from otcuda.errors import ArgumentError, ModelMismatchError
 
 FORMAT = 1
 NETWORKS = ("analysis", "synthesis", "head")
+NEEDED = {"id", "config", "digest"}  # of the record in a weights file
+SUFFIX = ".safetensors"
+PACKAGED = Path(__file__).parent.parent / "data"  # where the weights of the package lie
+SHIPPED = "weights" + SUFFIX  # those for low rates, which are always there
+TRAINED_STEPS = (128, 214)  # of weights that do not say
 _shipped: dict[str, Model] = {}
 
 
@@ -75,7 +81,7 @@ class Model:
     @functools.cached_property
     def net(self) -> Any:
         """The same in torch, a `networks.Codec` in fp32; its context model is unused."""
-        import torch
+        torch = need_torch("Model.net")
 
         from otcuda.codec.networks import Codec, CodecConfig
 
@@ -93,7 +99,7 @@ class Model:
         part = self.part("head.")
         if not part:
             return None
-        import torch
+        torch = need_torch("Model.head")
 
         from otcuda.codec.head import PerceptualHead
         from otcuda.codec.networks import CodecConfig
@@ -144,32 +150,54 @@ def load_model(path: str | Path | None = None) -> Model:
     """Read weights.
 
     Args:
-        path: a weights file; None takes the one that comes with the package (read once).
+        path: a weights file; None takes those of the package for low rates (read once).
 
     Raises:
         FileNotFoundError: there is no such file.
         ModelMismatchError: the file is of another format, damaged, or no weights of this codec.
     """
-    if path is None:
-        if "weights" not in _shipped:
-            shipped = resources.files("otcuda") / "data" / "weights.safetensors"
-            with resources.as_file(shipped) as file:
-                _shipped["weights"] = _read(file)
-        return _shipped["weights"]
-    return _read(Path(path))
+    if path is not None:
+        return _read(Path(path))
+    if "weights" not in _shipped:
+        _shipped["weights"] = _read(PACKAGED / SHIPPED)
+    return _shipped["weights"]
 
 
-def _read(path: Path) -> Model:
+def read_record(path: Path) -> dict[str, Any]:
+    """What a weights file says of itself: id, config, training, digest; no tensor is read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelMismatchError: the file is of another format, or no weights of this codec.
+    """
+    with _opened(path) as file:
+        return _record_of(file, path)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there are no weights here")
     try:
         with safe_open(path, framework="np") as file:
-            record = json.loads((file.metadata() or {}).get("otcuda", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except (SafetensorError, ValueError) as error:
+        if isinstance(error, ModelMismatchError):
+            raise
         raise ModelMismatchError(f"{path} is no weights file: {error}") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+
+
+def _record_of(file: Any, path: Path) -> dict[str, Any]:
+    record = json.loads((file.metadata() or {}).get("otcuda", "null"))
+    if not isinstance(record, dict) or record.get("format") != FORMAT or NEEDED - record.keys():
         raise ModelMismatchError(f"{path} holds no weights of this codec in format {FORMAT}")
+    return record
+
+
+def _read(path: Path) -> Model:
+    with _opened(path) as file:
+        record = _record_of(file, path)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     model = Model(tensors, record)
     if model.digest != record.get("digest"):
         raise ModelMismatchError(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from otcuda._torch import need_torch
+
 # name -> module that defines it
 _HOME = {
     "CODECS": "otcuda.evaluation.baselines",
@@ -37,6 +39,8 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'otcuda.evaluation' has no attribute {name!r}")
+    if name in ("Perceptual", "Reference"):
+        need_torch(name)
     value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value

@@ -42,18 +42,23 @@ class OtcudaCodec:
 
     Args:
         realism: 0 for the least error, 1 for the most natural look.
-        model: weights, from `otcuda.codec.load_model`; None takes those of the package.
+        model: weights, from `otcuda.codec.load_model` or `load_models`; None takes those of the
+            package.
         options: more keywords of `otcuda.codec.compress`, such as `effort`.
     """
-
-    finest = 100
-    """A setting is a `quality` of `otcuda.codec.compress`."""
 
     def __init__(self, realism: float = 0.0, model: Any = None, **options: Any) -> None:
         self.name = "otcuda" if realism == 0 else f"otcuda realism {realism:g}"
         self._realism = realism
         self._model = model
         self._options = {"model": model, **options}
+
+    @property
+    def finest(self) -> int:
+        """The largest setting, a `quality` of `otcuda.codec.compress`."""
+        from otcuda.codec.codec import best_quality
+
+        return best_quality(self._model)
 
     def encode(self, image: Pixels, setting: int) -> bytes:
         """The file of a picture [H, W, 3], uint8, at one quality."""

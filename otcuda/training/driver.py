@@ -353,7 +353,11 @@ def export(folder: Path, settings: Settings, callback: Callback = lambda _: None
     # At high rates a stream of fixed length has nothing to offer.
     tables = {} if settings.preset == "high" else _fixed_tables(run, net, callback)
     steps = newest_checkpoint(folder / "autoencoder")
-    training = {"autoencoder_steps": steps[1]["step"] if steps else 0, "preset": settings.preset}
+    training = {
+        "autoencoder_steps": steps[1]["step"] if steps else 0,
+        "preset": settings.preset,
+        "steps": list(entropy.config.step_range),
+    }
     parts = transport[0] if transport else None
     model = assemble(net, entropy.arrays(), tables, parts, head, training)
     path = folder / "weights.safetensors"

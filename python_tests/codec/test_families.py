@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several weights, one container: which family codes a picture, and how its files find it again."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cli_runner import run
+from PIL import Image
+from tiny_codec import TINY, packed, structured_picture
+
+import otcuda
+from otcuda.codec import compress, decompress, families, info, load_model, load_models
+from otcuda.codec.bitstream import Header, read_header, write_file
+from otcuda.codec.integer_context import quantise_network
+from otcuda.codec.model import export_model
+from otcuda.codec.networks import Codec, to_planes
+from otcuda.evaluation.metrics import psnr
+from otcuda.training.autoencoder import training_blocks
+
+LOW, HIGH = (150, 214), (60, 170)
+BUDGETS = (150, 400, 900, 1800, 4000)
+
+
+def tiny_model(pictures, latents, steps, **about):
+    """The linear transform coder with so many components, fitted at the middle of its steps."""
+    torch.manual_seed(0)
+    net = Codec(TINY.__class__(**{**vars(TINY), "latents": latents})).eval().requires_grad_(False)
+    log2_step = 3 + sum(steps) / 64
+    net.start_from_klt(training_blocks(pictures, 0, batches=4), log2_step)
+    rgb = torch.from_numpy(pictures.crops(4, 128, (0, 9, 9))).float()
+    batch = (net.analysis(to_planes(rgb)), torch.full((4,), log2_step))
+    arrays = quantise_network(net.context, [batch])
+    return export_model(net, arrays, training={"steps": list(steps), **about})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    home = tmp_path_factory.mktemp("families")
+    pictures = packed(home)
+    (home / "weights").mkdir()
+    tiny_model(pictures, 6, LOW, preset="low").save(home / "weights" / "b.safetensors")
+    tiny_model(pictures, 48, HIGH, preset="high").save(home / "weights" / "a.safetensors")
+    return home / "weights"
+
+
+@pytest.fixture(scope="module")
+def models(folder):
+    return load_models(folder)
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return structured_picture(30)
+
+
+def test_the_coarse_family_comes_first(models):
+    assert [family.name for family in models] == ["b.safetensors", "a.safetensors"]
+    assert [family.steps for family in models] == [LOW, HIGH]
+
+
+@pytest.mark.parametrize("effort", [0, 1])
+def test_each_budget_takes_the_better_family(picture, models, effort):
+    wrote, errors = [], []
+    for size in BUDGETS:
+        data = compress(picture, bytes=size, effort=effort, model=models)
+        assert len(data) <= size
+        decoded = decompress(data, model=models)
+        errors.append(psnr(picture, decoded))
+        wrote.append(info(data).model)
+        for family in models:
+            try:
+                alone = compress(picture, bytes=size, effort=effort, model=family.model)
+            except otcuda.BudgetError:
+                continue
+            if info(alone).step <= family.steps[1]:
+                assert psnr(picture, decompress(alone, model=family.model)) <= errors[-1]
+                assert (alone == data) == (family.label == wrote[-1])
+    assert errors == sorted(errors)
+    assert (wrote[0], wrote[-1]) == tuple(family.label for family in models)
+
+
+def test_files_of_both_families_decode_from_one_folder(picture, models):
+    for family in models:
+        data = compress(picture, bytes=900, model=family.model)
+        assert models.find(read_header(data)[0]) is family
+        alone = decompress(data, model=family.model)
+        assert np.array_equal(decompress(data, model=models), alone)
+
+
+def test_quality_goes_on_where_there_are_weights_for_it(picture, models):
+    low, high = models
+    files = [compress(picture, quality=q, model=models) for q in (0, 40, 77, 78, 120, 170)]
+    wrote = [info(data).model for data in files]
+    assert wrote == [low.label] * 3 + [high.label] * 3
+    closeness = [psnr(picture, decompress(data, model=models)) for data in files]
+    assert closeness == sorted(closeness)
+    assert [len(data) for data in files] == sorted(len(data) for data in files)
+    with pytest.raises(otcuda.ArgumentError, match="quality 120 needs weights for high rates"):
+        compress(picture, quality=120, model=low.model)
+    with pytest.raises(otcuda.ArgumentError, match=r"\[0, 200\]"):
+        compress(picture, quality=201, model=models)
+
+
+def test_weights_that_are_not_at_hand_are_named(picture, models):
+    data = compress(picture, bytes=900, model=models[0].model)
+    with pytest.raises(otcuda.ModelMismatchError, match=f"{models[0].label}.*at hand is .*--model"):
+        decompress(data, model=models[1].model)
+    header = Header(64, 64, "coded", 9, False, 5)
+    with pytest.raises(otcuda.ModelMismatchError, match="release 5, at hand is"):
+        decompress(write_file(header, b"x"), model=models)
+    assert models.find(header) is None
+
+
+def test_untrained_coarse_steps_are_not_walked_into(picture, models, monkeypatch):
+    """Past its training a context model may spend more bits on a coarser step."""
+    high = models[1].model
+    honest = high.context.quantise
+
+    def worse(u, k, *rest):
+        if k <= HIGH[1]:
+            return honest(u, k, *rest)
+        return honest(u * np.float32(2 ** ((k - 40) / 32)), 40, *rest)
+
+    monkeypatch.setattr(high.context, "quantise", worse)
+    least = len(compress(picture, quality=(224 - HIGH[1]) / 0.96, model=models[1].model))
+    data = compress(picture, bytes=least + 2, effort=0, model=high)
+    assert info(data).step <= HIGH[1]
+    with pytest.raises(otcuda.BudgetError, match=f"the least is {least} bytes"):
+        compress(picture, bytes=least - 20, effort=0, model=high)
+
+
+def test_without_a_head_realism_is_refused_aloud(picture, models):
+    data = compress(picture, bytes=900, model=models)
+    with pytest.warns(otcuda.errors.Notice, match=r"no perceptual head: realism 0\.5 is 0"):
+        decoded = decompress(data, realism=0.5, model=models)
+    assert np.array_equal(decoded, decompress(data, model=models))
+
+
+def test_the_command_line_takes_a_folder_and_says_what_realism_became(
+    picture, models, folder, tmp_path
+):
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    options = ("--model", folder, "-o")
+    for size, family in ((300, models[0]), (4000, models[1])):
+        coded, back = tmp_path / f"{size}.otc", tmp_path / f"{size}.png"
+        assert run("compress", tmp_path / "a.png", "--bytes", str(size), *options, coded).code == 0
+        assert info(coded.read_bytes()).model == family.label
+        shown = run("decompress", coded, "-r", "1", *options, back)
+        assert shown.code == 0
+        assert "no perceptual head" in shown.err
+        expected = decompress(coded.read_bytes(), model=models)
+        assert np.array_equal(np.asarray(Image.open(back)), expected)
+
+
+def test_a_folder_is_read_strictly_the_package_is_not(folder, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.safetensors").write_bytes(
+            (folder / f"{name}.safetensors").read_bytes()
+        )
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    with pytest.raises(otcuda.ModelMismatchError, match="broken"):
+        load_models(tmp_path)
+    monkeypatch.setattr(families, "PACKAGED", tmp_path)
+    monkeypatch.setattr(families, "_packaged", {})
+    assert len(load_models()) == 2
+    (tmp_path / "broken.safetensors").write_bytes((folder / "a.safetensors").read_bytes())
+    with pytest.raises(otcuda.ModelMismatchError, match="more than one weights of"):
+        load_models(tmp_path)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(otcuda.ModelMismatchError, match="holds no weights"):
+        load_models(tmp_path / "none")
+
+
+@pytest.fixture
+def ship():
+    path = Path(__file__).parents[2] / "tools" / "ship_weights.py"
+    spec = importlib.util.spec_from_file_location("ship_weights", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def test_shipping_numbers_each_family(folder, tmp_path, ship, picture):
+    def shipped():
+        return {path.name: load_model(path).id for path in sorted(tmp_path.glob("*.safetensors"))}
+
+    low, high = str(folder / "b.safetensors"), str(folder / "a.safetensors")
+    ship([low, "--id", "1"], tmp_path)
+    ship([high], tmp_path)
+    assert shipped() == {"weights-high.safetensors": 2, "weights.safetensors": 1}
+    ship([low], tmp_path)
+    assert shipped() == {"weights-high.safetensors": 2, "weights.safetensors": 3}
+    ship([low, "--id", "6"], tmp_path)
+    ship([high, "--id", "0"], tmp_path)
+    ship([low], tmp_path)  # after 6 comes 0, which the other family has
+    assert shipped() == {"weights-high.safetensors": 0, "weights.safetensors": 1}
+    with pytest.raises(SystemExit):
+        ship([low, "--id", "0"], tmp_path)
+    models = load_models(tmp_path)
+    data = compress(picture, bytes=4000, model=models)
+    assert info(data).model == "0"
+    assert models.writer(read_header(data)[0]).digest == load_model(high).digest

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """power_argmax beside its rivals on one thread, GFLOP/s: python benchmarks/power_argmax.py.
 
-Normal x and y, heights of the nearest neighbour. torch in the best of four chunkings, NumPy 256
-rows a time, faiss on the augmented vectors (x, 1), (y, h). `same` is the share of rows with our
-winner: the rivals are not exact. The peak is that of multiply-adds on registers, in every round.
+Normal x and y, heights of the nearest neighbour. `otcuda` is power_argmax, which may make integers
+of y for the call; `index` a PowerIndex that has them; `blocked` the same without the screen. torch
+in the best of four chunkings, and in bfloat16; NumPy and JAX 256 rows a time; torch.compile where
+asked for; faiss on the augmented vectors (x, 1), (y, h). `same` is the share of rows with our
+winner: the rivals are not exact. The peak is that of multiply-adds on registers, in every round;
+`dram` the rate, in GB/s, at which NumPy sums memory.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +27,10 @@ try:
     import faiss
 except ImportError:
     faiss = None
+try:
+    import jax
+except ImportError:
+    jax = None
 
 CHUNKS = [(64, 4096), (256, 4096), (1024, 1024), (256, 1 << 30)]
 
@@ -55,6 +63,43 @@ def numpy_rows(x: np.ndarray, y: np.ndarray, h: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def torch_bfloat16(x: np.ndarray, y: np.ndarray, h: np.ndarray) -> np.ndarray:
+    x, y, h = (torch.from_numpy(a).bfloat16() for a in (x, y, h))
+    parts = [torch.addmm(h, part, y.T).max(1)[1] for part in x.split(256)]
+    return torch.cat(parts).numpy()
+
+
+def torch_compiled() -> Callable[..., np.ndarray]:
+    compiled = torch.compile(lambda x, y, h: (x @ y.T + h).max(1)[1])
+
+    def argmax(x: np.ndarray, y: np.ndarray, h: np.ndarray) -> np.ndarray:
+        x, y, h = map(torch.from_numpy, (x, y, h))
+        return torch.cat([compiled(part, y, h) for part in x.split(256)]).numpy()
+
+    return argmax
+
+
+def jax_rows() -> Callable[..., np.ndarray]:
+    jitted = jax.jit(lambda x, y, h: (x @ y.T + h).argmax(1))
+
+    def argmax(x: np.ndarray, y: np.ndarray, h: np.ndarray) -> np.ndarray:
+        parts = [np.asarray(jitted(x[b : b + 256], y, h)) for b in range(0, len(x), 256)]
+        return np.concatenate(parts)
+
+    return argmax
+
+
+def by_index(method: str, y: np.ndarray, h: np.ndarray) -> Callable[..., np.ndarray]:
+    index = otcuda.PowerIndex(y, h, tree=False)
+    return lambda x, y, h: index.argmax(x, method=method)[1]
+
+
+def dram_rate() -> float:
+    """GB/s of one thread reading 256 MB, the best of five."""
+    block = np.ones(1 << 25)
+    return max(8e-9 * block.size / harness.seconds_of(np.sum, (block,), 0.0) for _ in range(5))
+
+
 def ours(x: np.ndarray, y: np.ndarray, h: np.ndarray) -> np.ndarray:
     return otcuda.power_argmax(x, y, h)[1]
 
@@ -76,10 +121,27 @@ def rivals(arguments: tuple[np.ndarray, ...]) -> dict[str, Callable[..., Any]]:
 
     rows, columns = min(CHUNKS, key=seconds)
     name = f"torch {rows}x{'N' if columns > len(arguments[1]) else columns}"
-    found = {"otcuda": ours, name: torch_in_chunks(rows, columns), "numpy": numpy_rows}
+    found = {
+        "otcuda": ours,
+        "index": by_index("auto", *arguments[1:]),
+        "blocked": by_index("brute", *arguments[1:]),
+        name: torch_in_chunks(rows, columns),
+        "numpy": numpy_rows,
+    }
+    if "bfloat16" in extra_rivals():
+        found["torch bfloat16"] = torch_bfloat16
+    if "compile" in extra_rivals():
+        found["torch.compile"] = torch_compiled()
+    if jax is not None:
+        found["jax"] = jax_rows()
     if faiss is not None:
         found["faiss"] = faiss_flat(*arguments[1:])
     return found
+
+
+def extra_rivals() -> str:
+    """OTCUDA_RIVALS=bfloat16,compile: slow to run (no bfloat16 in the CPU) or to start."""
+    return os.environ.get("OTCUDA_RIVALS", "")
 
 
 def fma_peak() -> float:
@@ -90,7 +152,7 @@ def cases() -> Iterator[harness.Case]:
     rng = np.random.default_rng(0)
     for N in (4096, 65_536):
         for D in (2, 4, 8, 16, 17, 64, 128, 256):
-            B = int(np.clip(1e9 / (2 * N * D), 512, 8192))
+            B = int(np.clip(1e9 / (2 * N * D), 1024, 8192))
             x, y = (rng.standard_normal((n, D), np.float32) for n in (B, N))
             h = -np.square(y).sum(1) / 2
             arguments, winners = (x, y, h), ours(x, y, h)
@@ -120,5 +182,6 @@ if __name__ == "__main__":
         cases(),
         packages=["otcuda", "torch", "numpy", "faiss-cpu"],
         backend=otcuda.backend_info,
+        dram=dram_rate,
         date=time.strftime("%Y-%m-%d"),
     )

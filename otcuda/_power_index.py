@@ -18,8 +18,8 @@ class PowerIndex:
     In low dimension, or where targets lie near a surface of low dimension, a tree of boxes finds
     the winner among millions while looking at some hundreds. In many dimensions (float32) a screen
     of small integers finds the few targets that may win. Both leave out only targets that provably
-    can neither win nor tie. Holds two copies of `y`, norms and boxes, and a quarter of `y` more once
-    the screen has been used; calls from several threads are safe.
+    can neither win nor tie. Holds two copies of `y`, norms and boxes, and once the screen has been
+    used a quarter of `y` more; calls from several threads are safe.
 
     Args:
         y: targets, [N, D], N >= 1, float32 or float64, in host memory: a torch tensor, a NumPy

@@ -17,6 +17,7 @@ constexpr const char* kNames[] = {
     "power_argmax/screen",
     "power_argmax/screen_pairs",
     "power_argmax/screen_chains",
+    "power_argmax/screen_fallbacks",
     "cell_mass/cpu",
     "cell_mass/cuda",
     "heights_adam_step/cpu",

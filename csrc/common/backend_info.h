@@ -17,6 +17,7 @@ enum class BackendPath : int {
   power_argmax_screen,         // samples
   power_argmax_screen_pairs,   // targets that the integers did not rule out at once
   power_argmax_screen_chains,  // of these, the ones whose scores were computed
+  power_argmax_screen_fallbacks,  // samples of the blocked loop after a screen was tried
   cell_mass_cpu,
   cell_mass_cuda,
   heights_adam_step_cpu,

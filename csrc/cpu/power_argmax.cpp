@@ -21,6 +21,7 @@ constexpr int64_t kPackedBytes = 1 << 20;  // samples that a thread keeps packed
 constexpr int64_t kPanelBytes = 1 << 18;   // targets that pass over them at a time: they share it
 constexpr int64_t kMostTargets = 1 << 30;  // of a run: places are 32-bit
 constexpr int64_t kFmasABeat = 1 << 20;    // of one sample, done one after the other
+constexpr int64_t kProbeTargets = 2048, kProbeSamples = 32;  // what a screen is tried on
 constexpr double kNanosecondsPerFma = 0.025;
 
 ArgmaxKernels kernels(int64_t B) {
@@ -227,12 +228,36 @@ bool screen_takes(const float* h, int64_t N) {
   return any && !wild;
 }
 
+// Whether the bound bites on some of the targets and samples, before all are made integers.
+bool screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
+  const int64_t step = std::max(p.N / kProbeTargets, int64_t(4)), N = p.N / step;
+  const int64_t B = std::min(p.B, kProbeSamples);
+  Buffer<float> y(N * p.D), h(N), value(B);
+  Buffer<int64_t> index(B);
+  Buffer<uint8_t> left(B);
+  for (int64_t i = 0; i < N; ++i) {
+    std::copy(p.y + i * step * p.D, p.y + (i * step + 1) * p.D, y.data() + i * p.D);
+    h[i] = p.h[i * step];
+  }
+  if (!screen_takes(h.data(), N)) return false;
+  PowerScreen probe;
+  if (!probe.build(y.data(), N, p.D, p.x, p.B, poll)) return false;
+  probe.set_heights(h.data());
+  return probe.argmax(p.x, B, value.data(), index.data(), left.data(), true, poll);
+}
+
 }  // namespace
 
 bool power_argmax_screened(const PowerScreen& screen, const ArgmaxProblem<float>& p, bool trial,
                            Poll* poll) {
   Buffer<uint8_t> left(p.B);
-  const bool bites = screen.argmax(p.x, p.B, p.value, p.index, left.data(), trial, poll);
+  ScreenCounts counts;
+  const bool bites = screen.argmax(p.x, p.B, p.value, p.index, left.data(), trial, poll, &counts);
+  const int64_t others = std::count(left.begin(), left.end(), 1);
+  count_backend_path(BackendPath::power_argmax_screen, p.B - others);
+  if (others > 0) count_backend_path(BackendPath::power_argmax_screen_fallbacks, others);
+  count_backend_path(BackendPath::power_argmax_screen_pairs, counts.pairs);
+  count_backend_path(BackendPath::power_argmax_screen_chains, counts.chains);
   for (int64_t b = 0; b < p.B;) {
     int64_t end = b;
     while (end < p.B && left[end] != 0) ++end;
@@ -251,11 +276,12 @@ void power_argmax_blocked(const ArgmaxProblem<double>& p, Poll* poll) { solve_bl
 void power_argmax(const ArgmaxProblem<float>& p, Poll* poll) {
   if (power_screen_pays(p.B, p.N, p.D, false) && screen_takes(p.h, p.N)) {
     PowerScreen screen;
-    if (screen.build(p.y, p.N, p.D, p.x, p.B, poll)) {
+    if (screen_bites(p, poll) && screen.build(p.y, p.N, p.D, p.x, p.B, poll)) {
       screen.set_heights(p.h);
       power_argmax_screened(screen, p, true, poll);
       return;
     }
+    count_backend_path(BackendPath::power_argmax_screen_fallbacks, p.B);
   }
   power_argmax_blocked(p, poll);
 }

@@ -17,6 +17,7 @@
 #include "common/simd.h"
 #include "common/threads.h"
 #include "cpu/power_argmax.h"
+#include "cpu/power_screen.h"
 
 namespace otcuda::cpu {
 namespace {
@@ -245,6 +246,9 @@ PowerIndex<T>::PowerIndex(const T* y, int64_t N, int64_t D, bool with_tree, Poll
     tree_.build(y_.data(), N, D, poll);
   }
 }
+
+template <class T>
+PowerIndex<T>::~PowerIndex() = default;
 
 template <class T>
 void PowerIndex<T>::set_heights(const T* h) {

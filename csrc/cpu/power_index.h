@@ -9,9 +9,10 @@
 #include "common/alloc.h"
 #include "common/poll.h"
 #include "cpu/power_index_kernel.h"
-#include "cpu/power_screen.h"
 
 namespace otcuda::cpu {
+
+class PowerScreen;
 
 enum class IndexMethod : int { automatic, brute, tree, screen };
 
@@ -42,6 +43,7 @@ template <class T>
 class PowerIndex {
  public:
   PowerIndex(const T* y, int64_t N, int64_t D, bool with_tree, Poll* poll);
+  ~PowerIndex();
 
   void set_heights(const T* h);  // [N]
   // x [B, D] -> value, index [B]; ArgumentError where no heights are set or there is no tree.

@@ -59,7 +59,8 @@ ScreenKernels power_screen_kernels() {
 
 bool power_screen_pays(int64_t B, int64_t N, int64_t D, bool built) {
   return D >= 16 && D <= kMostD && N * D >= (1 << 18) && N < (int64_t(1) << 30) &&
-         B >= (built ? 64 : 1024);
+         (D >= 32 || N * D >= (1 << 19)) && B >= (built ? 64 : 1024) &&
+         (built || B * D >= (1 << 16));
 }
 
 // Where targets and samples lie. Any vectors would do: they only make the integers small.
@@ -84,43 +85,37 @@ bool PowerScreen::centre(const float* x, int64_t B) {
   return mu_norm_ < 1e15;
 }
 
-// Buckets of a factor 4 of the largest coordinate; in the first one all that are not unusual.
-void PowerScreen::measure(int64_t begin, int64_t end, Buffer<int32_t>* bucket,
-                          std::atomic<bool>* wild) const {
-  const ScreenKernels level = power_screen_kernels();
-  for (int64_t i = begin; i < end; ++i) {
-    const uint32_t bits = level.largest(y_ + i * D_, mu_.data(), D_);
-    if (!(bits_float(bits) < 1e15f)) *wild = true;
-    (*bucket)[i] = static_cast<int32_t>(bits >> 24);
-  }
-}
-
-// Places: the targets of a bucket in the order given, so that scores do not rise along the scan.
-void PowerScreen::order(const Buffer<int32_t>& bucket) {
-  Vector<int32_t> some;
-  for (int64_t i = 0; i < N_; i += std::max<int64_t>(1, N_ / 1024)) some.push_back(bucket[i]);
+// Places: buckets of a factor 4 of the largest coordinate, the usual ones in one of them; in a
+// bucket the order given, so that scores do not rise along the scan.
+void PowerScreen::order(const Buffer<uint32_t>& largest) {
+  Vector<uint32_t> some;
+  const int64_t step = std::max<int64_t>(1, N_ / 1024);
+  for (int64_t i = 0; i < N_; i += step) some.push_back(largest[i] >> 24);
   std::nth_element(some.begin(), some.begin() + some.size() / 2, some.end());
-  const int32_t usual = some[some.size() / 2] + 1;
-  order_ = Buffer<int32_t>(N_);
+  const uint32_t usual = some[some.size() / 2] + 1;
+  int64_t count[256] = {}, place[256];
+  for (const uint32_t bits : largest) ++count[std::max(bits >> 24, usual)];
   const int64_t most = std::clamp<int64_t>(kGroupBytes / (4 * steps_), 96, 4092) / 12 * 12;
-  int64_t place = 0;
-  for (int32_t k = 255; k >= usual; --k) {
-    const int64_t begin = place;
-    for (int64_t i = 0; i < N_; ++i) {
-      if (std::max(bucket[i], usual) == k) order_[place++] = static_cast<int32_t>(i);
+  int64_t begin = 0;
+  for (int k = 255; k >= 0; --k) {
+    place[k] = begin;
+    for (int64_t left = count[k]; left > 0; left -= most, begin += std::min(most, left + most)) {
+      groups_.push_back({begin, std::min(most, left), 0, 0, 0, 0, -kInfinity, 0, 0});
     }
-    for (int64_t at = begin; at < place; at += most) {
-      groups_.push_back({at, std::min(most, place - at), 0, 0, 0, 0, -kInfinity, 0, 0});
-    }
+    begin = place[k] + count[k];
+  }
+  order_ = Buffer<int32_t>(N_);
+  for (int64_t i = 0; i < N_; ++i) {
+    order_[place[std::max(largest[i] >> 24, usual)]++] = static_cast<int32_t>(i);
   }
 }
 
-void PowerScreen::quantise_row(int64_t place, const ScreenGroup& group) {
-  int8_t* const out = integers_.data() + place * 4 * steps_;
-  const float inverse = 1 / group.unit;
-  const ScreenRowSums sums = power_screen_kernels().quantise(
-      {y_ + order_[place] * D_, mu_.data(), D_, group.unit, inverse, out},
-      nu_norm_ > 0 ? nu_.data() : nullptr);
+void PowerScreen::quantise_row(const ScreenKernels& level, int64_t place,
+                               const ScreenGroup& group) {
+  const ScreenRowSums sums =
+      level.quantise({y_ + order_[place] * D_, mu_.data(), D_, group.unit, 1 / group.unit, 0,
+                      start_.data() + place * sums_, integers_.data() + place * 4 * steps_},
+                     nu_norm_ > 0 ? nu_.data() : nullptr);
   // Float sums of D terms, and v = y - mu and unit * integer rounded to float.
   const double rounding = 1 + double(D_ + 8) * 1.2e-7;
   const double far = std::sqrt(double(sums.square)) * rounding;
@@ -130,27 +125,19 @@ void PowerScreen::quantise_row(int64_t place, const ScreenGroup& group) {
   int32_t most = most_lane_.load(std::memory_order_relaxed);
   while (sums.most_lane > most && !most_lane_.compare_exchange_weak(most, sums.most_lane)) {
   }
-  for (int64_t s = 0; s < sums_; ++s) {
-    uint32_t half[2] = {0, 0};
-    for (int64_t k = 4 * kScreenSteps * s; k < std::min(4 * steps_, 4 * kScreenSteps * (s + 1));
-         ++k) {
-      half[k / 2 % 2] -= static_cast<uint32_t>(kScreenOffset * out[k]);
-    }
-    start_[place * sums_ + s] = static_cast<int32_t>((half[0] & 0xffff) | half[1] << 16);
-  }
 }
 
-void PowerScreen::quantise(ScreenGroup* group) {
-  const ScreenKernels level = power_screen_kernels();
-  uint32_t most = 0;
+void PowerScreen::quantise(const ScreenKernels& level, const Buffer<uint32_t>& largest,
+                           ScreenGroup* group) {
+  uint32_t bits = 0;
   for (int64_t k = group->begin; k < group->begin + group->count; ++k) {
-    most = std::max(most, level.largest(y_ + order_[k] * D_, mu_.data(), D_));
+    bits = std::max(bits, largest[order_[k]]);
   }
-  const double largest = bits_float(most);
-  group->unit = largest > 1e-15 ? up(largest / kScreenTargetMost * 1.000001) : 1e-15f;
+  const double most = bits_float(bits);
+  group->unit = most > 1e-15 ? up(most / kScreenTargetMost * 1.000001) : 1e-15f;
   for (int64_t k = group->begin; k < group->begin + group->count; ++k) {
     if (k % kGrain == 0) heartbeat();
-    quantise_row(k, *group);
+    quantise_row(level, k, *group);
     group->norm = std::max(group->norm, double(norm_[k]));
     group->residue = std::max(group->residue, double(residue_[k]));
     group->reach = std::max(group->reach, double(norm_[k]) + double(residue_[k]));
@@ -167,12 +154,18 @@ bool PowerScreen::build(const float* y, int64_t N, int64_t D, const float* x, in
   sums_ = (steps_ + kScreenSteps - 1) / kScreenSteps;
   gamma_ = double(D + 4) * 6e-8;
   if (D < 1 || D > kMostD || N >= (int64_t(1) << 30) || !centre(x, B)) return false;
-  Buffer<int32_t> bucket(N);
+  const ScreenKernels level = power_screen_kernels();
+  Buffer<uint32_t> largest(N);
   std::atomic<bool> wild{false};
-  parallel_for(
-      N, kGrain, [&](int64_t from, int64_t to) { measure(from, to, &bucket, &wild); }, poll);
+  const auto measure = [&](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i) {
+      largest[i] = level.largest(y + i * D, mu_.data(), D);
+      if (!(bits_float(largest[i]) < 1e15f)) wild = true;
+    }
+  };
+  parallel_for(N, kGrain, measure, poll);
   if (wild) return false;
-  order(bucket);
+  order(largest);
   integers_ = Buffer<int8_t>((N + kSpareRows) * 4 * steps_, 0);
   start_ = Buffer<int32_t>((N + kSpareRows) * sums_, 0);
   norm_ = Buffer<float>(N);
@@ -180,7 +173,7 @@ bool PowerScreen::build(const float* y, int64_t N, int64_t D, const float* x, in
   height_ = Buffer<float>(N);
   lift_ = Buffer<double>(nu_norm_ > 0 ? N : 0);
   const auto some = [&](int64_t from, int64_t to) {
-    for (int64_t g = from; g < to; ++g) quantise(&groups_[g]);
+    for (int64_t g = from; g < to; ++g) quantise(level, largest, &groups_[g]);
   };
   parallel_for(static_cast<int64_t>(groups_.size()), 1, some, poll);
   return true;

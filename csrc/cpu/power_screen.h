@@ -22,6 +22,11 @@ struct ScreenGroup {
   double height;                // the most of |h|, finite ones
 };
 
+struct ScreenCounts {
+  int64_t pairs = 0;   // that the integers did not rule out at once
+  int64_t chains = 0;  // of these, the ones whose scores were computed
+};
+
 class PowerScreen {
  public:
   // Integers of y [N, D], which stays the caller's; x [B, D] shows where samples lie. False where
@@ -34,7 +39,7 @@ class PowerScreen {
   // marked in `left` [B] and not written. False: most of the work was for nothing, so the rest is
   // left over; with `trial` some samples decide that before the others are looked at.
   bool argmax(const float* x, int64_t B, float* value, int64_t* index, uint8_t* left, bool trial,
-              Poll* poll) const;
+              Poll* poll, ScreenCounts* counts = nullptr) const;
 
   // For tests of the bound: of all pairs, those that would be left out for their own score's sake.
   // Error terms are scaled by `factor`; 1 is the truth, and then there is none.
@@ -45,10 +50,9 @@ class PowerScreen {
   friend class ScreenRun;
 
   bool centre(const float* x, int64_t B);
-  void measure(int64_t begin, int64_t end, Buffer<int32_t>* bucket, std::atomic<bool>* wild) const;
-  void order(const Buffer<int32_t>& bucket);
-  void quantise(ScreenGroup* group);
-  void quantise_row(int64_t place, const ScreenGroup& group);
+  void order(const Buffer<uint32_t>& largest);
+  void quantise(const ScreenKernels& level, const Buffer<uint32_t>& largest, ScreenGroup* group);
+  void quantise_row(const ScreenKernels& level, int64_t place, const ScreenGroup& group);
 
   const float *y_ = nullptr, *h_ = nullptr;
   int64_t N_ = 0, D_ = 0, steps_ = 0, sums_ = 0;

@@ -20,8 +20,9 @@ namespace {
 // Eight numbers anywhere in memory; the compiler makes them what the instruction set has.
 typedef float Floats __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(32), aligned(4), may_alias));
-typedef double Doubles __attribute__((vector_size(64), aligned(8), may_alias));
-typedef int8_t Bytes __attribute__((vector_size(8), aligned(1), may_alias));
+typedef float Fours __attribute__((vector_size(16), aligned(4), may_alias));
+typedef double Doubles __attribute__((vector_size(32), aligned(8), may_alias));
+typedef int8_t Bytes __attribute__((vector_size(32), aligned(1), may_alias));
 typedef int32_t Word __attribute__((aligned(4), may_alias));
 
 template <class Lanes>
@@ -85,6 +86,19 @@ __attribute__((noinline)) void screen_collect(ScreenPanel* p, int64_t i, const i
 }
 
 template <class Lanes>
+inline __attribute__((always_inline)) void screen_keep(ScreenPanel* p,
+                                                       const ScreenSums<Lanes>& sum) {
+#pragma GCC unroll 4
+  for (int q = 0; q < Lanes::kVectors; ++q) {
+    int32_t* const at = p->highest + q * Lanes::kLanes;
+    auto highest = Lanes::load(at);
+#pragma GCC unroll 8
+    for (int t = 0; t < Lanes::kTargets; ++t) highest = Lanes::max32(highest, sum[t][q]);
+    Lanes::store(at, highest);
+  }
+}
+
+template <class Lanes>
 inline __attribute__((always_inline)) void screen_finish(ScreenPanel* p, int64_t i,
                                                          const ScreenSums<Lanes>& sum,
                                                          int32_t* total) {
@@ -110,7 +124,7 @@ inline __attribute__((always_inline)) void screen_finish(ScreenPanel* p, int64_t
 
 // Chunk c of a tile, from 16 to 32 bits at its end: with the bounds in the first chunk, with the
 // chunks before in the others. A function of its own: its loop has all the registers.
-template <class Lanes, bool kFirst, bool kLast>
+template <class Lanes, bool kFirst, bool kLast, bool kWarm>
 __attribute__((noinline)) void screen_chunk(ScreenPanel* p, int64_t i, int64_t c, int32_t* total) {
   constexpr int kVectors = Lanes::kVectors, kTargets = Lanes::kTargets;
   const int64_t row = 4 * p->steps, sums = (p->steps + kScreenSteps - 1) / kScreenSteps;
@@ -131,7 +145,16 @@ __attribute__((noinline)) void screen_chunk(ScreenPanel* p, int64_t i, int64_t c
       if constexpr (!kLast) Lanes::store(at, sum[t][q]);
     }
   }
-  if constexpr (kLast) screen_finish<Lanes>(p, i, sum, total);
+  if constexpr (kLast && kWarm) screen_keep<Lanes>(p, sum);
+  if constexpr (kLast && !kWarm) screen_finish<Lanes>(p, i, sum, total);
+}
+
+template <class Lanes, bool kWarm>
+inline void screen_tile(ScreenPanel* p, int64_t i, int64_t last, int32_t* total) {
+  if (last == 0) return screen_chunk<Lanes, true, true, kWarm>(p, i, 0, total);
+  screen_chunk<Lanes, true, false, false>(p, i, 0, total);
+  for (int64_t c = 1; c < last; ++c) screen_chunk<Lanes, false, false, false>(p, i, c, total);
+  screen_chunk<Lanes, false, true, kWarm>(p, i, last, total);
 }
 
 template <class Lanes>
@@ -140,15 +163,18 @@ int64_t screen_panel(ScreenPanel* p, int64_t i) {
   const int64_t last = (p->steps - 1) / kScreenSteps;
   for (; i < p->targets; i += Lanes::kTargets) {
     if (p->room - p->count < Lanes::kTargets * screen_samples<Lanes>) return i;
-    if (last == 0) {
-      screen_chunk<Lanes, true, true>(p, i, 0, total);
-      continue;
-    }
-    screen_chunk<Lanes, true, false>(p, i, 0, total);
-    for (int64_t c = 1; c < last; ++c) screen_chunk<Lanes, false, false>(p, i, c, total);
-    screen_chunk<Lanes, false, true>(p, i, last, total);
+    screen_tile<Lanes, false>(p, i, last, total);
   }
   return i;
+}
+
+template <class Lanes>
+void screen_warm(ScreenPanel* p, int64_t targets) {
+  alignas(64) int32_t total[Lanes::kTargets * screen_samples<Lanes>];
+  const int64_t last = (p->steps - 1) / kScreenSteps;
+  for (int64_t i = 0; i < targets; i += Lanes::kTargets) {
+    screen_tile<Lanes, true>(p, i, last, total);
+  }
 }
 
 // Rounded towards zero and raised by 3: by more than all roundings here, docs/power_argmax.md.
@@ -191,11 +217,14 @@ inline float screen_sum(const Floats& a) {
 }
 
 // |row - centre| <= 127.4 unit. Sums are in float, `middle` in double.
-inline ScreenRowSums screen_quantise(const ScreenRow& r, const float* other) {
+inline ScreenRowSums screen_quantise(const ScreenRow& row, const float* other) {
+  const ScreenRow r = row;  // which writing bytes does not change
+  constexpr Bytes kLowBytes = {0, 4, 8, 12, 16, 20, 24, 28};
   constexpr float kShift = 12582912.0f;  // 1.5 2^23: what is added to it is rounded to an integer
   Floats residue = {}, square = {}, whole = {};
-  Doubles middle = {};
-  Ints integers = {}, lanes = {};
+  Doubles middle = {}, more = {};
+  Ints integers = {}, lanes = {}, halves = {};
+  int32_t* start = r.start;
   int32_t most = 0;
   const int64_t bytes = (r.D + 3) / 4 * 4;
   for (int64_t d = 0; d < r.D; d += 8) {
@@ -211,25 +240,38 @@ inline ScreenRowSums screen_quantise(const ScreenRow& r, const float* other) {
     whole += a * a;
     if (other != nullptr) {
       screen_load(other + d, r.D - d, &from);
-      middle += __builtin_convertvector(a, Doubles) * __builtin_convertvector(from, Doubles);
+      Fours half[2], with[2];
+      __builtin_memcpy(half, &a, sizeof a);
+      __builtin_memcpy(with, &from, sizeof from);
+      middle +=
+          __builtin_convertvector(half[0], Doubles) * __builtin_convertvector(with[0], Doubles);
+      more += __builtin_convertvector(half[1], Doubles) * __builtin_convertvector(with[1], Doubles);
     }
     integers += k * k;
     lanes += k * k;
+    halves += k;
     if (d % (4 * kScreenSteps) == 4 * kScreenSteps - 8 || d + 8 >= r.D) {
       const int32_t low = lanes[0] + lanes[1] + lanes[4] + lanes[5];
       const int32_t high = lanes[2] + lanes[3] + lanes[6] + lanes[7];
       most = low > most ? low : most;
       most = high > most ? high : most;
       lanes = Ints{};
+      if (start != nullptr) {
+        const uint32_t first = uint32_t(halves[0] + halves[1] + halves[4] + halves[5]);
+        const uint32_t second = uint32_t(halves[2] + halves[3] + halves[6] + halves[7]);
+        *start++ = int32_t((-kScreenOffset * first & 0xffff) | -kScreenOffset * second << 16);
+        halves = Ints{};
+      }
     }
-    const Bytes b = __builtin_convertvector(k, Bytes);
-    __builtin_memcpy(r.out + d, &b, bytes - d < 8 ? 4 : 8);
+    const Ints written = k + r.offset;
+    const Bytes low = __builtin_shuffle(reinterpret_cast<const Bytes&>(written), kLowBytes);
+    int64_t eight;
+    __builtin_memcpy(&eight, &low, 8);
+    __builtin_memcpy(r.out + d, &eight, bytes - d < 8 ? 4 : 8);
   }
   ScreenRowSums sums{screen_sum(residue), screen_sum(square), screen_sum(whole), 0, 0, most};
-  for (int k = 0; k < 8; ++k) {
-    sums.middle += middle[k];
-    sums.integers += integers[k];
-  }
+  for (int k = 0; k < 8; ++k) sums.integers += integers[k];
+  for (int k = 0; k < 4; ++k) sums.middle += middle[k] + more[k];
   return sums;
 }
 
@@ -250,8 +292,9 @@ inline void screen_chains(const ScreenPairs& p) {
 
 template <class Lanes>
 ScreenKernels screen_kernels(double chain_cost) {
-  return {screen_samples<Lanes>, Lanes::kTargets, chain_cost,       &screen_panel<Lanes>,
-          &screen_bounds,        &screen_largest, &screen_quantise, &screen_chains};
+  return {screen_samples<Lanes>, Lanes::kTargets,     chain_cost,
+          &screen_panel<Lanes>,  &screen_warm<Lanes>, &screen_bounds,
+          &screen_largest,       &screen_quantise,    &screen_chains};
 }
 
 }  // namespace

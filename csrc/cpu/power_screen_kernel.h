@@ -35,6 +35,7 @@ struct ScreenPanel {
   int32_t width;       // a target whose sum is s scores more than any with a sum below s - width
   ScreenHit* hits;
   int64_t count, room;  // room for a tile's pairs at least
+  int32_t* highest;     // [samples], aligned: where the warm-up leaves the largest sums
 };
 
 // Bounds of a panel for a block: (height + a norm + c residue) / unit, and what rounding needs.
@@ -51,7 +52,9 @@ struct ScreenRow {
   const float* centre;  // [D], zeros up to a multiple of 8
   int64_t D;
   float unit, inverse;
-  int8_t* out;  // [4 steps], zeros beyond D
+  int32_t offset;  // added to the integers that are written
+  int32_t* start;  // where to put the halves of ScreenPanel::start, or null
+  int8_t* out;     // [4 steps], zeros (and the offset) beyond D
 };
 
 struct ScreenRowSums {
@@ -78,6 +81,7 @@ struct ScreenKernels {
   double chain_cost;     // of an exact step, in steps of the blocked loop
   // Target from which to go on once the hits are dealt with; `targets` at the end.
   int64_t (*panel)(ScreenPanel*, int64_t from);
+  void (*warm)(ScreenPanel*, int64_t targets);  // the largest sums of the first targets
   void (*bounds)(const ScreenBounds&);
   uint32_t (*largest)(const float* row, const float* centre, int64_t D);  // bits of max |row - c|
   ScreenRowSums (*quantise)(const ScreenRow&, const float* other);

@@ -2,9 +2,9 @@
 // Samples into integers, thresholds, and what to do with the pairs above them.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
-#include "common/backend_info.h"
 #include "common/host_device.h"
 #include "common/power_argmax.h"
 #include "common/threads.h"
@@ -13,9 +13,10 @@
 namespace otcuda::cpu {
 namespace {
 
-constexpr int64_t kMostSamples = 64;      // of a block, on any level
-constexpr int64_t kRoom = 1024;           // pairs that wait
-constexpr int64_t kRunBytes = 1 << 17;    // integers of samples that a thread keeps
+constexpr int64_t kMostSamples = 64;    // of a block, on any level
+constexpr int64_t kRoom = 1024;         // pairs that wait
+constexpr int64_t kRunBytes = 1 << 17;  // integers of samples that a thread keeps
+constexpr int64_t kWarmPart = 12, kLeastWarm = 96, kMostWarm = 384;  // targets of the warm-up
 constexpr int64_t kTrialBlocks = 2;       // that tell whether the bound bites
 constexpr double kLeastThreshold = -9e8;  // above the bound of what cannot win
 constexpr double kPairCost = 60;    // of a pair above its threshold, in steps of the blocked loop
@@ -79,8 +80,9 @@ int32_t ScreenBlock::quantise(const PowerScreen& s, const ScreenKernels& level, 
   residue_ = reach_ = norm_ = 0;
   for (int64_t q = 0; q < level.samples; ++q) {
     if (q < count) {
-      const ScreenRowSums sums =
-          level.quantise({x + q * s.D_, s.nu_.data(), s.D_, unit_, 1 / unit_, row}, s.mu_.data());
+      const ScreenRowSums sums = level.quantise(
+          {x + q * s.D_, s.nu_.data(), s.D_, unit_, 1 / unit_, kScreenOffset, nullptr, row},
+          s.mu_.data());
       lane = std::max(lane, sums.most_lane);
       const double far = std::sqrt(double(sums.square)) * rounding;
       reach_ = std::max(reach_, far * (1 + 3e-7));
@@ -88,12 +90,10 @@ int32_t ScreenBlock::quantise(const PowerScreen& s, const ScreenKernels& level, 
       norm_ = std::max(norm_, std::sqrt(double(sums.whole)) * rounding);
       constant_[q] = sums.middle;
     } else {
-      std::fill_n(row, 4 * s.steps_, int8_t(0));
+      std::fill_n(row, 4 * s.steps_, int8_t(kScreenOffset));
     }
     for (int64_t k = 0; k < s.steps_; ++k) {
-      for (int j = 0; j < 4; ++j) {
-        to[(k * level.samples + q) * 4 + j] = static_cast<uint8_t>(row[4 * k + j] + kScreenOffset);
-      }
+      std::memcpy(to + (k * level.samples + q) * 4, row + 4 * k, 4);
     }
   }
   return lane;
@@ -149,7 +149,7 @@ int32_t ScreenBlock::threshold(const PowerScreen& s, const ScreenGroup& g, int64
   const double low = best[q], own = s.gamma_ * norm_ * s.mu_norm_;
   const double rounding =
       1e-12 * (std::fabs(low) + std::fabs(constant_[q]) + std::fabs(g.top) + norm_ * s.mu_norm_);
-  const double t = std::floor((low - constant_[q] - own - g.top - rounding) / unit(g)) - 2;
+  const double t = (low - constant_[q] - own - g.top - rounding) / unit(g) - 4;
   return static_cast<int32_t>(std::clamp(t, kLeastThreshold, 2e9));
 }
 
@@ -186,12 +186,14 @@ class ScreenRun {
       ScreenBlock& block = blocks_[used_];
       block.lost = !block.pack(s_, level_, x + b * s_.D_, count, to, row_.data());
     }
+    bool first = true;
     for (const ScreenGroup& group : s_.groups_) {
       if (!(group.top > -kInfinity)) continue;
       for (int64_t k = 0; k < used_; ++k) {
-        if (!blocks_[k].lost) meet(&blocks_[k], group);
+        if (!blocks_[k].lost) meet(&blocks_[k], group, first);
         heartbeat();
       }
+      first = false;
     }
   }
 
@@ -221,7 +223,7 @@ class ScreenRun {
   int64_t pairs = 0, chains = 0;
 
  private:
-  void meet(ScreenBlock* block, const ScreenGroup& group) {
+  void meet(ScreenBlock* block, const ScreenGroup& group, bool first) {
     if (block->out_of_reach(s_, group)) return;
     const double width = block->width(s_, group);
     if (!(width < 1e8)) {
@@ -242,7 +244,9 @@ class ScreenRun {
                       static_cast<int32_t>(std::ceil(width)),
                       hits_.data(),
                       0,
-                      kRoom};
+                      kRoom,
+                      highest_};
+    if (first) warm(&panel);
     const double most = kMostSpent * double(block->count) * double(s_.N_) * double(s_.D_);
     for (int64_t i = 0; i < panel.targets;) {
       i = level_.panel(&panel, i);
@@ -252,6 +256,17 @@ class ScreenRun {
         block->lost = true;
         return;
       }
+    }
+  }
+
+  // Thresholds from the largest sums of some targets: what the first ones prove would otherwise be
+  // found pair by pair.
+  void warm(ScreenPanel* panel) {
+    const int64_t some = std::clamp<int64_t>(s_.N_ / kWarmPart, kLeastWarm, kMostWarm);
+    std::copy(threshold_, threshold_ + level_.samples, highest_);
+    level_.warm(panel, std::min(panel->targets, some));
+    for (int64_t q = 0; q < level_.samples; ++q) {
+      threshold_[q] = std::max(threshold_[q], highest_[q] - panel->width);
     }
   }
 
@@ -298,12 +313,12 @@ class ScreenRun {
   Buffer<ScreenBlock> blocks_;
   Buffer<ScreenHit> hits_;
   Buffer<int32_t> bound_;
-  alignas(64) int32_t threshold_[kMostSamples];
+  alignas(64) int32_t threshold_[kMostSamples], highest_[kMostSamples];
   int64_t used_ = 0;
 };
 
 bool PowerScreen::argmax(const float* x, int64_t B, float* value, int64_t* index, uint8_t* left,
-                         bool trial, Poll* poll) const {
+                         bool trial, Poll* poll, ScreenCounts* counts) const {
   const ScreenKernels level = power_screen_kernels();
   const int64_t block = level.samples, blocks = (B + block - 1) / block;
   const int threads = threads_for(0.01 * double(B) * double(N_) * double(D_));
@@ -328,9 +343,7 @@ bool PowerScreen::argmax(const float* x, int64_t B, float* value, int64_t* index
   const int64_t rest = B - first;
   const auto others = [&](int64_t begin, int64_t end) { some(first + begin, first + end); };
   if (rest > 0) parallel_for(rest, share * block, others, poll, threads);
-  count_backend_path(BackendPath::power_argmax_screen, B - std::count(left, left + B, 1));
-  count_backend_path(BackendPath::power_argmax_screen_pairs, pairs);
-  count_backend_path(BackendPath::power_argmax_screen_chains, chains);
+  if (counts != nullptr) *counts = {pairs, chains};
   return !stop;
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The AVX-512 file of power_argmax on any CPU, intrinsics done by hand; no tile spills."""
+"""The AVX-512 files of power_argmax on any CPU, intrinsics done by hand; no tile spills."""
 
 from __future__ import annotations
 
@@ -137,3 +137,61 @@ def test_the_tile_of_power_argmax_stays_in_registers(level, sums, tmp_path):
             assert not any("(%rsp" in line for line in body)
             assert len(body) < 2 * sums
     assert len(loops) == 4  # float and double
+
+
+# --- the screen
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory):
+    library = tmp_path_factory.mktemp("avx512") / "screen.so"
+    folders = [f"-I{HERE / 'avx512_by_hand'}", f"-I{CSRC}"]
+    source = HERE / "avx512_by_hand" / "screen.cpp"
+    subprocess.run(["g++", *FLAGS, *BY_HAND, *folders, source, "-o", library], check=True)
+    found = ctypes.CDLL(str(library))
+    found.screen_panel.restype = ctypes.c_int64
+    return found
+
+
+@pytest.mark.parametrize("steps", [1, 4, 8, 9, 16, 19])
+def test_pairs_above_their_thresholds(screen, steps):
+    rng = np.random.default_rng(steps)
+    S, T = screen.screen_samples(), 4 * screen.screen_targets()
+    # Norms that sixteen bits hold, sums with the offset that they do not.
+    q, r = rng.integers(-20, 21, (S, 4 * steps)), rng.integers(-127, 128, (T, 4 * steps))
+    q[0, :2], r[0, :2] = 63, 127
+    x, y = aligned((steps, S, 4), "u1"), aligned((T, 4 * steps), "i1")
+    x[:], y[:] = (q + 64).reshape(S, steps, 4).transpose(1, 0, 2), r
+    sums = -(-steps // 8)
+    halves = np.zeros((T, sums, 2), np.int64)
+    for k in range(4 * steps):
+        halves[:, k // 32, k // 2 % 2] -= 64 * r[:, k]
+    start = np.ascontiguousarray(halves.astype("i2")).view("i4")[..., 0].copy()
+    bound = rng.integers(-10_000, 10_000, T).astype("i4")
+    want = r @ q.T + bound[:, None]  # [T, S]
+    threshold = aligned(S, "i4")
+    threshold[:] = np.quantile(want, 0.9, axis=0)
+    before = threshold.copy()
+    hits = np.zeros((T * S, 3), "i4")
+    sizes = ctypes.c_int64(T), ctypes.c_int64(steps)
+    count = screen.screen_panel(*pointers(x, y, start, bound), *sizes, *pointers(threshold, hits))
+    found = {(t, s, value) for t, s, value in hits[:count].tolist()}
+    expected = {(t, s, int(want[t, s])) for t, s in np.argwhere(want > before).tolist()}
+    assert len(expected) > T
+    assert found == expected
+
+
+@pytest.mark.parametrize(("level", "sums"), [("avx2", 12), ("avx512", 24)])
+def test_the_tile_of_power_screen_stays_in_registers(level, sums, tmp_path):
+    source, target = CSRC / "cpu" / f"power_screen_{level}.cpp", tmp_path / "kernel.o"
+    flags = [*FLAGS, *LEVEL_FLAGS[level], "-O3", f"-I{CSRC}"]
+    subprocess.run(["g++", *flags, "-c", source, "-o", target], check=True)
+    loops = 0
+    for body in inner_loops(target):
+        if sum("vpmaddubsw" in instruction for instruction in body) != sums:
+            continue
+        loops += 1
+        assert not any(re.match(r"vmov\w+\s+%[xyz]mm\d+,.*\(", line) for line in body)
+        assert not any("(%rsp" in line for line in body)
+        assert len(body) < 3.5 * sums
+    assert loops >= 4

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The AVX-512 intrinsics of power_argmax_avx512.cpp and net_avx512.cpp, lane by lane as Intel's guide defines them, so that the
+// The AVX-512 intrinsics of power_argmax_avx512.cpp, power_screen_avx512.cpp and net_avx512.cpp, lane by lane as Intel's guide defines them, so that the
 // file runs on any CPU. An intrinsic that is not here does not compile: add it from the guide.
 #pragma once
 
@@ -122,3 +122,68 @@ inline void _mm512_store_si512(void* to, __m512i a) {
 INTEGERS(epi32, int32_t, __mmask16)
 INTEGERS(epi64, int64_t, __mmask8)
 #undef INTEGERS
+
+template <class T>
+T lane_of(const __m512i& a, int k) {
+  T lane;
+  std::memcpy(&lane, a.byte + k * sizeof(T), sizeof(T));
+  return lane;
+}
+
+template <class T>
+void set_lane(__m512i* a, int k, T lane) {
+  std::memcpy(a->byte + k * sizeof(T), &lane, sizeof(T));
+}
+
+inline __m512i _mm512_set1_epi16(int16_t a) {
+  __m512i r;
+  for (int k = 0; k < 32; ++k) set_lane(&r, k, a);
+  return r;
+}
+
+inline __m512i _mm512_add_epi16(__m512i a, __m512i b) {
+  for (int k = 0; k < 32; ++k) {
+    set_lane(&a, k, uint16_t(lane_of<uint16_t>(a, k) + lane_of<uint16_t>(b, k)));
+  }
+  return a;
+}
+
+// The sum of two products saturates: a trap here, as no caller means it to.
+inline __m512i _mm512_maddubs_epi16(__m512i a, __m512i b) {
+  __m512i r;
+  for (int k = 0; k < 32; ++k) {
+    const int sum = lane_of<uint8_t>(a, 2 * k) * lane_of<int8_t>(b, 2 * k) +
+                    lane_of<uint8_t>(a, 2 * k + 1) * lane_of<int8_t>(b, 2 * k + 1);
+    if (sum != int16_t(sum)) __builtin_trap();
+    set_lane(&r, k, int16_t(sum));
+  }
+  return r;
+}
+
+inline __m512i _mm512_madd_epi16(__m512i a, __m512i b) {
+  __m512i r;
+  for (int k = 0; k < 16; ++k) {
+    set_lane(&r, k, lane_of<int16_t>(a, 2 * k) * lane_of<int16_t>(b, 2 * k) +
+                        lane_of<int16_t>(a, 2 * k + 1) * lane_of<int16_t>(b, 2 * k + 1));
+  }
+  return r;
+}
+
+inline __m512i _mm512_sub_epi32(__m512i a, __m512i b) {
+  for (int k = 0; k < 16; ++k) set_lane(&a, k, lane_of<int32_t>(a, k) - lane_of<int32_t>(b, k));
+  return a;
+}
+
+inline __m512i _mm512_maskz_max_epi32(__mmask16 mask, __m512i a, __m512i b) {
+  for (int k = 0; k < 16; ++k) {
+    const int32_t x = lane_of<int32_t>(a, k), y = lane_of<int32_t>(b, k);
+    set_lane(&a, k, (mask >> k & 1) == 0 ? 0 : x > y ? x : y);
+  }
+  return a;
+}
+
+inline __mmask16 _mm512_cmpgt_epi32_mask(__m512i a, __m512i b) {
+  __mmask16 mask = 0;
+  for (int k = 0; k < 16; ++k) mask |= (lane_of<int32_t>(a, k) > lane_of<int32_t>(b, k)) << k;
+  return mask;
+}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from otcuda import _ops
-from otcuda.coding.arrays import empty_symbols, flat_pair, integers, like_of
+from otcuda.coding.arrays import empty_symbols, flat_pair, given_back, integers
 from otcuda.coding.tables import Tables
 from otcuda.errors import (
     CorruptDataError,
@@ -50,24 +50,29 @@ def encode_long(
     if block_symbols is None:
         block_symbols = min(max(-(-flat.size // 64) * 32, 1 << 16), 1 << 18)
     directory = np.zeros((-(-flat.size // max(block_symbols, 1)), 3), np.uint32)
-    blocks = _ops.rans32_encode(tables._native, flat, flat_index, block_symbols, directory)
-    head = _HEAD.pack(
-        MAGIC,
-        _VERSION,
-        _DTYPES.index(symbols.dtype),
-        tables.precision,
-        _LANES_LOG2,
-        flat.size,
-        block_symbols,
-        tables.digest[:4],
-        _index_check(flat_index),
-    )
-    described = head + directory.astype("<u4").tobytes()
-    crc = zlib.crc32(described).to_bytes(4, "little")
-    return head + crc + described[len(head) :] + blocks
+    index_check = _index_check(flat_index)
+
+    def head() -> bytes:
+        start = _HEAD.pack(
+            MAGIC,
+            _VERSION,
+            _DTYPES.index(symbols.dtype),
+            tables.precision,
+            _LANES_LOG2,
+            flat.size,
+            block_symbols,
+            tables.digest[:4],
+            index_check,
+        )
+        rows = directory.astype("<u4").tobytes()
+        return start + zlib.crc32(start + rows).to_bytes(4, "little") + rows
+
+    return _ops.rans32_encode(tables._native, flat, flat_index, block_symbols, directory, head)
 
 
-def decode_long(blob: bytes, tables: Tables, index: Any, shape: Any, max_symbols: int) -> Any:
+def decode_long(
+    blob: bytes, tables: Tables, index: Any, shape: Any, max_symbols: int, out: Any = None
+) -> Any:
     """The inverse; arguments and errors are those of `decode`."""
     n, dtype, block, directory = _read_head(blob, max_symbols)
     digest, index_check = blob[20:24], int.from_bytes(blob[24:28], "little")
@@ -76,7 +81,9 @@ def decode_long(blob: bytes, tables: Tables, index: Any, shape: Any, max_symbols
             f"decode: the message was written with tables {digest.hex()}, these are "
             f"{tables.digest[:4].hex()}"
         )
-    symbols, flat = empty_symbols("decode", index, _shape(index, shape, n), dtype, max_symbols)
+    if index is None and shape is None and out is None:
+        shape = n
+    symbols, flat = empty_symbols("decode", index, shape, dtype, max_symbols, out)
     if symbols.size != n:
         raise ShapeError(f"decode: the blob holds {n} symbols, asked for {symbols.shape}")
     at = 32 + directory.size * 4
@@ -90,13 +97,7 @@ def decode_long(blob: bytes, tables: Tables, index: Any, shape: Any, max_symbols
             "decode: index is not the one that the message was written with: whatever computes it "
             "gave other numbers here"
         ) from error
-    return like_of(symbols, index)
-
-
-def _shape(index: Any, shape: Any, n: int) -> Any:
-    if index is not None:
-        return None
-    return n if shape is None else shape
+    return given_back(symbols, index, out)
 
 
 def _index_check(index: np.ndarray | None) -> int:

@@ -43,19 +43,29 @@ void check_rans_arrays(const cpu::Tables& tables, const TensorView& symbols,
 
 static_assert(sizeof(cpu::RansBlock) == 12, "a row of the directory");
 
+// head() gives what stands in front of the blocks, once the directory is known.
 py::bytes encode_blocks(const cpu::Tables& tables, const TensorView& symbols,
                         const std::optional<TensorView>& index, int64_t block,
-                        const TensorView& directory) {
+                        const TensorView& directory, const py::function& head) {
   check_rans_arrays(tables, symbols, index, block, directory);
   const py::none nobody;
   Poll poll = python_poll(nobody);
-  Vector<uint8_t> message;
+  Vector<Vector<uint8_t>> parts;
   {
     const py::gil_scoped_release unlocked;
-    message = cpu::rans32_encode(tables, symbols, index ? &*index : nullptr, block,
-                                 directory.write<cpu::RansBlock>(), poll);
+    parts = cpu::rans32_encode(tables, symbols, index ? &*index : nullptr, block,
+                               directory.write<cpu::RansBlock>(), poll);
   }
-  return py::bytes(reinterpret_cast<const char*>(message.data()), message.size());
+  const py::bytes first = head();
+  size_t size = static_cast<size_t>(PyBytes_GET_SIZE(first.ptr()));
+  for (const auto& part : parts) size += part.size();
+  auto message = py::reinterpret_steal<py::bytes>(
+      PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(size)));
+  if (!message) throw py::error_already_set();
+  char* at = PyBytes_AS_STRING(message.ptr());
+  at = std::copy_n(PyBytes_AS_STRING(first.ptr()), PyBytes_GET_SIZE(first.ptr()), at);
+  for (const auto& part : parts) at = std::copy(part.begin(), part.end(), at);
+  return message;
 }
 
 // message: the blocks begin at `from`.
@@ -203,9 +213,9 @@ void bind_rans32_on_cuda(py::module_& m) {
 
 void bind_rans32(pybind11::module_& m) {
   m.def("rans32_encode", &encode_blocks, py::arg("tables"), py::arg("symbols"), py::arg("index"),
-        py::arg("block"), py::arg("directory"),
-        "symbols [n], index [n] or None -> blocks; directory [ceil(n / block), 3] uint32, out. "
-        "Contract: csrc/common/rans32.h.");
+        py::arg("block"), py::arg("directory"), py::arg("head"),
+        "symbols [n], index [n] or None -> head() and the blocks; directory [ceil(n / block), 3] "
+        "uint32, out, is filled before. Contract: csrc/common/rans32.h.");
   m.def("rans32_decode", &decode_blocks, py::arg("tables"), py::arg("message"), py::arg("start"),
         py::arg("index"), py::arg("block"), py::arg("directory"), py::arg("symbols"),
         "blocks from a place in the message, index [n] or None -> symbols [n].");

@@ -154,18 +154,18 @@ class RangeDecoder {
     renormalise();
   }
 
-  // Whether the next step finds its word in the message, so that get_roomy may take it: find gives
-  // of a slot below 2^P its symbol, frequency and rank (slot - c). Where the slot is not below, no
-  // encoder wrote this, and what follows means nothing. With several lanes the branch at every word
-  // costs more, mispredicted, than masks do.
-  bool roomy() const { return end_ - next_ >= 4; }
+  // So many steps find their words in the message, whatever they are; get_roomy may take them. It
+  // finds of a slot (cut to P bits) its symbol, frequency and rank (slot - c). The caller looks at
+  // the slots: where one is 2^P or more, no encoder wrote this, and what follows means nothing.
+  // With several lanes the branch at every word costs more, mispredicted, than a choice does.
+  int64_t room() const { return (end_ - next_) / 4; }
 
   template <bool kBranchFree, class Find>
-  uint32_t get_roomy(int P, const Find& find) {
+  uint32_t get_roomy(int P, const Find& find, uint64_t* slot) {
     const uint64_t r = range_ >> P;
-    const uint64_t slot = code_ / r, rest = code_ % r;
-    corrupt_ |= slot >> P != 0;
-    const auto found = find(static_cast<uint32_t>(slot & ((uint64_t{1} << P) - 1)));
+    *slot = code_ / r;
+    const uint64_t rest = code_ % r;
+    const auto found = find(static_cast<uint32_t>(*slot) & ((1u << P) - 1));
     code_ = rest + r * found.rank;
     range_ = r * found.frequency;
     if (!kBranchFree) {
@@ -174,10 +174,11 @@ class RangeDecoder {
     }
     uint32_t next = 0;
     for (int i = 0; i < 4; ++i) next = next << 8 | next_[i];
-    const uint64_t small = 0 - uint64_t{range_ >> 32 == 0};
-    code_ = code_ << (small & 32) | (next & small);
-    range_ <<= small & 32;
-    next_ += small & 4;
+    const bool small = range_ >> 32 == 0;
+    const uint64_t longer = code_ << 32 | next, wider = range_ << 32;
+    code_ = small ? longer : code_;
+    range_ = small ? wider : range_;
+    next_ += small ? 4 : 0;
     return found.symbol;
   }
 

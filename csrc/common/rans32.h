@@ -34,6 +34,9 @@ OTCUDA_HD uint32_t check_weight(uint32_t i) {
   return (y ^ y >> 15) | 1;
 }
 
+// A word of the message, at any alignment.
+OTCUDA_HD uint32_t rans_word(const uint8_t* bytes) { return bytes[0] | uint32_t{bytes[1]} << 8; }
+
 // Whether the lane must write a word before it takes a symbol of this frequency.
 OTCUDA_HD bool rans_full(uint32_t x, uint32_t frequency, int P) {
   return x >> (32 - P) >= frequency;

@@ -98,13 +98,15 @@ struct Entry {
   uint32_t symbol, frequency, rank;
 };
 
-// One load a slot.
+// One load a slot. kPrecision, if not 0, is that of the tables; kOne: there is one table.
+template <int kPrecision, bool kOne>
 struct DirectLookup {
   const uint32_t* direct;
-  int precision;
+  const Tables& tables;
 
+  int precision() const { return kPrecision != 0 ? kPrecision : tables.precision(); }
   Entry operator()(uint32_t table, uint32_t slot) const {
-    const uint32_t e = direct[static_cast<size_t>(table) << precision | slot];
+    const uint32_t e = direct[kOne ? slot : static_cast<size_t>(table) << precision() | slot];
     return {e & 0xff, (e >> 8 & 0xfff) + 1, e >> 20};
   }
 };
@@ -113,6 +115,7 @@ struct DirectLookup {
 struct BucketLookup {
   const Tables& tables;
 
+  int precision() const { return tables.precision(); }
   Entry operator()(uint32_t table, uint32_t slot) const {
     if (tables.escape() && slot == tables.escape_slot()) return {0, 1, 0};
     const auto found = tables.find(table, slot);
@@ -135,41 +138,54 @@ int32_t get_slowly(RangeDecoder& decoder, const Lookup& lookup, const Tables& ta
   return static_cast<int32_t>(tables.low() + int64_t{found.symbol});
 }
 
+// What slots of 2^P - 1 and more stand for: an escape, or what no encoder writes.
+template <int kLanes>
+void settle(RangeDecoder* lanes, const uint64_t* slots, const Tables& tables, int64_t i, Run& run) {
+  for (int k = 0; k < kLanes; ++k) {
+    if (slots[k] >> tables.precision() != 0) lanes[k].reject();
+    if (!tables.escape() || slots[k] != tables.escape_slot()) continue;
+    run.symbol[i + k] = get_escaped(lanes[k], tables, run.table[i + k]);
+  }
+}
+
 // The lanes take turns, so that their divisions overlap.
 template <int kLanes, class Lookup>
 void get_lanes(RangeDecoder* lanes, const Lookup& lookup, const Tables& tables, int64_t n,
                Run& run) {
-  const int P = tables.precision();
-  const uint32_t escape = tables.escape() ? tables.escape_slot() : UINT32_MAX;
+  const int P = lookup.precision();
+  const uint64_t lift = tables.escape() ? 1 : 0;  // the escape's slot to 2^P
   const uint32_t low = static_cast<uint32_t>(tables.low());
   RangeDecoder local[kLanes];
   for (int k = 0; k < kLanes; ++k) local[k] = lanes[k];
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    bool roomy = true;
+  for (int64_t i = 0; i < n;) {
+    int64_t groups = (n - i) / kLanes;
+    for (int k = 0; k < kLanes; ++k) groups = std::min(groups, local[k].room());
+    const int64_t end = i + groups * kLanes;
+    uint64_t slots[kLanes] = {}, met = 0;
+    for (; i < end && met >> P == 0; i += kLanes) {
+      met = 0;
 #pragma GCC unroll 4
-    for (int k = 0; k < kLanes; ++k) roomy &= local[k].roomy();
-    if (!roomy) break;
-    uint32_t slots[kLanes];
-#pragma GCC unroll 4
-    for (int k = 0; k < kLanes; ++k) {
-      const uint32_t table = run.table[i + k];
-      run.symbol[i + k] = static_cast<int32_t>(
-          low + local[k].template get_roomy<(kLanes > 1)>(P, [&](uint32_t slot) {
-            slots[k] = slot;
-            return lookup(table, slot);
-          }));
+      for (int k = 0; k < kLanes; ++k) {
+        const uint32_t table = run.table[i + k];
+        run.symbol[i + k] = static_cast<int32_t>(
+            low + local[k].template get_roomy<(kLanes > 1)>(
+                      P, [&](uint32_t slot) { return lookup(table, slot); }, slots + k));
+        met |= slots[k] + lift;
+      }
     }
-#pragma GCC unroll 4
-    for (int k = 0; k < kLanes; ++k) {
-      if (slots[k] != escape) continue;
-      RangeDecoder slow = local[k];  // the others stay in registers
-      run.symbol[i + k] = get_escaped(slow, tables, run.table[i + k]);
-      local[k] = slow;
+    if (groups > 0 && met >> P == 0) continue;
+    RangeDecoder slow[kLanes];  // the others stay in registers
+    for (int k = 0; k < kLanes; ++k) slow[k] = local[k];
+    if (groups > 0) {
+      settle<kLanes>(slow, slots, tables, i - kLanes, run);
+    } else {
+      for (int k = 0; k < kLanes && i < n; ++k, ++i) {
+        run.symbol[i] = get_slowly(slow[k], lookup, tables, run.table[i]);
+      }
     }
+    for (int k = 0; k < kLanes; ++k) local[k] = slow[k];
   }
   for (int k = 0; k < kLanes; ++k) lanes[k] = local[k];
-  for (; i < n; ++i) run.symbol[i] = get_slowly(lanes[i % kLanes], lookup, tables, run.table[i]);
 }
 
 template <class Lookup>
@@ -207,10 +223,14 @@ void range64_get(Lanes<RangeDecoder> lanes, const Tables& tables, const TensorVi
   for_runs(symbols.size(), [&](int64_t begin, int64_t n) {
     poll(double(begin) / double(symbols.size()));
     if (index != nullptr) run.load_index(tables, *index, begin, n);
-    if (direct != nullptr) {
-      get_run(lanes, DirectLookup{direct, tables.precision()}, tables, n, run);
-    } else {
+    if (direct == nullptr) {
       get_run(lanes, BucketLookup{tables}, tables, n, run);
+    } else if (tables.precision() != 12) {
+      get_run(lanes, DirectLookup<0, false>{direct, tables}, tables, n, run);
+    } else if (tables.count() > 1) {
+      get_run(lanes, DirectLookup<12, false>{direct, tables}, tables, n, run);
+    } else {
+      get_run(lanes, DirectLookup<12, true>{direct, tables}, tables, n, run);
     }
     for (const RangeDecoder& decoder : lanes) {
       if (!decoder.corrupt()) continue;

@@ -165,20 +165,17 @@ class BlockDecoder {
  public:
   BlockDecoder() = default;
   BlockDecoder(const Tables& tables, const uint8_t* data, const RansBlock& block, int64_t number)
-      : tables_(&tables), block_(block), number_(number), words_(block.words) {
-    const uint8_t* from = data + kRansStateBytes;
+      : tables_(&tables), block_(block), number_(number), next_(data + kRansStateBytes) {
     for (int lane = 0; lane < kRansLanes; ++lane) {
       for (int k = 0; k < 4; ++k) state_[lane] |= uint32_t{data[4 * lane + k]} << 8 * k;
       if (state_[lane] < kRansLow) damaged(number_, "begins with a state that no encoder leaves");
     }
-    if (block.words > 0) std::memcpy(words_.data(), from, 2 * size_t{block.words});
-    swap_words(words_.data(), block.words);
-    next_ = words_.begin();
-    side_ = {from + 2 * size_t{block.words}, from + 2 * size_t{block.words} + block.side};
+    end_ = next_ + 2 * size_t{block.words};
+    side_ = {end_, end_ + block.side};
   }
 
   RansDecodeRun begin_run(Run& run, int64_t n) {
-    return {run.table, n / kRansLanes, state_, next_, words_.end(), run.symbol, escaped_};
+    return {run.table, n / kRansLanes, state_, next_, end_, run.symbol, escaped_};
   }
 
   // The rest of a run after `groups` of it, its escapes and its part of the check.
@@ -192,10 +189,10 @@ class BlockDecoder {
     check_ += run.sum(n, first);
   }
 
-  void resume(const uint16_t* next) { next_ = next; }
+  void resume(const uint8_t* next) { next_ = next; }
 
   void finish() const {
-    bool good = next_ == words_.end() && side_.next == side_.end;
+    bool good = next_ == end_ && side_.next == side_.end;
     for (const uint32_t x : state_) good &= x == kRansLow;
     if (!good) damaged(number_, "is damaged, or tables or index are not those it was written with");
     if (check_ != block_.check) {
@@ -226,8 +223,9 @@ class BlockDecoder {
     }
     for (int64_t lane = 0; lane < lanes; ++lane) {
       if (state_[lane] >= kRansLow) continue;
-      if (next_ == words_.end()) damaged(number_, "ends early");
-      state_[lane] = state_[lane] << 16 | *next_++;
+      if (next_ == end_) damaged(number_, "ends early");
+      state_[lane] = state_[lane] << 16 | rans_word(next_);
+      next_ += 2;
     }
   }
 
@@ -252,8 +250,8 @@ class BlockDecoder {
   const Tables* tables_ = nullptr;
   RansBlock block_ = {};
   int64_t number_ = 0;
-  Buffer<uint16_t> words_;
-  const uint16_t* next_ = nullptr;
+  const uint8_t* next_ = nullptr;
+  const uint8_t* end_ = nullptr;
   Bytes side_ = {nullptr, nullptr};
   uint32_t state_[kRansLanes] = {};
   uint32_t escaped_[kGroups + 1] = {};
@@ -322,9 +320,9 @@ RansLookup lookup_of(const Tables& tables, int64_t n) {
 
 }  // namespace
 
-Vector<uint8_t> rans32_encode(const Tables& tables, const TensorView& symbols,
-                              const TensorView* index, int64_t block, RansBlock* blocks,
-                              Poll& poll) {
+Vector<Vector<uint8_t>> rans32_encode(const Tables& tables, const TensorView& symbols,
+                                      const TensorView* index, int64_t block, RansBlock* blocks,
+                                      Poll& poll) {
   const int64_t n = symbols.size(), count = (n + block - 1) / block;
   count_backend_path(path(), n);
   Vector<Vector<uint8_t>> parts(static_cast<size_t>(count));
@@ -337,15 +335,7 @@ Vector<uint8_t> rans32_encode(const Tables& tables, const TensorView& symbols,
         }
       },
       &poll, threads_for(4.0 * double(n)));
-  size_t size = 0;
-  for (const auto& part : parts) size += part.size();
-  Vector<uint8_t> bytes;
-  bytes.reserve(size);
-  for (auto& part : parts) {
-    bytes.insert(bytes.end(), part.begin(), part.end());
-    part = Vector<uint8_t>();
-  }
-  return bytes;
+  return parts;
 }
 
 void rans32_decode(const Tables& tables, const uint8_t* data, int64_t size, const TensorView* index,

@@ -20,14 +20,14 @@ struct RansBlock {
 };
 
 // symbols [n] by table index[i] (none: by table 0) in blocks of `block` symbols, a multiple of 32.
-// blocks [ceil(n / block)], out. Returns the blocks one after the other, each padded to 4 bytes.
+// blocks [ceil(n / block)], out. Returns the bytes of each block, padded to 4.
 // ArgumentError as range64_put. Blocks are shared out among threads; the bytes do not depend on it.
-Vector<uint8_t> rans32_encode(const Tables& tables, const TensorView& symbols,
-                              const TensorView* index, int64_t block, RansBlock* blocks,
-                              Poll& poll);
+Vector<Vector<uint8_t>> rans32_encode(const Tables& tables, const TensorView& symbols,
+                                      const TensorView* index, int64_t block, RansBlock* blocks,
+                                      Poll& poll);
 
-// The inverse. CorruptDataError for what no encoder writes, for another check, and for symbols that
-// do not fit the dtype of the output.
+// The inverse, of blocks that lie one after the other. CorruptDataError for what no encoder writes,
+// for another check, and for symbols that do not fit the dtype of the output.
 void rans32_decode(const Tables& tables, const uint8_t* data, int64_t size, const TensorView* index,
                    int64_t block, const RansBlock* blocks, const TensorView& symbols, Poll& poll);
 

@@ -98,14 +98,14 @@ struct Lanes8 {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(words - 8), shuffle(packed, kShuffles.pack[set]));
     return words - 8 + __builtin_popcount(set);
   }
-  static const uint16_t* refill(const uint16_t* words, Vector* x) {
+  static const uint8_t* refill(const uint8_t* words, Vector* x) {
     const Mask empty = equal(_mm256_srli_epi32(*x, 16), _mm256_setzero_si256());
     const uint32_t set = bits(empty);
     const __m128i next = _mm_loadu_si128(reinterpret_cast<const __m128i*>(words));
     const Vector lower = _mm256_cvtepu16_epi32(shuffle(next, kShuffles.take[set]));
     const Vector shift = _mm256_and_si256(empty, fill(16));
     *x = either(_mm256_sllv_epi32(*x, shift), lower);
-    return words + __builtin_popcount(set);
+    return words + 2 * __builtin_popcount(set);
   }
 };
 

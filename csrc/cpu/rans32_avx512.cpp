@@ -61,11 +61,12 @@ struct Lanes16 {
     _mm256_mask_storeu_epi16(words - count, static_cast<Mask>((1u << count) - 1), halves);
     return words - count;
   }
-  static const uint16_t* refill(const uint16_t* words, Vector* x) {
+  static const uint8_t* refill(const uint8_t* words, Vector* x) {
     const Mask empty = _mm512_testn_epi32_mask(*x, _mm512_set1_epi32(static_cast<int>(0xffff0000)));
-    const Vector next = _mm512_maskz_expand_epi32(empty, load_half(words));
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
+    const Vector next = _mm512_maskz_expand_epi32(empty, _mm512_cvtepu16_epi32(halves));
     *x = _mm512_mask_or_epi32(*x, empty, _mm512_slli_epi32(*x, 16), next);
-    return words + __builtin_popcount(empty);
+    return words + 2 * __builtin_popcount(empty);
   }
 };
 

@@ -136,7 +136,7 @@ int64_t decode_groups(const RansLookup& given, RansDecodeRun* runs) {
   const RansLookup lookup = given;  // what is copied stays in registers
   RansDecodeRun run[kRuns];
   Vector x[kRuns][kVectors];
-  const uint16_t* words[kRuns];
+  const uint8_t* words[kRuns];
   int64_t groups = runs[0].groups, g = 0;
   for (int j = 0; j < kRuns; ++j) {
     run[j] = runs[j];
@@ -146,7 +146,7 @@ int64_t decode_groups(const RansLookup& given, RansDecodeRun* runs) {
   }
   for (; g < groups; ++g) {
     bool roomy = true;
-    for (int j = 0; j < kRuns; ++j) roomy &= run[j].end - words[j] >= kRansLanes;
+    for (int j = 0; j < kRuns; ++j) roomy &= run[j].end - words[j] >= 2 * kRansLanes;
     if (!roomy) break;
     for (int j = 0; j < kRuns; ++j) {
       run[j].escaped[g] = pop_group<Lanes, kDirect>(lookup, run[j], g, x[j]);

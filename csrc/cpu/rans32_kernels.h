@@ -37,9 +37,9 @@ struct RansLookup {
 struct RansDecodeRun {
   const uint16_t* table;  // [groups * 32], each below the number of tables
   int64_t groups;
-  uint32_t* state;        // [32]
-  const uint16_t* words;  // in and out: the next one
-  const uint16_t* end;
+  uint32_t* state;       // [32]
+  const uint8_t* words;  // little-endian, of any alignment; in and out: the next one
+  const uint8_t* end;
   int32_t* symbol;    // [groups * 32], out; low where escaped
   uint32_t* escaped;  // [groups], out
 };

@@ -39,9 +39,10 @@ struct Lanes1 {
     if (!fits) *--words = static_cast<uint16_t>(x);
     return words;
   }
-  static const uint16_t* refill(const uint16_t* words, Vector* x) {
-    if (*x >> 16 == 0) *x = *x << 16 | *words++;
-    return words;
+  static const uint8_t* refill(const uint8_t* words, Vector* x) {
+    if (*x >> 16 != 0) return words;
+    *x = *x << 16 | rans_word(words);
+    return words + 2;
   }
 };
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from otcuda._arrays import is_torch, like_first
-from otcuda.errors import ArgumentError, CorruptDataError, LimitError, ShapeError
+from otcuda.errors import ArgumentError, LimitError, ShapeError
 
 _INTEGERS = frozenset(np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8))
 
@@ -59,9 +59,13 @@ def flat_pair(op: str, symbols: Any, index: Any) -> tuple[np.ndarray, np.ndarray
 
 
 def empty_symbols(
-    op: str, index: Any, shape: Any, dtype: str, limit: int
+    op: str, index: Any, shape: Any, dtype: str, limit: int, out: Any = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Room for symbols of the shape of the index (or of `shape`), and the flat index."""
+    """Room for symbols of the shape of the index (of `shape`, of `out`), and the flat index.
+
+    The room is `out` itself where symbols can be written there; `given_back` does the rest.
+    """
+    target = None if out is None else writable(op, out)
     wanted = None
     if shape is not None:
         wanted = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
@@ -72,35 +76,43 @@ def empty_symbols(
         if wanted is not None and wanted != index.shape:
             raise ShapeError(f"{op}: shape is {shape}, but index has {list(index.shape)}")
         wanted, index = index.shape, index.reshape(-1)
+    elif wanted is None and target is not None:
+        wanted = target.shape
     elif wanted is None:
         raise ArgumentError(f"{op} needs index or shape: a message does not tell its length")
     if math.prod(wanted) > limit:
         raise LimitError(f"{op}: {math.prod(wanted)} symbols asked for, max_symbols is {limit}")
+    if target is not None:
+        if target.shape != wanted:
+            raise ShapeError(f"{op}: out has shape {list(target.shape)}, the result {list(wanted)}")
+        in_place = target.flags.carray and target.dtype.isnative
+        in_place &= index is None or not np.may_share_memory(target, index)
+        return target if in_place else np.empty(wanted, target.dtype.newbyteorder("=")), index
     dtype = np.dtype(dtype)
     if dtype.kind not in "iu":
         raise ArgumentError(f"{op}: dtype is {dtype}, expected integers")
     return np.empty(wanted, dtype.newbyteorder("=")), index
 
 
-def written_to(op: str, out: Any, symbols: Any) -> Any:
-    """`out`, holding `symbols`.
+def given_back(symbols: np.ndarray, like: Any, out: Any) -> Any:
+    """`out`, which then holds the symbols; without it the symbols as the kind of `like`."""
+    if out is None:
+        return like_of(symbols, like)
+    target = writable("decode", out)
+    if not np.may_share_memory(target, symbols):
+        np.copyto(target, symbols)
+    return out
+
+
+def writable(op: str, out: Any) -> np.ndarray:
+    """`out` as an array to write to.
 
     Raises:
         ArgumentError: not a writable array of integers.
-        ShapeError: of another shape.
-        CorruptDataError: a symbol does not fit its dtype.
     """
     target = out.detach().numpy() if is_torch(out) and out.device.type == "cpu" else out
     if not isinstance(target, np.ndarray) or target.dtype.kind not in "iu":
         raise ArgumentError(f"{op}: out is not an array of integers in host memory")
-    symbols = integers(op, "symbols", symbols)
-    if target.shape != symbols.shape:
-        raise ShapeError(f"{op}: out has shape {list(target.shape)}, the result {symbols.shape}")
     if not target.flags.writeable:
         raise ArgumentError(f"{op}: out is read-only")
-    if symbols.size:
-        limits = np.iinfo(target.dtype)
-        if int(symbols.min()) < limits.min or int(symbols.max()) > limits.max:
-            raise CorruptDataError(f"{op}: a symbol does not fit {target.dtype} of out")
-    np.copyto(target, symbols, casting="unsafe")
-    return out
+    return target

@@ -10,7 +10,7 @@ import numpy as np
 
 from otcuda import _ops
 from otcuda.coding import rans32
-from otcuda.coding.arrays import integers, written_to
+from otcuda.coding.arrays import integers, writable
 from otcuda.coding.range64 import MAX_SYMBOLS, decode_raw, encode_raw
 from otcuda.coding.tables import Tables
 from otcuda.errors import CorruptDataError, LimitError, ShapeError
@@ -81,7 +81,8 @@ def decode(
         index: as it was when encoding; it gives the shape of the result.
         shape: the shape of the result where there is no index; left out, it is flat.
         max_symbols: limit, checked before anything is allocated.
-        out: array of integers for the result, contiguous, in host memory; its dtype holds then.
+        out: array of integers for the result, in host memory; its dtype and shape hold then. After
+            an error it may hold some symbols.
 
     Returns:
         Symbols in the dtype they had, of the kind of `index`; `out` where it was given.
@@ -93,12 +94,9 @@ def decode(
         ShapeError: index or shape do not hold as many symbols as the blob.
         LimitError: more symbols than `max_symbols`.
     """
-    blob = bytes(memoryview(blob))
-    if out is not None:
-        shape = out.shape if index is None and shape is None else shape
-        return written_to("decode", out, decode(blob, tables, index, shape, max_symbols))
+    blob = blob if type(blob) is bytes else bytes(memoryview(blob))
     if blob.startswith(rans32.MAGIC):
-        return rans32.decode_long(blob, tables, index, shape, max_symbols)
+        return rans32.decode_long(blob, tables, index, shape, max_symbols, out)
     if not blob or not _MAGIC <= blob[0] < _MAGIC + 24:
         raise CorruptDataError("not a range64 container: the first byte is not 0xA0 .. 0xB7")
     n, at = _read_varint(blob, 1)
@@ -108,12 +106,13 @@ def decode(
     if n > max_symbols:
         raise LimitError(f"decode: the blob holds {n} symbols, max_symbols is {max_symbols}")
     wanted = shape if index is None else integers("decode", "index", index).shape
-    wanted = n if wanted is None else wanted
+    if wanted is None:
+        wanted = n if out is None else writable("decode", out).shape
     if math.prod(wanted if isinstance(wanted, tuple | list) else (wanted,)) != n:
         raise ShapeError(f"decode: the blob holds {n} symbols, asked for {wanted}")
     dtype = _DTYPES[blob[0] & 7]
     lanes = _LANES[(blob[0] - _MAGIC) >> 3]
-    symbols = decode_raw(payload, tables, index, wanted, dtype, max_symbols, lanes)
+    symbols = decode_raw(payload, tables, index, wanted, dtype, max_symbols, lanes, out)
     if _check(integers("decode", "symbols", symbols)) != blob[at : at + 2]:
         raise CorruptDataError(
             "the check of the symbols differs: the blob is damaged, or tables or index are not "

@@ -9,7 +9,7 @@ import numpy as np
 
 from otcuda import _ops
 from otcuda.coding.adaptive import AdaptiveModel, as_map
-from otcuda.coding.arrays import empty_symbols, flat_pair, integers, like_of
+from otcuda.coding.arrays import empty_symbols, flat_pair, given_back, integers
 from otcuda.coding.tables import Tables
 from otcuda.errors import ShapeError
 
@@ -60,6 +60,7 @@ def decode_raw(
     dtype: str = "int32",
     max_symbols: int = MAX_SYMBOLS,
     lanes: int = 1,
+    out: Any = None,
 ) -> Any:
     """The symbols of `encode_raw`, given the same tables and index.
 
@@ -74,19 +75,21 @@ def decode_raw(
         dtype: integer dtype of the result; every symbol must fit.
         max_symbols: limit, checked before anything is allocated.
         lanes: as they were when encoding.
+        out: array of integers for the result, in host memory; its dtype and shape hold then. After
+            an error it may hold some symbols.
 
     Returns:
-        Symbols of the kind of `index` (NumPy array, torch tensor on its device).
+        Symbols of the kind of `index` (NumPy array, torch tensor on its device); `out` if given.
 
     Raises:
         CorruptDataError: bytes that no encoder writes for so many symbols.
         LimitError: more symbols than `max_symbols`.
         ArgumentError: an index that is no table, neither index nor shape.
     """
-    symbols, flat = empty_symbols("decode", index, shape, dtype, max_symbols)
-    data = bytes(memoryview(message))
+    symbols, flat = empty_symbols("decode", index, shape, dtype, max_symbols, out)
+    data = message if type(message) is bytes else bytes(memoryview(message))
     _ops.range64_decode(tables._native, data, flat, symbols.reshape(-1), lanes)
-    return like_of(symbols, index)
+    return given_back(symbols, index, out)
 
 
 class RangeEncoder:
@@ -159,11 +162,12 @@ class RangeDecoder:
         index: Any = None,
         shape: int | tuple[int, ...] | None = None,
         dtype: str = "int32",
+        out: Any = None,
     ) -> Any:
         """Symbols by tables, as in `decode_raw`."""
-        symbols, flat = empty_symbols("get", index, shape, dtype, self._limit)
+        symbols, flat = empty_symbols("get", index, shape, dtype, self._limit, out)
         self._coder.get(tables._native, flat, symbols.reshape(-1))
-        return like_of(symbols, index)
+        return given_back(symbols, index, out)
 
     def bits(self, k: int, shape: int | tuple[int, ...] | None = None) -> Any:
         """Integers of k bits each, 0 <= k <= 63."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from otcuda import _ops
 from otcuda.coding import device
-from otcuda.coding.arrays import empty_symbols, flat_pair, integers, like_of
+from otcuda.coding.arrays import empty_symbols, flat_pair, given_back, integers
 from otcuda.coding.tables import Tables
 from otcuda.errors import (
     CorruptDataError,
@@ -57,30 +57,38 @@ def encode_long(
         block_symbols = min(max(-(-n // 64) * 32, 1 << 16), 1 << 18)
     if on_device:
         message = device.encode_blocks(symbols, tables, index, block_symbols)
-        directory, blocks, dtype = *message.host(), message.dtype
+        directory, blocks = message.host()
+        dtype = np.dtype(message.dtype)
         flat_index = None if index is None else integers("encode", "index", index)
     else:
         flat, flat_index = flat_pair("encode", symbols, index)
         directory = np.zeros((-(-n // max(block_symbols, 1)), 3), np.uint32)
-        blocks = _ops.rans32_encode(tables._native, flat, flat_index, block_symbols, directory)
         dtype = symbols.dtype
-    head = _HEAD.pack(
-        MAGIC,
-        _VERSION,
-        _DTYPES.index(np.dtype(dtype)),
-        tables.precision,
-        _LANES_LOG2,
-        n,
-        block_symbols,
-        tables.digest[:4],
-        _index_check(flat_index),
-    )
-    described = head + directory.astype("<u4").tobytes()
-    crc = zlib.crc32(described).to_bytes(4, "little")
-    return head + crc + described[len(head) :] + blocks
+    index_check = _index_check(flat_index)
+
+    def head() -> bytes:
+        start = _HEAD.pack(
+            MAGIC,
+            _VERSION,
+            _DTYPES.index(dtype),
+            tables.precision,
+            _LANES_LOG2,
+            n,
+            block_symbols,
+            tables.digest[:4],
+            index_check,
+        )
+        rows = directory.astype("<u4").tobytes()
+        return start + zlib.crc32(start + rows).to_bytes(4, "little") + rows
+
+    if on_device:
+        return head() + blocks
+    return _ops.rans32_encode(tables._native, flat, flat_index, block_symbols, directory, head)
 
 
-def decode_long(blob: bytes, tables: Tables, index: Any, shape: Any, max_symbols: int) -> Any:
+def decode_long(
+    blob: bytes, tables: Tables, index: Any, shape: Any, max_symbols: int, out: Any = None
+) -> Any:
     """The inverse; arguments and errors are those of `decode`."""
     n, dtype, block, directory = _read_head(blob, max_symbols)
     digest, index_check = blob[20:24], int.from_bytes(blob[24:28], "little")
@@ -90,11 +98,13 @@ def decode_long(blob: bytes, tables: Tables, index: Any, shape: Any, max_symbols
             f"{tables.digest[:4].hex()}"
         )
     at = 32 + directory.size * 4
-    on_device = device.can_code(index, index) and dtype.name in device.DTYPES
+    on_device = out is None and device.can_code(index, index) and dtype.name in device.DTYPES
     if on_device:
         flat, symbols = index, index  # for its shape
     else:
-        symbols, flat = empty_symbols("decode", index, _shape(index, shape, n), dtype, max_symbols)
+        if index is None and shape is None and out is None:
+            shape = n
+        symbols, flat = empty_symbols("decode", index, shape, dtype, max_symbols, out)
     if math.prod(symbols.shape) != n:
         raise ShapeError(f"decode: the blob holds {n} symbols, asked for {symbols.shape}")
     try:
@@ -110,13 +120,7 @@ def decode_long(blob: bytes, tables: Tables, index: Any, shape: Any, max_symbols
             "decode: index is not the one that the message was written with: whatever computes it "
             "gave other numbers here"
         ) from error
-    return like_of(symbols, index)
-
-
-def _shape(index: Any, shape: Any, n: int) -> Any:
-    if index is not None:
-        return None
-    return n if shape is None else shape
+    return given_back(symbols, index, out)
 
 
 def _index_check(index: np.ndarray | None) -> int:

@@ -61,7 +61,7 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"fmaxf\(m\[6\], m\[7\]\)", "m[6]"),
         (r"__fadd_rn\(sum\[r\]\[c\], h.v\[c\]\)", "sum[r][c]"),
         (r"score \+ 0.0f", "score"),
-        (r"~unsigned\(group\);", "unsigned(group);"),
+        (r"~unsigned\(place\);", "unsigned(place);"),
         (r"__shfl_xor_sync\(~0u, key, step\)", "key"),
         (r"row < rows && key", "row <= rows && key"),
         (r"atomicMax\(&keys\[row\], key\)", "keys[row] = max(keys[row], key)"),
@@ -153,6 +153,16 @@ RULES: dict[str, list[tuple[str, str]]] = {
 }
 
 
+SHARED = "cuda/power_argmax_chain.cuh"
+
+
+def text_of(op: str) -> str:
+    """The source of an op, what it shares with others written out in it."""
+    text = source_of(op).read_text()
+    shared = source_of(op).parents[1] / SHARED
+    return text.replace(f'#include "{SHARED}"\n', shared.read_text().replace("#pragma once", ""))
+
+
 @dataclass(frozen=True)
 class Mutant:
     """One place of one file, changed."""
@@ -165,7 +175,7 @@ class Mutant:
     @property
     def name(self) -> str:
         """File, line, and what stood there."""
-        text = source_of(self.op).read_text()
+        text = text_of(self.op)
         line = text.count("\n", 0, self.begin) + 1
         was = " ".join(text[self.begin : self.end].split())
         return f"{self.op}.cu:{line}: {was} -> {self.replacement.strip() or 'nothing'}"
@@ -175,7 +185,7 @@ def mutants() -> list[Mutant]:
     """Every place of every rule; a rule without a place is an error."""
     found = []
     for op, rules in RULES.items():
-        text = source_of(op).read_text()
+        text = text_of(op)
         for pattern, replacement in rules:
             places = list(re.finditer(pattern, text))
             if not places:
@@ -187,7 +197,7 @@ def mutants() -> list[Mutant]:
 def build_mutant(mutant: Mutant, cache: Path, folder: Path) -> Emulator:
     """The library with one file changed; everything else comes from the cache."""
     built = build(cache).parent
-    text = source_of(mutant.op).read_text()
+    text = text_of(mutant.op)
     source = folder / f"{mutant.op}.cu"
     source.write_text(text[: mutant.begin] + mutant.replacement + text[mutant.end :])
     changed = folder / "changed.o"

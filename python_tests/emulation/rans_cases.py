@@ -88,6 +88,9 @@ def check_borders(emulator, **settings):
     flat = Tables.equiprobable(256)  # a word every second symbol: windows move, no side bytes
     check_message(emulator, flat, np.arange(700) % 256, None, 352, **one)
     check_message(emulator, flat, np.arange(40 * 32) % 251, None, 32, **one)  # 40 blocks
+    broad = Tables.gaussian([32.0], -128, 127)  # words at every place of a window
+    check_message(emulator, broad, drawn(2, 1000, broad)[0], None, 1024, **settings)
+    check_message(emulator, flat, np.arange(1100 * 32) % 256, None, 32)  # two rounds of the scan
     lone = Tables([[1, 0, 65534]], 16, low=5)  # where idle lanes would find the escape
     check_message(emulator, lone, np.array([5, 7, 7, 6, 7]), None, 32, **settings)
     check_message(emulator, lone, np.array([8, 7, 4, 2**31 - 1, -(2**31), 7, 8, 6]), None, 32)

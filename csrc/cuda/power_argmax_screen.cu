@@ -92,7 +92,10 @@ __global__ void __launch_bounds__(256)
     power_argmax_screen_heights_kernel(const float* __restrict__ heights, int64_t N, int64_t padded,
                                        float* __restrict__ to) {
   const int64_t i = int64_t(blockIdx.x) * 256 + threadIdx.x;
-  if (i < padded) to[i] = i < N ? heights[i] : -INFINITY;
+  if (i >= padded) return;
+  const float h = i < N ? heights[i] : -INFINITY;
+  to[i / 2 * 4 + i % 2] = h;  // pair after pair, each twice
+  to[i / 2 * 4 + i % 2 + 2] = h;
 }
 
 // ---- the screen: the largest sum of each group of 64 targets
@@ -103,13 +106,13 @@ constexpr int kStages = W > 64 ? 2 : 3;  // as many as 48 KB hold
 template <int W>
 struct alignas(16) GroupStage {
   uint16_t y[kGroup * W];
-  float heights[kGroup];
+  float heights[2 * kGroup];  // as the registers of a sum: h0 h1 h0 h1 for each pair of targets
 };
 
 struct ScreenProblem {
   const uint16_t* x;  // [stride, W]
   const uint16_t* y;
-  const float* heights;
+  const float* heights;  // [targets / 2, 4]
   const ScreenNorms* x_norms;
   const ScreenNorms* groups;
   float* maxima;  // [group_count, stride]
@@ -131,10 +134,10 @@ struct GroupFetcher {
 #pragma unroll
       for (int i = 0; i < kGroup * W; i += 8 * kThreads)
         cp_async16(slot.y + i + 8 * t, y + i + 8 * t);
-      if (t < kGroup / 4) cp_async16(slot.heights + 4 * t, heights + 4 * t);
+      if (t < kGroup / 2) cp_async16(slot.heights + 4 * t, heights + 4 * t);
       stage = stage == kStages<W> - 1 ? 0 : stage + 1;
       y += kGroup * W;
-      heights += kGroup;
+      heights += 2 * kGroup;
       --left;
     }
     cp_async_commit();
@@ -149,16 +152,20 @@ __device__ __forceinline__ void screen_group(const GroupStage<W>& stage,
   const int lane = int(threadIdx.x) % 32;
 #pragma unroll
   for (int n = 0; n < kGroup / 8; ++n) {
-    const float h0 = stage.heights[8 * n + lane % 4 * 2];
-    const float h1 = stage.heights[8 * n + lane % 4 * 2 + 1];
-    float sum[2][4] = {{h0, h1, h0, h1}, {h0, h1, h0, h1}};
+    const float4 h = *reinterpret_cast<const float4*>(stage.heights + 16 * n + lane % 4 * 4);
+    const float start[4] = {h.x, h.y, h.z, h.w};
+    float sum[2][4] = {};
 #pragma unroll
     for (int k = 0; k < W / 32; ++k) {  // one load: 8 targets in 32 dimensions
       uint32_t b[4];
       ldmatrix_x4(b, stage.y + chunk_place<W>(8 * n + lane % 8, 4 * k + lane / 8));
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        mma_bf16_16816(sum[m], a[m][2 * k], b[0], b[1], sum[m]);
+        if (k == 0) {
+          mma_bf16_16816(sum[m], a[m][0], b[0], b[1], start);
+        } else {
+          mma_bf16_16816(sum[m], a[m][2 * k], b[0], b[1], sum[m]);
+        }
         mma_bf16_16816(sum[m], a[m][2 * k + 1], b[2], b[3], sum[m]);
       }
     }
@@ -203,7 +210,7 @@ __global__ void __launch_bounds__(kThreads, W > 64 ? 2 : 3)
   __syncthreads();  // before the samples make room for targets
 
   GroupFetcher<W> fetch{ring, p.y + int64_t(first) * kGroup * W,
-                        p.heights + int64_t(first) * kGroup, last - first, 0};
+                        p.heights + int64_t(first) * 2 * kGroup, last - first, 0};
   for (int i = 0; i < kStages<W> - 1; ++i) fetch();
   int stage = 0;
   float* out = p.maxima + int64_t(first) * p.stride + int64_t(blockIdx.x) * kRows + warp * 32;
@@ -344,7 +351,7 @@ struct ScreenScratch {
     y16 = workspace->take<uint16_t>(padded_N * W);
     y_norms = workspace->take<ScreenNorms>(padded_N);
     group_norms = workspace->take<ScreenNorms>(groups);
-    heights = workspace->take<float>(padded_N);
+    heights = workspace->take<float>(2 * padded_N);
     y.data = workspace->take<float>(y.floats());
     panel_heights = workspace->take<float>(y.panels() * kTile);
     x16 = workspace->take<uint16_t>(rows * W);

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from emulation.calls import assert_same_bits, emulated_screen
 from emulation.emulator import ROOT
+from emulation.screen_cases import far_apart, near_ties
 
 SHAPES = [(1, 1, 1), (33, 63, 7), (129, 65, 16), (40, 200, 33), (130, 300, 64), (20, 140, 128)]
 
@@ -29,14 +30,6 @@ def test_hard_cases(name, emulator):
     assert_same_bits(got, exact.power_argmax(x[:70], y, h))
 
 
-def far_apart(B=96, N=320, D=48):
-    """Samples near their targets: the certificate holds for nearly all."""
-    rng = np.random.default_rng(0)
-    y = (4 * rng.normal(size=(N, D))).astype("f4")
-    x = y[rng.integers(0, N, B)] + rng.normal(size=(B, D)).astype("f4")
-    return x.astype("f4"), y, (-(y**2).sum(1) / 2).astype("f4")
-
-
 def test_the_certificate_decides_where_targets_are_apart(emulator):
     x, y, h = far_apart()
     got, fallbacks = emulated_screen(emulator, x, y, h)
@@ -55,17 +48,6 @@ def test_what_no_certificate_decides_goes_through_all_targets(emulator):
     x[7, 2], x[9, 0] = np.inf, np.nan
     got, fallbacks = emulated_screen(emulator, x, y, h, processors=1)
     assert_same_bits(got, exact.power_argmax(x, y, h))
-
-
-def near_ties(D=64, N=256, B=64, seed=0):
-    """Numbers that bfloat16 holds, so that only the sums are off; scores a few roundings apart."""
-    rng = np.random.default_rng(seed)
-    base = rng.integers(1, 255, D)
-    y = np.tile(base, (N, 1)).astype("f4") / 64
-    flips = rng.integers(0, D, N)
-    y[np.arange(N), flips] += rng.integers(-1, 2, N) / 64
-    x = rng.integers(64, 255, (B, D)).astype("f4") / 64
-    return x, y, (rng.normal(size=N) * 1e-3).astype("f4")
 
 
 @pytest.mark.parametrize("mma_error", [1, -1, 2])

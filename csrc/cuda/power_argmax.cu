@@ -5,14 +5,12 @@
 #include "common/power_argmax.h"
 #include "cuda/device.h"
 #include "cuda/power_argmax.h"
+#include "cuda/power_argmax_chain.cuh"
 
 namespace otcuda::cuda {
 namespace {
 
-using Key = PanelKey;
-
-constexpr int kTile = kPanelRows;  // a block compares 128 samples with 128 targets at a time
-constexpr int kDepth = 16;         // dimensions of a slice: what one stage of the ring holds
+constexpr int kDepth = 16;  // dimensions of a slice: what one stage of the ring holds
 constexpr int kStages = 3;
 constexpr int kThreads = 256;
 constexpr int kSide = 8;                                  // a thread keeps 8 x 8 sums
@@ -126,19 +124,12 @@ __device__ __forceinline__ void keep_best(const float (&sum)[kSide][kSide], cons
   }
 }
 
-// Orders by score, then by lower group; 0 is below every key, so it says that no score was above
-// -inf.
-__device__ __forceinline__ Key key_of(float score, int group) {
-  const unsigned bits = __float_as_uint(score + 0.0f);  // -0 and +0 are equal scores
-  const unsigned ordered = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-  return Key(ordered) << 32 | ~unsigned(group);
-}
-
 __global__ void __launch_bounds__(kThreads, 2)
     power_argmax_tile_kernel(const float* __restrict__ x, const float* __restrict__ y,
                              const float* __restrict__ heights, int rows, int panels, int D,
-                             Key* __restrict__ keys) {
+                             Key* __restrict__ keys, const int* __restrict__ limit) {
   OTCUDA_SHARED(ring, Stage[kStages]);
+  if (limit && int(blockIdx.x) * kTile >= *limit) return;  // all threads
   const int t = int(threadIdx.x);
   const int tx = t % 8 + t / 128 * 8, ty = t / 8 % 16;  // a warp covers 32 samples, 64 targets
   const int share = (panels + int(gridDim.y) - 1) / int(gridDim.y);
@@ -188,34 +179,16 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-template <class T>
-__device__ __forceinline__ void publish(const Winners<T>& to, int64_t row, T value, int64_t index) {
-  if (to.value) to.value[row] = value;
-  if (to.index) to.index[row] = index;
-  if (to.counts && index >= 0) atomicAdd(&to.counts[index], PanelKey(1));
-}
-
 // ---- which of the eight: the same chain again, by eight lanes a sample
-
-__device__ __forceinline__ float score(const float* __restrict__ x_panel,
-                                       const float* __restrict__ y_panel, float height, int D) {
-  float s = 0.0f;
-#pragma unroll 8
-  for (int d = 0; d < D; ++d) {
-    s = exact_fma(*x_panel, *y_panel, s);
-    x_panel += kTile;  // pointers that run: 64-bit products would cost registers
-    y_panel += kTile;
-  }
-  return __fadd_rn(s, height);
-}
 
 __global__ void __launch_bounds__(kThreads, 2)
     power_argmax_winner_kernel(const float* __restrict__ x, const float* __restrict__ y,
                                const float* __restrict__ heights, int rows, int64_t N, int D,
-                               const Key* __restrict__ keys, Winners<float> winners) {
+                               const Key* __restrict__ keys, Winners<float> winners,
+                               const int* __restrict__ limit) {
   const int lane = int(threadIdx.x) % 8;
   const int64_t row = int64_t(blockIdx.x) * (kThreads / 8) + threadIdx.x / 8;
-  if (row >= rows) return;  // all eight lanes of a sample
+  if (row >= (limit ? *limit : rows)) return;  // all eight lanes of a sample
   const unsigned team = 0xFFu << (threadIdx.x % 32 / 8 * 8);
   const float* x_panel = x + row / kTile * kTile * D + panel_place(int(row % kTile));
   const Key key = keys[row];
@@ -232,7 +205,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int64_t i = group * kSide + lane;
     const int64_t at = i / kTile * kTile;
     const int place = panel_place(int(i % kTile));
-    const float s = score(x_panel, y + at * D + place, heights[at + place], D);
+    const float s = score<kTile>(x_panel, y + at * D + place, heights[at + place], D);
     const unsigned wins = __ballot_sync(team, i < N && (key ? s == best : !isnan(s)));
     if (wins == 0) continue;
     if (int(threadIdx.x % 32) == __ffs(int(wins)) - 1) {
@@ -391,18 +364,18 @@ void pack_heights(const float* heights, int64_t N, float* packed, cudaStream_t s
 }
 
 void panels_argmax(const Panels& x, const Panels& y, const float* packed_heights, PanelKey* keys,
-                   const Winners<float>& winners, cudaStream_t stream) {
+                   const Winners<float>& winners, cudaStream_t stream, const int* limit) {
   const int64_t row_blocks = x.panels();
   const int64_t shares = std::min<int64_t>(
       shares_of(row_blocks, y.panels(), kBlocksPerProcessor * processors()), 65535);
   const dim3 grid{unsigned(row_blocks), unsigned(shares), 1};
   check_cuda(cudaMemsetAsync(keys, 0, size_t(x.rows) * sizeof(Key), stream), "power_argmax");
   OTCUDA_LAUNCH(power_argmax_tile_kernel, grid, dim3{kThreads}, 0, stream, x.data, y.data,
-                packed_heights, int(x.rows), int(y.panels()), int(x.D), keys);
+                packed_heights, int(x.rows), int(y.panels()), int(x.D), keys, limit);
   check_launch("power_argmax");
   const dim3 teams{unsigned(ceil_div(x.rows, kThreads / 8))};
   OTCUDA_LAUNCH(power_argmax_winner_kernel, teams, dim3{kThreads}, 0, stream, x.data, y.data,
-                packed_heights, int(x.rows), y.rows, int(x.D), keys, winners);
+                packed_heights, int(x.rows), y.rows, int(x.D), keys, winners, limit);
   check_launch("power_argmax");
 }
 

@@ -51,17 +51,18 @@ void pack_heights(const float* heights, int64_t N, float* packed, cudaStream_t s
 using PanelKey = unsigned long long;  // CUDA's name for the 64 bits of an atomic
 
 // Where the winners go: value [B], index [B], and counts [N] that grow by one a sample. Any may be
-// null.
+// null. With places, that of sample b is places[b].
 template <class T>
 struct Winners {
   T* value;
   int64_t* index;
   PanelKey* counts;
+  const int* places = nullptr;
 };
 
-// keys [x.rows]: scratch.
+// keys [x.rows]: scratch. With limit, a number on the device, only so many of the rows count.
 void panels_argmax(const Panels& x, const Panels& y, const float* packed_heights, PanelKey* keys,
-                   const Winners<float>& winners, cudaStream_t stream);
+                   const Winners<float>& winners, cudaStream_t stream, const int* limit = nullptr);
 
 // The same for float64 rows as they are: x [B, D], y [N, D], h [N]; values and indices are
 // scratch, each of plain_scratch numbers for up to that many samples.

@@ -59,24 +59,25 @@ __device__ __forceinline__ void note_fault(const Job& job, int64_t block, RansFa
   atomicMin(&job.faults[0], Word(block) << 8 | Word(fault));
 }
 
-__device__ __forceinline__ int64_t load_integer(const Integers& from, int64_t i) {
-  if (from.data == nullptr) return 0;
-  switch (from.dtype) {  // the same for all threads
-    case DType::u8:
-      return static_cast<const uint8_t*>(from.data)[i];
-    case DType::i16:
-      return static_cast<const int16_t*>(from.data)[i];
-    case DType::i32:
-      return static_cast<const int32_t*>(from.data)[i];
-    default:
-      return static_cast<const int64_t*>(from.data)[i];
-  }
-}
-
-// Table of symbol i, always one that exists.
+// Table of symbol i, always one that exists. What is negative or wide is none, nor is ~0.
 __device__ __forceinline__ uint32_t load_table(const Job& job, int64_t i) {
-  const int64_t table = load_integer(job.index, i);
-  if (table >= 0 && table < job.tables.count) return uint32_t(table);
+  if (job.index.data == nullptr) return 0;
+  uint32_t table;
+  switch (job.index.dtype) {  // the same for all threads
+    case DType::u8:
+      table = static_cast<const uint8_t*>(job.index.data)[i];
+      break;
+    case DType::i16:
+      table = uint32_t(int32_t(static_cast<const int16_t*>(job.index.data)[i]));
+      break;
+    case DType::i32:
+      table = static_cast<const uint32_t*>(job.index.data)[i];
+      break;
+    default:
+      const uint64_t wide = static_cast<const uint64_t*>(job.index.data)[i];
+      table = wide >> 32 == 0 ? uint32_t(wide) : ~0u;
+  }
+  if (table < uint32_t(job.tables.count)) return table;
   atomicMin(&job.faults[1], Word(i));
   return 0;
 }
@@ -222,7 +223,8 @@ template <class Symbol, Search search>
 __device__ __forceinline__ void decode_block(const Job& job, const Finder<search>& find,
                                              int64_t k) {
   const int lane = lane_of(), P = job.tables.precision;
-  const int64_t begin = k * job.block, length = min(job.block, job.n - begin);
+  const int64_t begin = k * job.block;
+  const int length = int(min(job.block, job.n - begin));
   const uint32_t words = job.directory[3 * k], side_bytes = job.directory[3 * k + 1];
   const int64_t bytes = rans_block_bytes(words, side_bytes), padded = rans_padded(bytes);
   const int64_t room = min(*job.size, job.capacity) - job.offsets[k];
@@ -241,7 +243,7 @@ __device__ __forceinline__ void decode_block(const Job& job, const Finder<search
   const uint32_t mask = (1u << P) - 1, escape_slot = job.tables.escape ? mask : 1u << 31;
   Symbol* symbols = static_cast<Symbol*>(job.symbols) + begin;
   uint32_t check = 0, table = lane < length ? load_table(job, begin + lane) : 0;
-  for (int64_t i = lane; i - lane < length; i += 32) {
+  for (int i = lane; i - lane < length; i += 32) {
     const bool inside = i < length;
     const uint32_t next_table = i + 32 < length ? load_table(job, begin + i + 32) : 0;
     const uint32_t slot = x & mask;
@@ -308,14 +310,15 @@ template <class Symbol>
 __device__ __forceinline__ void encode_block(const Job& job, int64_t k) {
   const RansShape& tables = job.tables;
   const int lane = lane_of(), P = tables.precision;
-  const int64_t begin = k * job.block, length = min(job.block, job.n - begin);
+  const int64_t begin = k * job.block;
+  const int length = int(min(job.block, job.n - begin));
   const Symbol* symbols = static_cast<const Symbol*>(job.symbols) + begin;
   uint16_t* const words_end = job.words + (k + 1) * job.slot;
   uint16_t* words = words_end;
   uint8_t* const side_end = job.sides + (k + 1) * job.slot * kRansSideBytes;
   SideWriter side{side_end};
   uint32_t x = kRansLow, check = 0;
-  for (int64_t i = (length - 1) / 32 * 32 + lane; i >= 0; i -= 32) {
+  for (int i = (length - 1) / 32 * 32 + lane; i >= 0; i -= 32) {
     const bool inside = i < length;
     const int64_t wide = inside ? int64_t(symbols[i]) : 0;
     const uint32_t symbol = uint32_t(wide), table = inside ? load_table(job, begin + i) : 0;

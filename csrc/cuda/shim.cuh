@@ -11,6 +11,8 @@ using cudaStream_t = CUstream_st*;
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
 
+#include <cstdint>
+
 #define OTCUDA_LAUNCH(kernel, grid, block, smem, stream, ...) \
   kernel<<<grid, block, smem, stream>>>(__VA_ARGS__)
 // The second argument is a type, arrays such as float[4][8] included.
@@ -38,6 +40,25 @@ __device__ __forceinline__ void cp_async_commit() {
 template <int newest_left>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(newest_left) : "memory");
+}
+
+// Four 8 x 8 matrices of 16-bit numbers: lane l gives the address of row l % 8 of matrix l / 8, and
+// gets numbers 2 (l % 4) and the next of row l / 4 of each.
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&to)[4], const void* row) {
+  const unsigned from = unsigned(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(from)
+               : "memory");
+}
+// d = a b + c for a of 16 x 16 and b of 16 x 8 bfloat16; how the sums are rounded is not promised.
+__device__ __forceinline__ void mma_bf16_16816(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                               uint32_t b1, const float (&c)[4]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%10, %11, %12, %13};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]),
+        "f"(c[2]), "f"(c[3]));
 }
 #elif !defined(OTCUDA_WORKSPACE_PIECE)
 #define OTCUDA_WORKSPACE_PIECE(pointer, bytes, item) ((void)0)

@@ -7,6 +7,7 @@
 #include "cuda/heights_adam_solve.h"
 #include "cuda/heights_adam_step.h"
 #include "cuda/power_argmax.h"
+#include "cuda/power_argmax_screen.h"
 #include "cuda/rans32.h"
 #include "cuda/source_samples.h"
 #include "planted.h"
@@ -73,6 +74,18 @@ const char* emulated_power_argmax(int64_t is_double, int64_t B, int64_t N, int64
     const DType t = real(is_double);
     cuda::power_argmax(view(x, t, {B, D}), view(y, t, {N, D}), view(h, t, {N}), view(value, t, {B}),
                        view(index, DType::i64, {B}), view(workspace, DType::u8, {bytes}), 0);
+  });
+}
+int64_t emulated_power_argmax_screen_workspace(int64_t B, int64_t N, int64_t D) {
+  return cuda::power_argmax_screen_workspace(B, N, D);
+}
+const char* emulated_power_argmax_screen(int64_t B, int64_t N, int64_t D, void* x, void* y, void* h,
+                                         void* value, void* index, void* workspace, int64_t bytes) {
+  return guarded([&] {
+    const DType t = DType::f32;
+    cuda::power_argmax_screen(view(x, t, {B, D}), view(y, t, {N, D}), view(h, t, {N}),
+                              view(value, t, {B}), view(index, DType::i64, {B}),
+                              view(workspace, DType::u8, {bytes}), 0);
   });
 }
 int64_t emulated_cell_mass_workspace(int64_t N, int64_t weighted) {

@@ -25,6 +25,17 @@ def emulated_power_argmax(
     return value.array, index.array
 
 
+def emulated_screen(emulator: Emulator, x, y, h, **settings):
+    """Value, index, and how many samples of the last chunk had no certificate."""
+    sizes = (len(x), len(y), x.shape[1])
+    value = Output(aligned(np.zeros(len(x), x.dtype)))
+    index = Output(aligned(np.zeros(len(x), np.int64)))
+    scratch = emulator.workspace("power_argmax_screen", *sizes)
+    inputs = [aligned(a) for a in (x, y, h)]
+    emulator.call("power_argmax_screen", *sizes, *inputs, value, index, scratch, **settings)
+    return (value.array, index.array), int(scratch.array[:4].view(np.int32)[0])
+
+
 def emulated_cell_mass(emulator: Emulator, index, N, weights=None, **settings):
     """(mass, first stray sample, first sample of infinite weight)."""
     scratch = emulator.workspace("cell_mass", N, int(weights is not None))

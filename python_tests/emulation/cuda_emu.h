@@ -37,7 +37,7 @@ struct Thread {
 extern Thread* self;  // null while host code runs
 extern dim3 block_idx, block_dim, grid_dim;
 
-enum class Collective { syncwarp, shuffle, vote, match, reduce };
+enum class Collective { syncwarp, shuffle, vote, match, reduce, ldmatrix, mma };
 enum class Access : uint8_t { read, write, atomic, copy_issued, copy_lands };
 using Resolve = void (*)(void* mine, void* const* all, unsigned mask, int lane);
 
@@ -247,6 +247,9 @@ T __ldg(const T* p) {
 __attribute__((always_inline)) inline void cp_async16(void* smem, const void* gmem) {
   emu::cp_async(smem, gmem, 16);
 }
+void ldmatrix_x4(uint32_t (&to)[4], const void* row, EMU_LINE);
+void mma_bf16_16816(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                    const float (&c)[4], EMU_LINE);
 inline void cp_async_commit() { emu::cp_async_commit(); }
 template <int newest_left>
 void cp_async_wait() {

@@ -26,13 +26,14 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 OPS = (
     "power_argmax",
+    "power_argmax_screen",
     "cell_mass",
     "source_samples",
     "heights_adam_step",
     "heights_adam_solve",
     "rans32",
 )
-HOST = ("fibers.cpp", "memory.cpp", "traffic.cpp", "api.cpp")
+HOST = ("fibers.cpp", "memory.cpp", "tensor_cores.cpp", "traffic.cpp", "api.cpp")
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 FLAGS = ["-std=c++17", "-g", "-fPIC", "-ffp-contract=off", "-mfma", "-fno-gnu-unique"]
 CHECKED = [
@@ -201,6 +202,7 @@ class Emulator:
         processors: int = 2,
         traffic: bool = False,
         most_accesses: int = 0,
+        mma_error: int = 0,
     ) -> None:
         """`emulated_<op>(arguments...)`; a Scratch is passed as pointer and size.
 
@@ -212,6 +214,8 @@ class Emulator:
             processors: what the device says it has; launchers split work by it.
             traffic: count wavefronts and sectors, for `take_traffic`.
             most_accesses: a launch beyond is called endless; 0: no limit.
+            mma_error: each result of the tensor cores as far off as common/power_argmax_screen.h
+                allows: 1 above, -1 below, 2 either way; 0: rounded to nearest.
 
         Raises:
             EmulationError: the kernels broke a rule, or the launcher threw.
@@ -224,6 +228,7 @@ class Emulator:
             ctypes.c_int(processors),
             ctypes.c_int(traffic),
             ctypes.c_uint64(most_accesses),
+            ctypes.c_int(mma_error),
         )
         values = []
         for k, argument in enumerate(arguments):

@@ -75,7 +75,8 @@ void resume(Fiber& f) {
 }
 
 const char* name_of(Collective op) {
-  static const char* const names[] = {"__syncwarp", "shuffle", "vote", "match", "reduce"};
+  static const char* const names[] = {"__syncwarp", "shuffle",  "vote", "match",
+                                      "reduce",     "ldmatrix", "mma"};
   return names[int(op)];
 }
 

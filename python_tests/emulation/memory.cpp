@@ -265,8 +265,8 @@ void emu_clear() {
   emu::error.clear();
 }
 void emu_configure(unsigned seed, unsigned preempt, int processors, int traffic,
-                   uint64_t most_accesses) {
-  emu::settings = {seed, preempt, processors, traffic != 0, most_accesses};
+                   uint64_t most_accesses, int mma_error) {
+  emu::settings = {seed, preempt, processors, traffic != 0, most_accesses, mma_error};
 }
 const char* emu_host_error() { return emu::error.empty() ? nullptr : emu::error.c_str(); }
 

@@ -421,8 +421,9 @@ class Block:
         size = TYPES[kind].itemsize
         if parts[1] == "param" and not args[1].startswith("[%"):
             name, offset = re.match(r"\[(\w+)(?:\+(\d+))?\]", args[1]).groups()
-            raw = self.values[name][int(offset or 0) :][:size]
-            self.put(names[0], _extended(np.full(self.n, np.frombuffer(raw, TYPES[kind])[0])), mask)
+            raw = self.values[name][int(offset or 0) :][: size * len(names)]
+            for register, number in zip(names, np.frombuffer(raw, TYPES[kind]), strict=True):
+                self.put(register, _extended(np.full(self.n, number)), mask)
             return
         raw = self.load(parts[1], self.address(args[1])[mask], size * len(names))
         for k, name in enumerate(names):
@@ -449,6 +450,45 @@ class Block:
             self.load("global", self.address(args[1])[mask], 16)  # bounds, at once
             to, source = self.address(args[0])[mask], self.address(args[1])[mask]
             self.copies.append((lanes, to, source, self.group[mask].copy()))
+
+    def warps(self, mask: np.ndarray) -> np.ndarray:
+        """Threads by warp, for what a warp does as one."""
+        lanes = np.flatnonzero(mask).reshape(-1, 32)
+        if (lanes[:, 0] % 32).any() or (lanes[:, -1] - lanes[:, 0] != 31).any():
+            raise PtxError(f"{self.instruction.name} by a part of a warp")
+        return lanes
+
+    def op_ldmatrix(self, parts, args, mask):
+        lanes, lane = self.warps(mask), np.arange(32)
+        rows = self.load("shared", self.address(args[1])[mask], 16).reshape(-1, 32, 4, 4)
+        for k, name in enumerate(args[0].strip("{}").replace(",", " ").split()):
+            value = np.zeros(self.n, np.uint32)
+            part = np.ascontiguousarray(rows[:, 8 * k + lane // 4, lane % 4])
+            value[lanes] = part.view(np.uint32)[..., 0]
+            self.put(name, value, mask)
+
+    def op_mma(self, parts, args, mask):
+        if parts[3:] != ["m16n8k16", "row", "col", "f32", "bf16", "bf16", "f32"]:
+            raise PtxError(f"opcode {self.instruction.name} is not known")
+        lanes, lane = self.warps(mask), np.arange(32)
+        d, a, b, c = (arg.strip("{}").replace(",", " ").split() for arg in args)
+        left, right = np.zeros((len(lanes), 16, 16)), np.zeros((len(lanes), 16, 8))
+        for half in (0, 1):  # of a register: the even and the odd number
+            column = lane % 4 * 2 + half
+            for k, name in enumerate(a):
+                left[:, lane // 4 + k % 2 * 8, column + k // 2 * 8] = self.bf16(name, lanes, half)
+            for k, name in enumerate(b):
+                right[:, column + k * 8, lane // 4] = self.bf16(name, lanes, half)
+        product = _quiet(np.matmul)(left, right)
+        for k, (out, start) in enumerate(zip(d, c, strict=True)):
+            value = np.zeros(self.n, np.float32)
+            sums = product[:, lane // 4 + k // 2 * 8, lane % 4 * 2 + k % 2]
+            value[lanes] = sums + self.get(start, "f32")[lanes]
+            self.put(out, value, mask)
+
+    def bf16(self, name: str, lanes: np.ndarray, half: int) -> np.ndarray:
+        bits = self.get(name, "u32")[lanes]
+        return (bits << np.uint32(16) if half == 0 else bits & np.uint32(0xFFFF0000)).view("f4")
 
     def land(self, mask: np.ndarray, newest_left: int) -> None:
         waiting = []

@@ -54,6 +54,8 @@ UNIFORM = re.compile(  # other pipes: they cost an issue slot and nothing that b
 )
 
 
+HOT = ("FFMA", "HMMA", "VOTE")  # what the loop is about that a kernel spends its time in
+
 PIPES = {"fma": FMA, "double": DOUBLE, "memory": MEMORY, "uniform": UNIFORM}
 
 
@@ -111,6 +113,7 @@ class Bar:
     opcodes: tuple[str, ...] = ()
     share: float = 0.0
     blocks: int = 1
+    loop: int = 0  # instructions of the hot loop, at most; 0: any
 
 
 BARS = {
@@ -123,6 +126,15 @@ BARS = {
     "cell_mass_sums_kernel<float, false>": Bar(("RED",)),
     "source_samples_panels_kernel": Bar(("FFMA", "IMAD")),
     "heights_adam_step_kernel<float>": Bar(("FFMA",)),
+    "power_argmax_screen_kernel<32>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=3, loop=250),
+    "power_argmax_screen_kernel<64>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=3, loop=294),
+    "power_argmax_screen_kernel<128>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=2, loop=440),
+    "power_argmax_screen_select_kernel": Bar(("FFMA", "ATOMS")),
+    "rans32_decode_kernel<uint8, direct>": Bar(("VOTE", "POPC", "SHFL", "LDS"), blocks=2, loop=220),
+    "rans32_decode_kernel<uint8, shared>": Bar(("VOTE", "POPC", "SHFL", "LDS"), blocks=2, loop=220),
+    "rans32_decode_kernel<uint8, global>": Bar(("VOTE", "POPC", "SHFL"), blocks=2, loop=220),
+    "rans32_encode_kernel<uint8>": Bar(("VOTE", "POPC", "SHFL"), blocks=2, loop=220),
+    "rans32_offsets_kernel": Bar(("SHFL", "BAR")),
 }
 
 
@@ -146,10 +158,15 @@ def short_name(mangled: str) -> str:
         name = rest[: int(length)]
         if name.endswith("_kernel"):
             break
-    arguments = re.match(r"(I[a-zA-Z0-9]*E)?", rest[len(name) :])[1]
+    arguments = re.match(r"(I[a-zA-Z0-9_]*E)?", rest[len(name) :])[1]
     if not arguments:
         return name
-    kind = {"f": "float", "d": "double"}[arguments[1]]
+    if width := re.match(r"ILi(\d+)E", arguments):
+        return f"{name}<{width[1]}>"
+    kinds = {"f": "float", "d": "double", "h": "uint8", "s": "int16", "i": "int32", "l": "int64"}
+    kind = kinds[arguments[1]]
+    if search := re.search(r"SearchE(\d)", rest[len(name) :]):
+        return f"{name}<{kind}, {('direct', 'shared', 'global')[int(search[1])]}>"
     flag = {"Lb1": ", true", "Lb0": ", false"}.get(arguments[2:5], "")
     return f"{name}<{kind}{flag}>"
 
@@ -230,7 +247,7 @@ def kernels(name: str, arch: str, cache: Path) -> list[Kernel]:
     for mangled, (labels, code) in disassemble(cubin).items():
         bodies = loops(labels, code)
         hottest = max(
-            bodies, key=lambda b: (sum(o.startswith("FFMA") for o in b), len(b)), default=None
+            bodies, key=lambda b: (sum(o.startswith(HOT) for o in b), len(b)), default=None
         )
         loop = bound(hottest, CARDS[arch]) if hottest else None
         opcodes = {op.split(".")[0] for op, _ in code}
@@ -258,6 +275,8 @@ def faults(kernel: Kernel) -> list[str]:
             found.append(f"no {opcode}")
     if bar.share and (kernel.loop is None or kernel.loop.share < bar.share):
         found.append(f"FFMA share of the bound under {bar.share}")
+    if bar.loop and (kernel.loop is None or kernel.loop.cycles["issue"] > bar.loop):
+        found.append(f"hot loop of over {bar.loop} instructions")
     if kernel.blocks < bar.blocks:
         found.append(f"{kernel.blocks} blocks a multiprocessor, wanted {bar.blocks}")
     return [f"{kernel.name} on {kernel.arch}: {fault}" for fault in found]

@@ -46,13 +46,13 @@ def ptx_power_argmax(text, x, y, h, shares):
     heights = aligned(np.zeros(128 * len(y_panels), np.float32))
     launch(kernel(text, "pack_heights"), (len(y_panels),), 128, [h, N, Written(heights)])
     keys = aligned(np.zeros(B, np.uint64))
-    tile = [x_panels, y_panels, heights, B, len(y_panels), D, Written(keys)]
+    tile = [x_panels, y_panels, heights, B, len(y_panels), D, Written(keys), None]
     launch(kernel(text, "tile_kernel"), (len(x_panels), shares), 256, tile)
     value, index = np.zeros(B, np.float32), np.zeros(B, np.int64)
     counts = np.zeros(N, np.uint64)
-    winners = struct.pack("PPP", *(a.ctypes.data for a in (value, index, counts)))
+    winners = struct.pack("PPPP", *(a.ctypes.data for a in (value, index, counts)), 0)
     outputs = [Written(a) for a in (value, index, counts)]
-    winner = [x_panels, y_panels, heights, B, N, D, keys, winners]
+    winner = [x_panels, y_panels, heights, B, N, D, keys, winners, None]
     launch(kernel(text, "winner_kernel"), (ceil_div(B, 32),), 256, winner, touched=outputs)
     return value, index, counts
 
@@ -87,7 +87,7 @@ def test_power_argmax_float64(ptx):
     plain = [x, y, h, B, N, D, Written(values), Written(indices)]
     launch(kernel(text, "plain_kernel"), (1, shares), 128, plain)
     value, index = np.zeros(B), np.zeros(B, np.int64)
-    winners = struct.pack("PPP", value.ctypes.data, index.ctypes.data, 0)
+    winners = struct.pack("PPPP", value.ctypes.data, index.ctypes.data, 0, 0)
     outputs = [Written(value), Written(index)]
     merge = [values, indices, B, shares, winners]
     launch(kernel(text, "merge_kernel"), (1,), 128, merge, touched=outputs)

@@ -52,5 +52,12 @@ def test_bars_can_be_missed(cache):
     tile.opcodes.discard("LDGSTS")
     tile.loop.cycles["issue"] *= 2
     missed = " ".join(sass_report.faults(tile))
+    screen = next(
+        k for k in sass_report.kernels("power_argmax_screen", FAST[1], cache) if "<64>" in k.name
+    )
+    assert screen.loop.instructions["HMMA"] == 64  # 32 samples, 64 targets, 64 dimensions
+    assert screen.loop.instructions["FMNMX"] <= 72  # 64 sums a thread and the shuffles
+    screen.loop.cycles["issue"] = 295
+    assert "hot loop of over 294 instructions" in " ".join(sass_report.faults(screen))
     for words in ("8 bytes spilled", "no LDGSTS", "share of the bound", "1 blocks"):
         assert words in missed

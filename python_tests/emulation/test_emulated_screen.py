@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The screen of power_argmax: the bits of the chain, whatever the tensor cores round."""
+
+from __future__ import annotations
+
+import argmax_cases
+import exact
+import numpy as np
+import pytest
+from emulation.calls import assert_same_bits, emulated_screen
+from emulation.emulator import ROOT
+from emulation.screen_cases import far_apart, near_ties
+
+SHAPES = [(1, 1, 1), (33, 63, 7), (129, 65, 16), (40, 200, 33), (130, 300, 64), (20, 140, 128)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_bits_of_the_chain(shape, emulator):
+    x, y, h = argmax_cases.base(shape)
+    got, _ = emulated_screen(emulator, x, y, h, processors=1)
+    assert_same_bits(got, exact.power_argmax(x, y, h))
+
+
+@pytest.mark.parametrize("name", argmax_cases.HARD)
+def test_hard_cases(name, emulator):
+    x, y, h = argmax_cases.hard_case(name)
+    if not 1 <= x.shape[1] <= 128:
+        pytest.skip("not a shape of the screen")
+    got, _ = emulated_screen(emulator, x[:70], y, h)
+    assert_same_bits(got, exact.power_argmax(x[:70], y, h))
+
+
+def test_the_certificate_decides_where_targets_are_apart(emulator):
+    x, y, h = far_apart()
+    got, fallbacks = emulated_screen(emulator, x, y, h)
+    assert_same_bits(got, exact.power_argmax(x, y, h))
+    assert fallbacks == 0
+
+
+def test_what_no_certificate_decides_goes_through_all_targets(emulator):
+    """More groups than candidates hold the same target."""
+    x, y, h = far_apart(40, 64, 20)
+    y, h = np.tile(y, (18, 1)), np.tile(h, 18)
+    got, fallbacks = emulated_screen(emulator, x, y, h, processors=1)
+    assert_same_bits(got, exact.power_argmax(x, y, h))
+    assert fallbacks == 40
+    y[3, 4], h[900] = np.nan, np.inf
+    x[7, 2], x[9, 0] = np.inf, np.nan
+    got, fallbacks = emulated_screen(emulator, x, y, h, processors=1)
+    assert_same_bits(got, exact.power_argmax(x, y, h))
+
+
+@pytest.mark.parametrize("mma_error", [1, -1, 2])
+def test_errors_of_the_tensor_cores_change_no_winner(mma_error, emulator):
+    for seed, (x, y, h) in enumerate([near_ties(), far_apart(), near_ties(20, 130, 40, 1)]):
+        settings = {"mma_error": mma_error, "seed": seed + 1}
+        got, _ = emulated_screen(emulator, x, y, h, **settings)
+        assert_same_bits(got, exact.power_argmax(x, y, h))
+
+
+@pytest.mark.parametrize(("seed", "preempt", "processors"), [(0, 0, 1), (2, 30, 7)])
+def test_order_of_threads_and_shares_change_no_bit(seed, preempt, processors, emulator):
+    x, y, h = argmax_cases.base((70, 330, 24))
+    settings = {"seed": seed, "preempt": preempt, "processors": processors}
+    got, _ = emulated_screen(emulator, x, y, h, **settings)
+    assert_same_bits(got, exact.power_argmax(x, y, h))
+
+
+@pytest.mark.parametrize("D", [24, 64, 128])
+def test_fragments_meet_no_bank_conflict(D, emulator):
+    x, y, h = argmax_cases.base((130, 400, D))
+    emulated_screen(emulator, x, y, h, processors=1, traffic=True)
+    lines = [t for t in emulator.take_traffic() if "screen.cu" in t.place and t.memory == "shared"]
+    text = (ROOT / "csrc/cuda/power_argmax_screen.cu").read_text().splitlines()
+    loads = [
+        t
+        for t in lines
+        if any(w in line_of(text, t) for w in ("ldmatrix", "cp_async16", "heights["))
+    ]
+    assert sum("ldmatrix" in line_of(text, t) for t in loads) == 2
+    assert all(t.ratio == 1.0 for t in loads), loads
+
+
+def line_of(text, traffic):
+    return text[int(traffic.place.split(":")[1]) - 1]

@@ -31,8 +31,8 @@ from otcuda.cli.talk import Talk, exists_options, json_option, talk_options, tal
 )
 @click.option(
     "--method",
-    type=click.Choice(["pools", "asgd", "adam"]),
-    default="pools",
+    type=click.Choice(["auto", "asgd", "pools", "adam"]),
+    default="auto",
     show_default=True,
     help="How.",
 )

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -18,55 +19,73 @@ from otcuda._io import atomic_write
 from otcuda.errors import ArgumentError, CorruptDataError
 
 _FORMAT = "otcuda.fit"
-_VERSION = 1
+_VERSION = 2
 
 
-def digest(y: np.ndarray, nu: np.ndarray, *settings: Any) -> str:
-    """What must be the same for a fit to go on: targets, weights, and settings by their repr."""
-    found = hashlib.blake2b(digest_size=16)
-    for part in (y, nu):
-        found.update(np.ascontiguousarray(part).tobytes())
-    found.update(repr(settings).encode())
-    return found.hexdigest()
+class Checkpoint:
+    """Where one fit is kept.
 
+    Args:
+        path: of the file.
+        y: targets; with `nu` and `settings` what must be the same for a fit to go on.
+        nu: weights.
+        settings: anything with a repr.
 
-def save(
-    path: str | os.PathLike[str], problem: str, arrays: dict[str, np.ndarray], numbers: Any
-) -> None:
-    """Writes arrays and what JSON can hold, for the problem of that digest."""
-    from safetensors.numpy import save as to_bytes
-
-    header = {"format": _FORMAT, "version": _VERSION, "problem": problem, "numbers": numbers}
-    atomic_write(path, to_bytes(arrays, {_FORMAT: json.dumps(header, default=float)}))
-
-
-def load(
-    path: str | os.PathLike[str], problem: str
-) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """What `save` wrote, or None where there is no file.
-
-    Raises:
-        ArgumentError: the file belongs to another problem, goal or seed.
-        CorruptDataError: not such a file, or a damaged one.
+    Attributes:
+        every: seconds after which a long stage should write again.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as from_bytes
 
-    if not Path(path).exists():
-        return None
-    data = Path(path).read_bytes()
-    try:
-        arrays = from_bytes(data)
-        size = int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][_FORMAT])
-        found, version, numbers = header["problem"], header["version"], header["numbers"]
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise CorruptDataError(f"{path} is not a checkpoint of a fit: {error}") from error
-    if version != _VERSION:
-        raise CorruptDataError(f"{path} has version {version}; this otcuda reads {_VERSION}")
-    if found != problem:
-        raise ArgumentError(
-            f"checkpoint {path} belongs to other targets, weights, source, goal, method or seed; "
-            "remove it, or name another file"
-        )
-    return arrays, numbers
+    every = 10.0
+
+    def __init__(self, path: str | os.PathLike[str], y: np.ndarray, nu: np.ndarray, *settings: Any):
+        self.path = path
+        found = hashlib.blake2b(digest_size=16)
+        for part in (y, nu):
+            found.update(np.ascontiguousarray(part).data)
+        found.update(repr(settings).encode())
+        self._problem = found.hexdigest()
+        self._written = monotonic()
+
+    def due(self) -> bool:
+        """Whether so long has passed since the last writing."""
+        return monotonic() - self._written >= self.every
+
+    def save(self, arrays: dict[str, np.ndarray], numbers: Any) -> None:
+        """Writes arrays and what JSON can hold."""
+        from safetensors.numpy import save as to_bytes
+
+        header = {"format": _FORMAT, "version": _VERSION, "problem": self._problem}
+        text = json.dumps(header | {"numbers": numbers}, default=float)
+        atomic_write(self.path, to_bytes(arrays, {_FORMAT: text}))
+        self._written = monotonic()
+
+    def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """What `save` wrote, or None where there is no file.
+
+        Raises:
+            ArgumentError: the file belongs to another problem, goal or seed.
+            CorruptDataError: not such a file, or a damaged one.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load as from_bytes
+
+        if not Path(self.path).exists():
+            return None
+        data = Path(self.path).read_bytes()
+        try:
+            arrays = from_bytes(data)
+            size = int.from_bytes(data[:8], "little")
+            header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][_FORMAT])
+            found, version, numbers = header["problem"], header["version"], header["numbers"]
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise CorruptDataError(f"{self.path} is not a checkpoint of a fit: {error}") from error
+        if version != _VERSION:
+            raise CorruptDataError(
+                f"{self.path} has version {version}; this otcuda reads {_VERSION}"
+            )
+        if found != self._problem:
+            raise ArgumentError(
+                f"checkpoint {self.path} belongs to other targets, weights, source, goal, method or "
+                "seed; remove it, or name another file"
+            )
+        return arrays, numbers

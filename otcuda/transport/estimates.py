@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a fit by "pools" will take, before it starts: bytes of memory, samples."""
+"""What a fit will take, before it starts: bytes of memory, samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from otcuda._ops import native
-from otcuda.transport import pools
+from otcuda.transport import asgd, pools
 
 _LIST_PARTS = 8  # of csrc/common/list_newton.h: each has sums of its own over the cells
 _FIXED = 5 << 20  # blocks of samples, and the table of the first guess
@@ -44,9 +44,14 @@ class Estimate:
 
 
 def estimate(
-    N: int, D: int, chi2: float = 0.02, named: bool = True, max_samples: int | None = None
+    N: int,
+    D: int,
+    chi2: float = 0.02,
+    named: bool = True,
+    max_samples: int | None = None,
+    method: str = "auto",
 ) -> Estimate:
-    """Memory and samples of a fit by "pools".
+    """Memory and samples of a fit.
 
     Args:
         N: targets.
@@ -54,7 +59,23 @@ def estimate(
         chi2: goal.
         named: whether the source is a named one; the samples of others are kept.
         max_samples: limit, as of `fit`.
+        method: "pools"; others take what "asgd" does.
     """
+    if method == "pools":
+        return _of_pools(N, D, chi2, named, max_samples)
+    product = asgd.products_pay(N, D, named)
+    M = asgd.planned_samples(N, D, chi2, product)
+    batch = max(256, N // 8)
+    targets = 4 * N * D * 3
+    heights = N * 8 * 12
+    return Estimate(
+        targets + heights + batch * (4 * D // (16 if product else 1) + 24) + _FIXED,
+        int(M if max_samples is None else min(M, max_samples)),
+        product,
+    )
+
+
+def _of_pools(N: int, D: int, chi2: float, named: bool, max_samples: int | None) -> Estimate:
     product = pools.takes_products(N, D, named)
     M, K = pools.planned_samples(N, chi2, product), min(pools._K, N)
     M = M if max_samples is None else min(M, max_samples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,11 @@ class Chi2:
 
     def __float__(self) -> float:
         return self.value
+
+
+def chi2_from_record(record: dict[str, Any]) -> Chi2:
+    """What `dataclasses.asdict` made of an estimate, and JSON of that."""
+    return Chi2(**(record | {"interval": tuple(record["interval"])}))
 
 
 def chi2_from_counts(counts: np.ndarray, nu: np.ndarray, inside: np.ndarray | None = None) -> Chi2:

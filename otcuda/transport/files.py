@@ -40,7 +40,7 @@ def solve_file(
     *,
     nu: str | os.PathLike[str] | None = None,
     source: str = "normal",
-    method: str = "pools",
+    method: str = "auto",
     chi2: float = 0.02,
     max_samples: int | None = None,
     max_seconds: float | None = None,
@@ -49,8 +49,8 @@ def solve_file(
 ) -> dict[str, Any]:
     """Solve for the heights of the targets in a .npy file and write them as `SemiDiscreteOT.save`.
 
-    A fit by "pools" keeps `<output>.checkpoint` while it runs: the same call goes on from it after
-    a crash, Ctrl-C or kill -9, to the same bits. It is removed at the end.
+    A fit keeps `<output>.checkpoint` while it runs ("adam" does not): the same call goes on from it
+    after a crash, Ctrl-C or kill -9, to the same bits. It is removed at the end.
 
     Args:
         targets: .npy file of y [N, D].
@@ -73,7 +73,7 @@ def solve_file(
     if source not in NAMED:
         raise ArgumentError(f"source is {source!r}, expected {', '.join(map(repr, NAMED))}")
     ot = SemiDiscreteOT(read_array(targets), None if nu is None else read_array(nu), source)
-    kept = Path(f"{os.fspath(output)}.checkpoint") if method == "pools" else None
+    kept = Path(f"{os.fspath(output)}.checkpoint") if method != "adam" else None
     result = ot.fit(
         method, chi2=chi2, max_samples=max_samples, max_seconds=max_seconds, seed=seed,
         callback=callback, checkpoint=kept,

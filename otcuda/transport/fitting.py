@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from time import monotonic
 from typing import Any
 
 from otcuda.errors import ArgumentError
+from otcuda.transport.checkpoint import Checkpoint
 from otcuda.transport.estimators import Chi2
 
 
@@ -83,7 +83,7 @@ class Run:
         self,
         goal: Goal,
         callback: Callable[[dict[str, Any]], Any] | None,
-        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint: Checkpoint | None = None,
     ):
         self.goal, self.checkpoint = goal, checkpoint
         self.history: list[dict[str, Any]] = []

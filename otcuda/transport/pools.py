@@ -13,19 +13,17 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 import otcuda
 from otcuda._lists import AveragedState, Lists
-from otcuda.errors import ArgumentError
-from otcuda.transport import checkpoint
-from otcuda.transport.adam import fit_adam
 from otcuda.transport.arrays import to_numpy
 from otcuda.transport.asgd import NUMPY, Descent
 from otcuda.transport.cells import TRAINING, VALIDATION, Cells
 from otcuda.transport.designs import Pool
-from otcuda.transport.estimators import Chi2, samples_to_certify
+from otcuda.transport.estimators import Chi2, chi2_from_record, samples_to_certify
 from otcuda.transport.fitting import FitResult, Late, Run
 from otcuda.transport.sources import NAMED, Source, key
 
@@ -253,6 +251,7 @@ class Pooler:
         self.stage, self.count, self.checks = "start", 0, 0  # what is under way, pools, validations
         run.reserved = min(self.check, 0.2 * run.samples_left())
         self.plan = planned_samples(cells.n, run.goal.chi2, product)
+        self.given: np.ndarray | None = None  # heights to start from instead of a descent
 
     def affordable(self) -> float:
         """Samples that a limit leaves to fit on, validation set aside."""
@@ -261,6 +260,9 @@ class Pooler:
     def start(self) -> None:
         """Heights to begin with, and the samples of the descent as the first pool."""
         lister, n = self.lister, self.cells.n
+        if self.given is not None:
+            lister.h = self.given
+            return
         purpose = key(self.seed, TRAINING)
         burn = int(min(_BURN * n, self.plan / 3, 0.25 * self.affordable()))
         if lister.D <= _COARSE and n >= 1024 and self.affordable() > 64 * n:
@@ -370,20 +372,10 @@ class Pooler:
             "step": 0 if state is None else state.step,
             "burn": burn,
         }
-        checkpoint.save(self.run.checkpoint, self.digest(), arrays, numbers)
+        self.run.checkpoint.save(arrays, numbers)
 
-    def digest(self) -> str:
-        """What a checkpoint must have been made for."""
-        source, goal = self.cells.source.name, self.run.goal.chi2
-        settings = source, goal, self.seed, self.product
-        return checkpoint.digest(self.lister.y, self.lister.nu, *settings)
-
-    def resume(self) -> None:
-        """Goes back to the checkpoint, if there is one: samples and lists are made again."""
-        found = checkpoint.load(self.run.checkpoint, self.digest())
-        if found is None:
-            return
-        arrays, numbers = found
+    def restore(self, arrays: dict[str, np.ndarray], numbers: dict[str, Any]) -> None:
+        """Goes back to what `save` wrote: samples and lists are made again."""
         lister = self.lister
         for k, (seed, M, product, block) in enumerate(numbers["pools"]):
             lister.h = arrays[f"pool{k}"]
@@ -392,8 +384,7 @@ class Pooler:
         self.stage, self.plan = numbers["stage"], numbers["plan"]
         self.count, self.checks = numbers["count"], numbers["checks"]
         if numbers["best"] is not None:
-            best = numbers["best"] | {"interval": tuple(numbers["best"]["interval"])}
-            self.best = Chi2(**best), arrays["best"]
+            self.best = chi2_from_record(numbers["best"]), arrays["best"]
         if self.stage == "descent":
             self.resumed = AveragedState(arrays["descent"], arrays["mean"], numbers["step"])
             self.burn = numbers["burn"]
@@ -402,8 +393,6 @@ class Pooler:
     def solve(self) -> tuple[np.ndarray, FitResult]:
         """Heights float64 [n] and how it ended."""
         run, goal = self.run, self.run.goal.chi2
-        if run.checkpoint is not None:
-            self.resume()
         while self.checks < 64:
             self.grow()
             self.checks += 1
@@ -423,10 +412,10 @@ class Pooler:
 
 
 def fit_pools(cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, FitResult]:
-    """Heights float64 [n] and how it ended; on the line and for finite sources, by "adam"."""
-    if run.checkpoint is not None and cells.source.name not in NAMED:
-        raise ArgumentError(f"fit: checkpoint needs a source of {', '.join(map(repr, NAMED))}")
-    if cells.D == 1 or cells.source.points is not None:
-        return fit_adam(cells, run, seed)
+    """Heights float64 [n] and how it ended."""
     named = cells.source.name in NAMED
-    return Pooler(cells, run, seed, takes_products(cells.n, cells.D, named)).solve()
+    pooler = Pooler(cells, run, seed, takes_products(cells.n, cells.D, named))
+    found = run.checkpoint.load() if run.checkpoint is not None else None
+    if found is not None:
+        pooler.restore(*found)
+    return pooler.solve()

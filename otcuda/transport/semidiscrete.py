@@ -14,8 +14,10 @@ from otcuda.errors import ArgumentError, LimitError, ShapeError
 from otcuda.transport import storage
 from otcuda.transport.adam import fit_adam
 from otcuda.transport.arrays import Home, is_torch, real_numpy, to_numpy
-from otcuda.transport.asgd import fit_asgd
+from otcuda.transport.asgd import NUMPY, fit_asgd
+from otcuda.transport.auto import fit_auto
 from otcuda.transport.cells import MASS, SAMPLING, Cells
+from otcuda.transport.checkpoint import Checkpoint
 from otcuda.transport.closed_forms import line_heights
 from otcuda.transport.estimates import Estimate, estimate, free_memory
 from otcuda.transport.estimators import Chi2, samples_to_certify
@@ -27,12 +29,13 @@ from otcuda.transport.sources import NAMED, Source, key
 
 # A solver takes (cells, run, seed) and gives (heights, result).
 METHODS: dict[str, Callable[[Cells, Run, int], tuple[np.ndarray, FitResult]]] = {
+    "auto": fit_auto,
     "adam": fit_adam,
     "asgd": fit_asgd,
     "pools": fit_pools,
 }
 
-_DEFAULT_METHOD = "pools"
+_DEFAULT_METHOD = "auto"
 _DEFAULT_CHI2 = 0.02
 
 
@@ -151,9 +154,10 @@ class SemiDiscreteOT:
         heights on any number of threads, unless `max_seconds` cuts in.
 
         Args:
-            method: "pools", Newton's method on the best cells of ever more samples, the default;
-                "asgd", averaged stochastic gradient descent, plain and nearly as good far from the
-                goal; "adam", AE-OT's loop in units of the problem. Finite sources take "adam".
+            method: "auto", "asgd" as long as it helps, then "pools"; "asgd", averaged stochastic
+                gradient descent, soonest at most goals; "pools", Newton's method on the best cells
+                of ever more samples, which takes the fewest samples; "adam", AE-OT's loop in units
+                of the problem. Finite sources take "adam" instead of "auto" and "pools".
             chi2: goal: the upper end of the 95 % interval of sum_i (mass_i - nu_i)^2 / nu_i on
                 fresh samples. The samples it takes grow as N / chi2.
             max_samples: samples that may be scanned, validation included; None for no limit.
@@ -161,8 +165,9 @@ class SemiDiscreteOT:
             seed: of all samples, from 0.
             callback: called after each stage with a record of `FitResult.history`; returning False
                 stops.
-            checkpoint: file that is written after each stage and gone on from if it is there, to
-                the same bits as a fit that was never stopped; for "pools" and a named source.
+            checkpoint: file that is written after each stage, in a long descent every 10 seconds,
+                and gone on from if it is there, to the same bits as a fit that was never stopped;
+                for a named source, and not for "adam".
 
         Returns:
             How it ended; `converged` is False where a limit came first, and chi2 says how far the
@@ -171,7 +176,7 @@ class SemiDiscreteOT:
         Raises:
             ArgumentError: an option that is not allowed, or a source that gives NaN.
             ShapeError: a source that gives a wrong shape.
-            LimitError: "pools" would take more memory than is free.
+            LimitError: it would take more memory than is free.
         """
         if method not in METHODS:
             raise ArgumentError(
@@ -180,34 +185,47 @@ class SemiDiscreteOT:
         _check_seed("fit", seed)
         if callback is not None and not callable(callback):
             raise ArgumentError(f"fit: callback is {type(callback).__name__}, expected a function")
-        if checkpoint is not None and method != "pools":
-            raise ArgumentError(f'fit: method {method!r} takes no checkpoint; "pools" does')
-        run = Run(Goal(chi2, max_samples, max_seconds), callback, checkpoint)
-        if method == "pools" and self.D > 1 and self.source.points is None:
-            self._check_memory(chi2, max_samples)
+        if checkpoint is not None and method == "adam":
+            raise ArgumentError('fit: method "adam" takes no checkpoint; the others do')
+        if checkpoint is not None and self.source.name not in NAMED:
+            raise ArgumentError(f"fit: checkpoint needs a source of {', '.join(map(repr, NAMED))}")
+        run = Run(Goal(chi2, max_samples, max_seconds), callback)
+        if method in ("auto", "pools") and (self.source.points is not None or self.D == 1):
+            method = "adam"
+        if method != "adam":
+            self._check_memory(chi2, max_samples, method)
         cells = self._problem.sorted_cells()
         if cells.n == 1 or (cells.D == 1 and self.source.quantile is not None):
             h, result = _fit_in_closed_form(cells, run, seed)
         else:
+            if checkpoint is not None:
+                y, settings = cells.targets(NUMPY), (self.source.name, method, chi2, seed)
+                run.checkpoint = Checkpoint(checkpoint, to_numpy(y), cells.weights, *settings)
             h, result = self._run(method, cells, run, seed)
         self._set(self._problem.from_sorted(h), result)
         return result
 
-    def estimate(self, chi2: float = _DEFAULT_CHI2, max_samples: int | None = None) -> Estimate:
-        """Memory and samples that `fit` will take by "pools", before it starts.
+    def estimate(
+        self,
+        chi2: float = _DEFAULT_CHI2,
+        max_samples: int | None = None,
+        method: str = _DEFAULT_METHOD,
+    ) -> Estimate:
+        """Memory and samples that `fit` will take, before it starts.
 
-        `fit` raises LimitError where the memory is not there; see `Estimate`.
+        "auto" is taken for "asgd": it goes on to the pools only where their memory is there. `fit`
+        raises LimitError where the memory is not there; see `Estimate`.
         """
         named = self.source.name in NAMED
-        return estimate(self._cells.n, self.D, chi2, named, max_samples)
+        return estimate(self._cells.n, self.D, chi2, named, max_samples, method)
 
-    def _check_memory(self, chi2: float, max_samples: int | None) -> None:
-        needed, free = self.estimate(chi2, max_samples).bytes, free_memory()
+    def _check_memory(self, chi2: float, max_samples: int | None, method: str) -> None:
+        needed, free = self.estimate(chi2, max_samples, method).bytes, free_memory()
         if needed > free:
+            cure = '; a larger chi2, max_samples or method="asgd" take less'
             raise LimitError(
                 f"fit: {self.N} targets to chi2 {chi2:g} take about {needed / 1e9:.2g} GB, and "
-                f'{free / 1e9:.2g} GB are free; a larger chi2, max_samples or method="asgd" '
-                "take less"
+                f"{free / 1e9:.2g} GB are free{cure if method == 'pools' else ''}"
             )
 
     def _run(self, method: str, cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, FitResult]:

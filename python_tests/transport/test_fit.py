@@ -306,7 +306,7 @@ def test_wrong_problems_are_named(arguments, error, says):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"method": "newton"}, "'newton', expected 'adam'"),
+        ({"method": "newton"}, "'newton', expected 'auto'"),
         ({"chi2": 0}, "chi2 is 0"),
         ({"chi2": math.nan}, "chi2 is nan"),
         ({"chi2": None}, "chi2 is None"),

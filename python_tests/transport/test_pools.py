@@ -116,7 +116,7 @@ def test_without_revival_empty_cells_stay_behind(revival, monkeypatch):
 def test_efficiency_with_independent_samples(N, D, kind, source):
     y = normal(N, D) if kind == "normal" else clusters(N, D)
     ot = SemiDiscreteOT(y, source=source)
-    result = ot.fit()
+    result = ot.fit("pools")
     assert result.converged
     chi2 = ot.chi2(100 * N, seed=77).value
     assert chi2 < 0.02
@@ -129,7 +129,7 @@ def test_weights_over_six_orders_of_magnitude():
     nu = np.exp(np.random.default_rng(0).normal(size=1000) * 2)
     nu[:2] = nu.max(), nu.max() * 1e-6
     ot = SemiDiscreteOT(y, nu / nu.sum())
-    result = ot.fit(chi2=0.1)
+    result = ot.fit("pools", chi2=0.1)
     assert result.converged
     mass = ot.mass(400_000, seed=5)
     large = ot.nu > 1e-4
@@ -139,7 +139,7 @@ def test_weights_over_six_orders_of_magnitude():
 
 def test_heavy_tails_and_scales():
     y = np.random.default_rng(0).standard_t(2, size=(600, 5)) * 100
-    assert SemiDiscreteOT(y).fit(chi2=0.05).converged
+    assert SemiDiscreteOT(y).fit("pools", chi2=0.05).converged
 
 
 def test_same_bits_on_any_number_of_threads_and_level():
@@ -149,7 +149,7 @@ def test_same_bits_on_any_number_of_threads_and_level():
             native.set_simd_level(level)
             native.set_num_threads(threads)
             ot = SemiDiscreteOT(y)
-            ot.fit(chi2=0.1)
+            ot.fit("pools", chi2=0.1)
             found.append(ot.heights.tobytes())
     native.set_simd_level("auto")
     native.set_num_threads(0)
@@ -159,7 +159,7 @@ def test_same_bits_on_any_number_of_threads_and_level():
 def test_a_sampler_that_never_repeats_is_kept():
     state = np.random.default_rng(3)
     ot = SemiDiscreteOT(clusters(300, 3), source=lambda n: state.normal(size=(n, 3)))
-    assert ot.fit(chi2=0.1).converged
+    assert ot.fit("pools", chi2=0.1).converged
     judge = SemiDiscreteOT(ot.y)
     judge.heights = ot.heights
     assert judge.chi2(100_000).value < 0.1
@@ -210,7 +210,7 @@ def kill(record):
     if seen == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 ot = SemiDiscreteOT(clusters(600, 8))
-ot.fit(chi2=0.05, checkpoint=sys.argv[1], callback=kill)
+ot.fit("pools", chi2=0.05, checkpoint=sys.argv[1], callback=kill)
 """
 
 
@@ -230,9 +230,9 @@ def test_killed_and_resumed_gives_the_same_bits(stage, tmp_path):
     assert done.returncode == -9, done.stderr
     assert path.exists()
     whole, resumed = (SemiDiscreteOT(clusters(600, 8)) for _ in range(2))
-    expected = whole.fit(chi2=0.05)
+    expected = whole.fit("pools", chi2=0.05)
     records = []
-    result = resumed.fit(chi2=0.05, checkpoint=path, callback=records.append)
+    result = resumed.fit("pools", chi2=0.05, checkpoint=path, callback=records.append)
     assert len(records) < len(result.history) == len(expected.history)
     assert (result.chi2, result.scanned) == (expected.chi2, expected.scanned)
     assert resumed.heights.tobytes() == whole.heights.tobytes()
@@ -250,7 +250,7 @@ def test_a_checkpoint_of_another_problem_is_refused(tmp_path):
     with pytest.raises(ArgumentError, match="needs a source"):
         SemiDiscreteOT(y, source=lambda n: np.zeros((n, 4))).fit(checkpoint=path)
     with pytest.raises(ArgumentError, match="takes no checkpoint"):
-        SemiDiscreteOT(y).fit("asgd", checkpoint=path)
+        SemiDiscreteOT(y).fit("adam", checkpoint=path)
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -263,12 +263,12 @@ from otcuda.transport import SemiDiscreteOT
 def peak():  # getrusage would tell the peak of the process that started this one
     lines = open("/proc/self/status").read().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-SemiDiscreteOT(clusters(300, 3)).fit(chi2=0.2)
+SemiDiscreteOT(clusters(300, 3)).fit("pools", chi2=0.2)
 y = clusters(20_000, 16)
 before = peak()
 ot = SemiDiscreteOT(y)
-ot.fit(chi2=0.1)
-print(peak() - before, ot.estimate(0.1).bytes)
+ot.fit("pools", chi2=0.1)
+print(peak() - before, ot.estimate(0.1, method="pools").bytes)
 """
 
 
@@ -287,8 +287,8 @@ def test_what_does_not_fit_is_said_before_the_start():
     set_memory_limit(5_000_000)
     try:
         with pytest.raises(LimitError, match=r"500 targets to chi2 .* take about"):
-            ot.fit()
+            ot.fit("pools")
     finally:
         set_memory_limit(0)
-    assert ot.estimate(0.01).bytes > ot.estimate(0.1).bytes
-    assert ot.estimate(0.01, max_samples=1000).samples == 1000
+    assert ot.estimate(0.01, method="pools").bytes > ot.estimate(0.1, method="pools").bytes
+    assert ot.estimate(0.01, 1000).samples == 1000

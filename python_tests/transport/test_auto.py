@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""method="auto": the descent first, the pools where it stalls; checkpoints inside a stage."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from problems import clusters
+
+from otcuda.transport import SemiDiscreteOT, asgd
+from otcuda.transport.checkpoint import Checkpoint
+
+
+def stages(result):
+    return {record["stage"] for record in result.history}
+
+
+@pytest.mark.parametrize(("D", "source"), [(2, "normal"), (16, "uniform"), (64, "normal")])
+def test_takes_the_descent_and_nothing_else_where_that_converges(D, source):
+    ot, plain = (SemiDiscreteOT(clusters(500, D), source=source) for _ in range(2))
+    result = ot.fit(chi2=0.05)
+    assert result.converged
+    assert stages(result) == {"descent", "validation"}
+    assert plain.fit("asgd", chi2=0.05).samples == result.samples
+    np.testing.assert_array_equal(ot.heights, plain.heights)
+    assert ot.chi2(200_000, seed=9).interval[0] < 0.05
+
+
+def test_pools_go_on_where_the_descent_stalls(monkeypatch):
+    monkeypatch.setattr(asgd, "_STALLED", -1.0)  # no doubling ever helps enough
+    monkeypatch.setattr(asgd, "_LOW_EFFICIENCY", 50.0)  # a first round that is too short
+    monkeypatch.setattr(asgd, "_FEWEST", 1024)
+    y = clusters(500, 3)
+    assert SemiDiscreteOT(y).fit("asgd", chi2=0.02).stopped_by == "stalled"
+    ot = SemiDiscreteOT(y)
+    result = ot.fit(chi2=0.02)
+    assert result.converged
+    assert "fresh pool" in stages(result)
+    assert ot.chi2(200_000, seed=9).interval[0] < 0.02
+
+
+def test_products_are_taken_where_they_pay_and_lead_to_the_goal():
+    assert not asgd.products_pay(1024, 64, True)
+    assert not asgd.products_pay(1 << 20, 64, False)
+    assert asgd.products_pay(1 << 20, 64, True)
+    y = clusters(4500, 64)
+    assert asgd.products_pay(*y.shape, True)
+    ot = SemiDiscreteOT(y)
+    assert ot.fit(chi2=0.5).converged
+    assert ot.chi2(40_000, seed=9).value < 0.5
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+
+class CrashError(Exception):
+    """In the place of a crash."""
+
+
+@pytest.mark.parametrize("writes", [1, 4, 9, 20])
+def test_gone_on_from_within_a_stage_gives_the_same_bits(writes, tmp_path, monkeypatch):
+    path = tmp_path / "fit.safetensors"
+    y = clusters(600, 8)
+    whole, cut, resumed = (SemiDiscreteOT(y) for _ in range(3))
+    expected = whole.fit(chi2=0.05)
+    monkeypatch.setattr(Checkpoint, "every", 0.0)  # after each step
+    save, numbers = Checkpoint.save, []
+
+    def save_and_stop(self, arrays, record):
+        save(self, arrays, record)
+        numbers.append(record["step"])
+        if len(numbers) == writes:
+            raise CrashError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", save_and_stop)
+        with pytest.raises(CrashError):
+            cut.fit(chi2=0.05, checkpoint=path)
+    assert numbers == sorted(set(numbers))  # one a step: most lie within a stage
+    assert numbers[0] == 1
+    result = resumed.fit(chi2=0.05, checkpoint=path)
+    assert (result.chi2, result.samples) == (expected.chi2, expected.samples)
+    assert resumed.heights.tobytes() == whole.heights.tobytes()
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = [sys.argv[2]]
+from problems import clusters
+from otcuda.transport import SemiDiscreteOT, asgd
+asgd._STALLED, asgd._LOW_EFFICIENCY, asgd._FEWEST = -1.0, 50.0, 1024
+kinds = []
+def kill(record):
+    kinds.append(record["stage"])
+    if sys.argv[3] in kinds and kinds[-1] == "validation":
+        os.kill(os.getpid(), signal.SIGKILL)
+ot = SemiDiscreteOT(clusters(400, 3))
+killing = sys.argv[3] != "never"
+result = ot.fit(chi2=0.03, checkpoint=sys.argv[1], callback=kill if killing else None)
+print(len(result.history), result.scanned, ot.heights.tobytes().hex())
+"""
+
+
+@pytest.mark.parametrize("stage", ["descent", "pool 1"])
+def test_killed_in_either_half_and_resumed_gives_the_same_bits(stage, tmp_path):
+    def run(path, killed_in):
+        folder = str(Path(__file__).parents[1])
+        arguments = [sys.executable, "-c", KILLED, str(tmp_path / path), folder, killed_in]
+        return subprocess.run(arguments, capture_output=True, text=True)
+
+    done = run("a", stage)
+    assert done.returncode == -9, done.stderr
+    assert (tmp_path / "a").exists()
+    resumed, whole = run("a", "never"), run("b", "never")
+    assert resumed.stdout == whole.stdout != "", resumed.stderr + whole.stderr

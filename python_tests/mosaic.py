@@ -40,6 +40,8 @@ def compress(image, *, bytes=None, bpp=None, quality=None, mode="coded", effort=
     assert effort in (0, 1, 2)
     model = more.pop("model", None) or load_model()
     time.sleep(float(os.environ.get("OTCUDA_TEST_SECONDS", "0")))
+    if more.get("callback"):
+        more["callback"]("mosaic", 1.0)
     pixels = np.asarray(image)
     area = pixels.shape[0] * pixels.shape[1]
     if quality is not None:
@@ -62,13 +64,15 @@ def compress(image, *, bytes=None, bpp=None, quality=None, mode="coded", effort=
     return file(k, tiles.tobytes())
 
 
-def decompress(data, *, realism=0.0, model=None, max_pixels=bitstream.MAX_PIXELS) -> np.ndarray:
+def decompress(data, *, realism=0.0, model=None, max_pixels=bitstream.MAX_PIXELS, callback=None):
     head, payload = bitstream.read_header(data)
     bitstream.check_size(head.width, head.height, max_pixels)
     model = model or load_model()
     if head.digest.hex() != model.digest[:8]:
         raise ModelMismatchError(f"written with model {head.digest.hex()}, pass --model")
     k = max(head.step, 1)
+    if callback is not None:
+        callback("mosaic", 0.5)
     tiles = np.frombuffer(payload.ljust(3 * k * k, b"\0")[: 3 * k * k], np.uint8)
     picture = Image.fromarray(tiles.reshape(k, k, 3)).resize((head.width, head.height), 0)
     return np.asarray(picture) ^ np.uint8(255 * (realism > 0.5))

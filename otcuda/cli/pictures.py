@@ -122,7 +122,9 @@ def _run(talk: Talk, plan: batch.Plan, work: batch.Work, options: dict[str, Any]
         (job,) = plan.jobs
         talk.file = "stdin" if batch.is_pipe(job.source) else job.source
         _check_pipes(job, as_json)
-        _tell(talk, work(job), as_json)
+        with talk.progress(type(work).__name__.lower(), 1.0) as move:
+            record = work(job, lambda what, share: move(share, what))
+        _tell(talk, record, as_json)
         return 0
     index, count = options["shard"]
     jobs = batch.shard(plan.jobs, index, count)

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from otcuda.errors import ArgumentError
 
 FAILED, USAGE, PARTLY, BUDGET, INTERRUPTED, CLOSED_PIPE = 1, 2, 3, 4, 130, 141
 WIDTH = 80
+PATIENCE = 0.5  # seconds before a bar is drawn: drawing takes 0.2 itself
 
 
 class Talk:
@@ -53,10 +55,28 @@ class Talk:
 
     @contextlib.contextmanager
     def progress(self, label: str, total: float) -> Iterator[Callable[[float, str], None]]:
-        """Gives a function(done, what) that moves a bar; without a terminal it does nothing."""
+        """Gives a function(done, what) that moves a bar.
+
+        The bar appears when work has taken a while; without a terminal it never does.
+        """
         if self.quiet or not sys.stderr.isatty():
             yield lambda done, what: None
             return
+        start = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            drawn: list[Callable[[float, str], None]] = []
+
+            def move(done: float, what: str) -> None:
+                if not drawn:
+                    if time.monotonic() - start < PATIENCE:
+                        return
+                    drawn.append(stack.enter_context(self._bar(label, total)))
+                drawn[0](done, what)
+
+            yield move
+
+    @contextlib.contextmanager
+    def _bar(self, label: str, total: float) -> Iterator[Callable[[float, str], None]]:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

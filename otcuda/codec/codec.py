@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from otcuda._torch import need_torch
-from otcuda.codec import fixed
 from otcuda.codec.bitstream import (
     CUSTOM_MODEL,
     MAX_PIXELS,
@@ -55,11 +54,9 @@ class _Picture:
 
     def task(self, family: Family) -> _Task:
         """The same on its way through the networks of a family."""
-        self.say("analysis", 0.0)
-        model = family.model
-        networks = _networks(self.engine, model)
-        latents = networks.analyse(self.image)
-        return _Task(self.image, self.grey, model, networks, latents, family.steps[1])
+        networks = _networks(self.engine, family.model)
+        latents = networks.analyse(self.image, _share(self.say, "analysis"))
+        return _Task(self.image, self.grey, family.model, networks, latents, family.steps[1])
 
 
 @dataclass
@@ -138,7 +135,7 @@ def compress(
     if effort not in EFFORTS:
         raise ArgumentError(f"effort is {effort!r}; it must be 0, 1 or 2")
     budget, step = _checked_budget(array, bytes, bpp, quality)
-    picture = _Picture(array, grey, effort, engine, callback or (lambda *_: None))
+    picture = _Picture(array, grey, effort, engine, callback or _silent)
     models = as_models(model)
     if mode == "fixed":
         return _compress_fixed(picture, models, budget)
@@ -155,6 +152,7 @@ def decompress(
     model: Model | Models | None = None,
     engine: str = "native",
     max_pixels: int | None = MAX_PIXELS,
+    callback: Callback | None = None,
 ) -> np.ndarray:
     """Decode a file.
 
@@ -168,6 +166,7 @@ def decompress(
             those of the package.
         engine: what runs the networks, "native" or "torch".
         max_pixels: larger pictures are refused before anything is allocated; None is no limit.
+        callback: takes (what is being done, share done) now and then; may raise to stop.
 
     Returns:
         uint8 [H, W, 3].
@@ -192,14 +191,28 @@ def decompress(
         )
         realism = 0.0
     networks = _networks(engine, model)
+    say = callback or _silent
     shape = (header.height, header.width)
     if header.mode == "fixed":
+        from otcuda.codec import fixed
+
         latents, step = fixed.decode(model.part("fixed."), payload, header.step, shape)
     else:
         off = model.grey_off if header.grey else None
-        _, values16 = model.context.decode(payload, header.step, latent_shape(shape), off)
+        heard = _share(say, "latents")
+        _, values16 = model.context.decode(payload, header.step, latent_shape(shape), off, heard)
         latents, step = dequantised(values16, header.step), header.step
-    return networks.synthesise(latents, step, shape, header.grey, realism=realism, payload=payload)
+    more = {"realism": realism, "payload": payload, "callback": _share(say, "synthesis")}
+    return networks.synthesise(latents, step, shape, header.grey, **more)
+
+
+def _silent(what: str, share: float) -> None:
+    """What is said to nobody."""
+
+
+def _share(say: Callback, what: str) -> Callable[[float], None]:
+    """What the native loops call: it takes the share alone."""
+    return lambda share: say(what, share)
 
 
 def best_quality(model: Model | Models | None = None) -> int:
@@ -326,6 +339,8 @@ def _family_for(models: Models, step: int, quality: float) -> Family:
 
 
 def _compress_fixed(picture: _Picture, models: Models, budget: int | None) -> bytes:
+    from otcuda.codec import fixed
+
     picture.say("codebooks", 0.5)
     model = next((f.model for f in models if "fixed.0.bits" in f.model.tensors), models[0].model)
     part = model.part("fixed.")

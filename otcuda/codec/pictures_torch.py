@@ -20,6 +20,8 @@ from otcuda.codec.noise import noise_seed
 TILE = 1024  # pixels; pictures over four times its square go tile by tile
 HALO = 256  # pixels around a tile, more than either network sees
 
+Heard = Callable[[float], object]
+
 
 class TorchNetworks:
     """Analysis and synthesis of one model on whole pictures, as `pictures.Networks`."""
@@ -28,8 +30,9 @@ class TorchNetworks:
         self._model = model
 
     @torch.no_grad()
-    def analyse(self, image: np.ndarray) -> np.ndarray:
+    def analyse(self, image: np.ndarray, callback: Heard | None = None) -> np.ndarray:
         """Latents float32 [M, h, w] of a picture uint8 [H, W, 3], padded to whole tiles of 64."""
+        _begin(callback)
         planes = padded_planes(image)
         return tiled(self._model.net.analysis, planes, 1, STRIDE)[0].numpy()
 
@@ -43,6 +46,7 @@ class TorchNetworks:
         *,
         realism: float = 0.0,
         payload: bytes = b"",
+        callback: Heard | None = None,
     ) -> np.ndarray:
         """Picture uint8 [H, W, 3] of latents [M, h, w].
 
@@ -53,7 +57,9 @@ class TorchNetworks:
             grey: leave the colour out.
             realism: share of the perceptual head in the output.
             payload: of the file: the seed of the head's noise, so that decoding is reproducible.
+            callback: hears of the beginning.
         """
+        _begin(callback)
         log2_step = torch.full((1,), 3 + step / 32)
         net, head = self._model.net.synthesis, self._model.head if realism > 0 else None
         whole = torch.from_numpy(np.ascontiguousarray(latents, np.float32))[None]
@@ -69,6 +75,11 @@ class TorchNetworks:
             planes[:, 1:] = 0
         rgb = to_rgb(planes)[0, :, : shape[0], : shape[1]].clamp(0, 255).round().byte()
         return rgb.permute(1, 2, 0).contiguous().numpy()
+
+
+def _begin(callback: Heard | None) -> None:
+    if callback is not None:
+        callback(0.0)
 
 
 def padded_planes(image: np.ndarray) -> Tensor:

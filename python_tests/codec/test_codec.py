@@ -241,6 +241,13 @@ def test_a_callback_hears_and_stops(small):
     def stop(*_):
         raise otcuda.Interrupted("enough")
 
+    data, heard = compress(small, bytes=200), []
+    decompress(data, callback=lambda what, share: heard.append((what, share)))
+    assert {what for what, _ in heard} >= {"synthesis"}
+    assert all(0 <= share <= 1 for _, share in heard)
+    with pytest.raises(otcuda.Interrupted):
+        decompress(data, callback=stop)
+
     with pytest.raises(otcuda.Interrupted):
         compress(small, bytes=200, callback=stop)
 

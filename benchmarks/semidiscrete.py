@@ -33,7 +33,7 @@ CASES = [
     (1024, 64, "clusters", "uniform"),
     (4096, 16, "normal", "normal"),
 ]
-METHODS = {"otcuda": "pools", "its asgd": "asgd", "its adam": "adam"}
+METHODS = {"otcuda": "auto", "its pools": "pools", "its adam": "adam"}
 SHARE = 3  # CPU seconds of a rival, as a multiple of ours
 
 

@@ -30,10 +30,12 @@ _FALL = 0.5  # the step falls as (1 + samples a cell)^-_FALL
 _MEAN_POWER = 3  # the k-th step counts as k^_MEAN_POWER in the mean
 _LIMIT = 2.0  # units that a height may move in a step
 _FEWEST_PRODUCT = 4096  # targets: below, a batch is few groups
+_PART = 1 << 16  # steps of a native call at most
 _PROBES = 256  # samples behind a unit
 _EFFICIENCY = 0.6  # what to plan with; measured 0.4 to 0.9 (docs/transport.md)
 _LOW, _LOW_EFFICIENCY = 4, 0.4  # up to so many dimensions
 _FEWEST = 16384  # samples of a first round
+_LARGEST_START = 4096  # samples a cell of a first round
 _ROUNDS = 64
 _STALLED = 0.8  # share of chi2 that a doubling has left when it is called stalled
 
@@ -69,7 +71,7 @@ def planned_samples(n: int, D: int, chi2: float, product: bool) -> float:
     """Samples that should reach a goal."""
     told = _EFFICIENCY if D > _LOW else _LOW_EFFICIENCY
     within = chi2 * (1 - 2 / check_width(n, D, product))
-    return max(_FEWEST, (n - 1) / (told * within))
+    return min(max(_FEWEST, (n - 1) / (told * within)), max(_FEWEST, _LARGEST_START * n))
 
 
 class Descent:
@@ -136,14 +138,12 @@ class Descent:
             if state.step == begin:  # else gone on from within the stage
                 probes = min(_PROBES, max(16, steps * batch // 64))
                 self.measure_unit(state.h, key(seed, 2, begin), probes)
-            begin = state.step
-            k = np.arange(begin, end)
-            rate = (1 + k * batch / self.n) ** -_FALL * self.unit * batch / self.n
-            share = np.minimum(1.0, (_MEAN_POWER + 1) / (k + _MEAN_POWER + 1))
             run.keep(state.mean)  # changed in place, by whole steps
-            for part in self._parts(len(k), save):
+            for k in self._parts(state.step, end, save):
+                rate = (1 + k * batch / self.n) ** -_FALL * self.unit * batch / self.n
+                share = np.minimum(1.0, (_MEAN_POWER + 1) / (k + _MEAN_POWER + 1))
                 before = state.step
-                self._steps(state, rate[part], share[part], seed, product)
+                self._steps(state, rate, share, seed, product)
                 run.scanned += (state.step - before) * batch
                 run.samples += (state.step - before) * batch
             run.report(stage="descent", unit=self.unit)
@@ -152,21 +152,20 @@ class Descent:
             save()
         return state.mean.copy()
 
-    def _parts(self, steps: int, save: Callable[[], None]) -> Iterator[slice]:
-        """Parts of a stage: all of it, or as much as lies between two checkpoints."""
-        checkpoint, at, size = self.run.checkpoint, 0, steps
-        if checkpoint is not None:
-            size = 1  # to see the speed
-        while at < steps and not self.run.late():
+    def _parts(self, begin: int, end: int, save: Callable[[], None]) -> Iterator[np.ndarray]:
+        """Numbers of the steps of a stage: a part of bounded size, no longer than a checkpoint."""
+        checkpoint = self.run.checkpoint
+        size = _PART if checkpoint is None else 1  # to see the speed
+        while begin < end and not self.run.late():
             began = monotonic()
-            yield slice(at, min(at + size, steps))
-            at += size
-            if checkpoint is None or at >= steps:
+            yield np.arange(begin, min(begin + size, end))
+            begin += size
+            if checkpoint is None or begin >= end:
                 continue
             if checkpoint.due():
                 save()
             took = max(monotonic() - began, 1e-6)
-            size = max(1, int(size * min(4.0, checkpoint.every / 4 / took)))
+            size = min(_PART, max(1, int(size * min(4.0, checkpoint.every / 4 / took))))
 
     def _steps(
         self,
@@ -253,8 +252,9 @@ class Rounds:
 
     def _validate(self) -> Chi2:
         """Chi2 on independent samples that no step has seen."""
-        run, M = self.run, int(max(2, min(self.check, self.run.samples_left())))
-        number = VALIDATION + self.count
+        run, number = self.run, VALIDATION + self.count
+        # No more than were fitted on: a goal far away is checked when it is near.
+        M = int(max(2, min(self.check, max(run.samples, _FEWEST), run.samples_left())))
         chi2 = self.cells.chi2(
             self.state.mean, M, self.seed, number, lambda: run.seconds_left() <= 0
         )

@@ -19,6 +19,7 @@ from otcuda.transport.sources import Source, key
 TRAINING, GAP, START, SAMPLING, MASS, CENTROIDS, VALIDATION = range(7)  # VALIDATION + its round
 
 _SCAN_WORK = 1 << 30  # multiply-adds of one block of a scan: how long a deadline may go unheard
+_BLOCK = 1 << 12  # targets
 _TABLE_SIZE = 1 << 22  # scores held at once where more than the best one is wanted
 
 
@@ -40,7 +41,10 @@ class Cells:
     def __init__(self, y: np.ndarray, weights: np.ndarray, source: Source, device: Any):
         self.n, self.D = y.shape
         self.weights, self.source, self.device = weights, source, device
-        self.centre = np.average(y, axis=0, weights=weights)
+        self.centre = np.zeros(self.D)
+        for at in range(0, self.n, _BLOCK):  # no copy of y in float64
+            rows = slice(at, at + _BLOCK)
+            self.centre += (weights[rows, None] * y[rows]).sum(0)
         self._y = y
         self._targets: dict[Home, Any] = {}
 

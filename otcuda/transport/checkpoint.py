@@ -85,7 +85,7 @@ class Checkpoint:
             )
         if found != self._problem:
             raise ArgumentError(
-                f"checkpoint {self.path} belongs to other targets, weights, source, goal, method or "
-                "seed; remove it, or name another file"
+                f"checkpoint {self.path} belongs to other targets, weights, source, goal, method "
+                "or seed; remove it, or name another file"
             )
         return arrays, numbers

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from otcuda.transport.cells import START, Cells
 
 _GUESS_SIZE = 1024  # samples, and targets, on which the guess is fitted
 _EIGEN_LIMIT = 1024  # dimensions beyond which covariances count by their traces only
+_BLOCK = 1 << 18  # numbers
 _GOLDEN = (np.sqrt(5) - 1) / 2
 
 
@@ -46,14 +47,14 @@ def gaussian_heights(cells: Cells, seed: int) -> np.ndarray:
 
 def gaussian_guess(x: np.ndarray, y: np.ndarray, nu: np.ndarray, seed: int) -> np.ndarray:
     """`gaussian_heights` from samples x [M, D], centred targets y [N, D], weights nu [N]."""
-    y = y.astype(np.float64)
     mean = x.mean(0)
     x = x - mean
-    bend, slope = _quadratic_form(x, y, nu), y @ mean
+    bend = _quadratic_form(x, y, nu)
+    slope = np.concatenate([rows @ mean for rows, _ in _blocks(y, nu)])
     some = np.random.default_rng(seed).permutation(len(y))[:_GUESS_SIZE]
     weights = nu[some] / nu[some].sum()
     # The samples carry the mean, which the heights are to take off again.
-    scores = ((x + mean) @ y[some].T).astype(np.float32)
+    scores = ((x + mean) @ y[some].astype(np.float64).T).astype(np.float32)
 
     def dual(a: float, c: float) -> float:
         heights = -(a * slope[some] + c * bend[some])
@@ -66,24 +67,36 @@ def gaussian_guess(x: np.ndarray, y: np.ndarray, nu: np.ndarray, seed: int) -> n
     return -a * slope - c * bend
 
 
+def _blocks(y: np.ndarray, nu: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of y in float64 and their weights, some at a time: never a second copy of y."""
+    size = max(1, _BLOCK // y.shape[1])
+    for at in range(0, len(y), size):
+        yield y[at : at + size].astype(np.float64), nu[at : at + size]
+
+
 def _quadratic_form(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Half y_i' B^-1 y_i of centred x and y, [n].
 
     B = Sx^-1/2 (Sx^1/2 Sy Sx^1/2)^1/2 Sx^-1/2 maps N(0, Sx) to N(0, Sy).
     """
     D = y.shape[1]
-    scale_x, scale_y = np.sqrt((x * x).mean()), np.sqrt((weights @ (y * y)).mean())
+    square = np.concatenate([(rows * rows).sum(1) for rows, _ in _blocks(y, weights)])
+    scale_x, scale_y = np.sqrt((x * x).mean()), np.sqrt(weights @ square / D)
     if scale_x == 0 or scale_y == 0:
         return np.zeros(len(y))
-    x, y = x / scale_x, y / scale_y
     if D > _EIGEN_LIMIT:
-        return scale_x * scale_y * (y * y).sum(1) / 2
+        return scale_x / scale_y * square / 2
+    x = x / scale_x
     # A ridge: a direction in which the targets do not vary must not ask for infinite curvature.
     sx = x.T @ x / len(x) + 1e-6 * np.eye(D)
-    sy = (weights[:, None] * y).T @ y + 1e-4 * np.eye(D)
+    sy = 1e-4 * np.eye(D)
+    for rows, nu in _blocks(y, weights):
+        rows /= scale_y
+        sy += (nu[:, None] * rows).T @ rows
     root = _power(sx, 0.5)
     inverse = root @ _power(root @ sy @ root, -0.5) @ root
-    return scale_x * scale_y * ((y @ inverse) * y).sum(1) / 2
+    forms = [((rows @ inverse) * rows).sum(1) for rows, _ in _blocks(y, weights)]
+    return scale_x / scale_y * np.concatenate(forms) / 2
 
 
 def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:

@@ -7,12 +7,15 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from otcuda._lists import HALVES
 from otcuda._ops import native
 from otcuda.transport import asgd, pools
 
 _LIST_PARTS = 8  # of csrc/common/list_newton.h: each has sums of its own over the cells
 _FIXED = 5 << 20  # blocks of samples, and the table of the first guess
 _SCRATCH = 64  # bytes a sample of values, gaps and copies while heights move; measured
+_COPIES = 3  # of the targets: as given, sorted, centred
+_VECTORS = 12  # over the cells while heights are guessed; measured
 _ACTIVE = 5  # weights of the Hessian that a sample keeps; measured 3 to 6
 
 
@@ -65,14 +68,10 @@ def estimate(
         return _of_pools(N, D, chi2, named, max_samples)
     product = asgd.products_pay(N, D, named)
     M = asgd.planned_samples(N, D, chi2, product)
-    batch = max(256, N // 8)
-    targets = 4 * N * D * 3
-    heights = N * 8 * 12
-    return Estimate(
-        targets + heights + batch * (4 * D // (16 if product else 1) + 24) + _FIXED,
-        int(M if max_samples is None else min(M, max_samples)),
-        product,
-    )
+    batch = max(256, N // 8) * (4 * D // (HALVES if product else 1) + 24)
+    guess = 12 * 1024 * min(N, 1024) + 32 * min(N * D, 1 << 17)  # table and blocks, measured
+    bytes_ = 4 * N * D * _COPIES + 8 * N * _VECTORS + max(batch, guess)
+    return Estimate(bytes_, int(M if max_samples is None else min(M, max_samples)), product)
 
 
 def _of_pools(N: int, D: int, chi2: float, named: bool, max_samples: int | None) -> Estimate:

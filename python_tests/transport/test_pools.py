@@ -263,21 +263,33 @@ from otcuda.transport import SemiDiscreteOT
 def peak():  # getrusage would tell the peak of the process that started this one
     lines = open("/proc/self/status").read().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-SemiDiscreteOT(clusters(300, 3)).fit("pools", chi2=0.2)
-y = clusters(20_000, 16)
+method, N, D, chi2, most = sys.argv[2], *map(int, sys.argv[3:5]), float(sys.argv[5]), sys.argv[6]
+SemiDiscreteOT(clusters(300, 3)).fit(method, chi2=0.2)
+y = clusters(N, D)
+open("/proc/self/clear_refs", "w").write("5")  # the peak of what came before does not count
 before = peak()
 ot = SemiDiscreteOT(y)
-ot.fit("pools", chi2=0.1)
-print(peak() - before, ot.estimate(0.1, method="pools").bytes)
+ot.fit(method, chi2=chi2, max_samples=int(most) or None)
+print(peak() - before, ot.estimate(chi2, method=method).bytes)
 """
 
 
 @pytest.mark.slow
-def test_memory_is_as_estimated():
+@pytest.mark.parametrize(
+    "problem",
+    [
+        ("pools", "20000", "16", "0.1", "0"),
+        ("auto", "2000", "4", "0.5", "0"),
+        ("auto", "2000", "64", "0.5", "0"),
+        ("auto", "20000", "16", "0.5", "0"),
+        ("auto", "200000", "4", "0.5", "40000"),
+        ("auto", "200000", "64", "0.5", "40000"),
+    ],
+)
+def test_memory_is_as_estimated(problem):
     folder = str(Path(__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED, folder], capture_output=True, text=True, check=True
-    )
+    arguments = [sys.executable, "-c", MEASURED, folder, *problem]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     measured, estimated = map(int, done.stdout.split())
     assert 0.85 < estimated / measured < 1.15
 

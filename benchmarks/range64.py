@@ -10,12 +10,14 @@ Shannon information under the unrounded model, in percent.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import constriction
 import harness
 import numpy as np
 
+from otcuda._ops import native
 from otcuda.coding import RangeEncoder, Tables, decode, decode_raw, encode, encode_raw
 
 LOW, HIGH = -128, 127
@@ -26,6 +28,16 @@ def gaussian_pmf(scale: float) -> np.ndarray:
     edges = (np.arange(LOW, HIGH + 2) - 0.5) / (scale * math.sqrt(2))
     p = np.diff([0.5 * math.erfc(-edge) for edge in edges])
     return np.maximum(p, 1e-300) / p.sum()
+
+
+def at_level(level: str, call: Callable[[], Any]) -> Callable[[], Any]:
+    def run() -> Any:
+        native.set_simd_level(level)
+        result = call()
+        native.set_simd_level("auto")
+        return result
+
+    return run
 
 
 def excess(message: bytes, bits: float) -> float:
@@ -50,6 +62,7 @@ def conditional(length: int) -> Iterator[harness.Case]:
         return encoder.get_compressed()
 
     ours, other = encode_raw(symbols, tables, index), constriction_encode()
+    four = encode_raw(symbols, tables, index, lanes=4)
 
     def constriction_decode() -> np.ndarray:
         return constriction.stream.queue.RangeDecoder(other).decode(family, means, scales)
@@ -81,6 +94,7 @@ def conditional(length: int) -> Iterator[harness.Case]:
         "Msym/s",
         {
             "otcuda": lambda: decode_raw(ours, tables, index, dtype="int8"),
+            "otcuda 4 lanes": lambda: decode_raw(four, tables, index, dtype="int8", lanes=4),
             "constriction": constriction_decode,
         },
         notes,
@@ -141,6 +155,10 @@ def static(length: int) -> Iterator[harness.Case]:
             "otcuda 4 lanes": lambda: decode_raw(
                 four, tables, shape=length, dtype="uint8", lanes=4
             ),
+            "otcuda 4 lanes portable": at_level(
+                "portable",
+                lambda: decode_raw(four, tables, shape=length, dtype="uint8", lanes=4),
+            ),
             "otcuda with its check": lambda: decode(blob, tables),
             "constriction": constriction_decode,
         },
@@ -200,6 +218,7 @@ if __name__ == "__main__":
         "range64",
         cases(),
         packages=("constriction", "numpy"),
+        simd_level=native.simd_level(),
         excess_bits=over,
         table_excess_percent=table_excess(),
     )

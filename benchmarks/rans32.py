@@ -11,12 +11,13 @@ Rivals that are not installed are left out.
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import harness
 import numpy as np
-from range64 import HIGH, LOW, SCALES, gaussian_pmf
+from range64 import HIGH, LOW, SCALES, at_level, gaussian_pmf
 
 from otcuda._ops import native
 from otcuda.coding import Tables, decode, encode_long
@@ -27,16 +28,6 @@ Pair = tuple[Callable[[], Any], Callable[[], Any], int]  # encode, decode, bytes
 
 def installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
-
-
-def at_level(level: str, call: Callable[[], Any]) -> Callable[[], Any]:
-    def run() -> Any:
-        native.set_simd_level(level)
-        result = call()
-        native.set_simd_level("auto")
-        return result
-
-    return run
 
 
 def ours(symbols: np.ndarray, tables: Tables, index: Any, block: int = BLOCK) -> Pair:
@@ -123,7 +114,13 @@ def torch_ans_pair(symbols: np.ndarray, index: np.ndarray, pmf: np.ndarray) -> P
 def rivals(symbols: np.ndarray, index: Any, pmf: np.ndarray, tables: Tables) -> dict[str, Pair]:
     first = ours(symbols, tables, index)
     portable = tuple(at_level("portable", call) for call in first[:2])
-    found: dict[str, Pair] = {"otcuda": first, "otcuda portable": (*portable, first[2])}
+    blob, room = encode_long(symbols, tables, index, BLOCK), np.empty_like(symbols)
+    into = (first[0], lambda: decode(blob, tables, index, out=room), first[2])
+    found: dict[str, Pair] = {
+        "otcuda": first,
+        "otcuda out=": into,
+        "otcuda portable": (*portable, first[2]),
+    }
     if installed("constriction"):
         scales = None if index is None else SCALES[index]
         found["constriction"] = constriction_pair(symbols, pmf[0], scales)
@@ -142,6 +139,8 @@ def both_ways(
     notes = {"bits_per_symbol": round(bits / len(symbols), 4), "excess_percent": excess}
     for way, verb in enumerate(("encode", "decode")):
         calls = {name: pair[way] for name, pair in pairs.items()}
+        if verb == "encode":
+            del calls["otcuda out="]
         name = f"{kind} {verb} n={len(symbols)}"
         yield harness.Case(name, (), len(symbols) / 1e6, "Msym/s", calls, notes)
 
@@ -166,14 +165,71 @@ def static(length: int) -> Iterator[harness.Case]:
 
 
 def excess_of_large_blocks() -> dict[str, float]:
-    """P = 12 with the escape, one block of 2^20 symbols: percent over Shannon."""
+    """One block of 2^20 symbols with escapes: percent over Shannon, by precision."""
     rng = np.random.default_rng(9)
     index = rng.integers(0, len(SCALES), 1 << 20).astype(np.uint8)
     symbols = np.rint(rng.standard_normal(1 << 20) * SCALES[index]).clip(LOW, HIGH).astype(np.int8)
     pmf = np.stack([gaussian_pmf(scale) for scale in SCALES])
     bits = -np.log2(pmf[index, symbols.astype(int) - LOW]).sum()
-    blob = encode_long(symbols, Tables.gaussian(SCALES, LOW, HIGH), index, 1 << 20)
-    return {"conditional": round(100 * (8 * len(blob) / bits - 1), 4)}
+    found = {}
+    for precision in (12, 13, 14):
+        tables = Tables.gaussian(SCALES, LOW, HIGH, precision)
+        size = len(encode_long(symbols, tables, index, 1 << 20))
+        found[f"conditional P={precision}"] = round(100 * (8 * size / bits - 1), 4)
+        cost = float(tables.cost(symbols, index))
+        found[f"tables alone P={precision}"] = round(100 * (cost / bits - 1), 4)
+    return found
+
+
+def seconds(call: Callable[[], Any], clock: Callable[[], float], times: int = 15) -> float:
+    """The least of some calls."""
+    found = []
+    for _ in range(times):
+        start = clock()
+        call()
+        found.append(clock() - start)
+    return min(found)
+
+
+def share_of_the_check() -> dict[str, float]:
+    """CPU time of the sum over the symbols as part of a whole static decode, percent."""
+    rng = np.random.default_rng(8)
+    pmf = 0.999 * gaussian_pmf(7.7) + 0.001 / 256
+    symbols = (rng.choice(256, 1 << 20, p=pmf) + LOW).astype(np.int8)
+    tables = Tables.from_pmf(pmf, low=LOW)
+    blob, part = encode_long(symbols, tables, None, BLOCK), symbols[: 1 << 14].astype(np.int32)
+    shares = []
+    for _ in range(15):  # both in one breath, as other load comes and goes
+        whole = seconds(lambda: decode(blob, tables), time.process_time, 3)
+        sums = seconds(lambda: [native.symbol_sum(part) for _ in range(64)], time.process_time, 3)
+        shares.append(100 * sums / whole)
+    return {"static decode": round(float(np.median(shares)), 1)}
+
+
+def two_threads() -> dict[str, float]:
+    """Gain of a second thread by the wall clock, for two idle cores; and by CPU time, near 1."""
+    rng = np.random.default_rng(7)
+    index = rng.integers(0, len(SCALES), 1 << 22).astype(np.uint8)
+    symbols = np.rint(rng.standard_normal(1 << 22) * SCALES[index]).clip(LOW, HIGH).astype(np.int8)
+    tables = Tables.gaussian(SCALES, LOW, HIGH)
+    blob = encode_long(symbols, tables, index, BLOCK)
+    calls = {
+        "encode": lambda: encode_long(symbols, tables, index, BLOCK),
+        "decode": lambda: decode(blob, tables, index),
+    }
+    found = {}
+    for name, call in calls.items():
+        taken = {(clock, threads): [] for clock in ("wall", "cpu") for threads in (1, 2)}
+        for threads in (1, 2) * 15:
+            native.set_num_threads(threads)
+            start = time.perf_counter()
+            taken["cpu", threads].append(seconds(call, time.process_time, 1))
+            taken["wall", threads].append(time.perf_counter() - start)
+        native.set_num_threads(1)
+        for clock in ("wall", "cpu"):
+            gain = min(taken[clock, 1]) / min(taken[clock, 2])
+            found[f"{name} {clock}"] = round(gain, 2)
+    return found
 
 
 def cases() -> Iterator[harness.Case]:
@@ -190,4 +246,6 @@ if __name__ == "__main__":
         packages=("constriction", "torch_ans", "zstandard", "numpy"),
         simd_level=native.simd_level(),
         excess_percent_one_block=excess_of_large_blocks(),
+        check_percent=share_of_the_check(),
+        two_threads=two_threads(),
     )

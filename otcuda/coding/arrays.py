@@ -83,15 +83,20 @@ def empty_symbols(
     if math.prod(wanted) > limit:
         raise LimitError(f"{op}: {math.prod(wanted)} symbols asked for, max_symbols is {limit}")
     if target is not None:
-        if target.shape != wanted:
-            raise ShapeError(f"{op}: out has shape {list(target.shape)}, the result {list(wanted)}")
-        in_place = target.flags.carray and target.dtype.isnative
-        in_place &= index is None or not np.may_share_memory(target, index)
-        return target if in_place else np.empty(wanted, target.dtype.newbyteorder("=")), index
+        return _room_in(op, target, wanted, index), index
     dtype = np.dtype(dtype)
     if dtype.kind not in "iu":
         raise ArgumentError(f"{op}: dtype is {dtype}, expected integers")
     return np.empty(wanted, dtype.newbyteorder("=")), index
+
+
+def _room_in(op: str, target: np.ndarray, wanted: tuple, index: np.ndarray | None) -> np.ndarray:
+    """`target`, or an array like it where symbols cannot be written there one after the other."""
+    if target.shape != wanted:
+        raise ShapeError(f"{op}: out has shape {list(target.shape)}, the result {list(wanted)}")
+    in_place = target.flags.carray and target.dtype.isnative
+    in_place &= index is None or not np.may_share_memory(target, index)
+    return target if in_place else np.empty(wanted, target.dtype.newbyteorder("="))
 
 
 def given_back(symbols: np.ndarray, like: Any, out: Any) -> Any:

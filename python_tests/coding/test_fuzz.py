@@ -34,10 +34,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def objects(tmp_path_factory):
-    """The core without Python, compiled once for all harnesses."""
-    folder, x86 = tmp_path_factory.mktemp("fuzz"), platform.machine() in ("x86_64", "AMD64")
+def compiled(compiler: str, folder: Path) -> tuple[list[str], list[Path]]:
+    """Flags, and the objects of the core without Python."""
+    x86 = platform.machine() in ("x86_64", "AMD64")
     flags = ["-std=c++17", *SANITIZE, f"-DOTCUDA_X86_LEVELS={int(x86)}", "-Icsrc", "-pthread"]
     sources = [(source, []) for source in SOURCES]
     for level, extra in LEVELS.items() if x86 else ():
@@ -45,15 +44,21 @@ def objects(tmp_path_factory):
     made = []
     for source, extra in sources:
         made.append(folder / f"{Path(source).stem}.o")
-        command = [COMPILER, *flags, *extra, "-c", source, "-o", made[-1]]
+        command = [compiler, *flags, *extra, "-c", source, "-o", made[-1]]
         subprocess.run(command, cwd=ROOT, check=True)
     return flags, made
 
 
-def build(objects, folder: Path, name: str) -> Path:
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    """Compiled once for all harnesses."""
+    return compiled(COMPILER, tmp_path_factory.mktemp("fuzz"))
+
+
+def build(objects, folder: Path, name: str, *extra: str) -> Path:
     flags, made = objects
     program = folder / f"fuzz_{name}"
-    command = [COMPILER, *flags, f"tools/fuzz/{name}.cpp", *made, "-o", program]
+    command = [COMPILER, *flags, *extra, f"tools/fuzz/{name}.cpp", *made, "-o", program]
     subprocess.run(command, cwd=ROOT, check=True)
     return program
 
@@ -75,3 +80,29 @@ def test_mutated_blocks_under_sanitizers(objects, tmp_path):
         found = re.match(r"1200 cases, (\d+) noticed, (\d+) missed", run.stdout)
         assert int(found[1]) > 5000, "most damage is seen"
         assert found[2] == "0", "wrong symbols were taken for good"
+
+
+def test_any_bytes_under_sanitizers(objects, tmp_path):
+    program = build(objects, tmp_path, "any_bytes", "-DOTCUDA_FUZZ_MAIN")
+    run = subprocess.run([program, "20000", "1"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout == "20000 runs, nothing found\n"
+
+
+def test_any_bytes_under_libfuzzer(tmp_path):
+    clang = shutil.which("clang++")
+    if clang is None:
+        pytest.skip("needs clang++")
+    empty, program = tmp_path / "empty.cpp", tmp_path / "any_bytes"
+    empty.write_text(
+        "#include <cstddef>\n#include <cstdint>\n"
+        'extern "C" int LLVMFuzzerTestOneInput(const uint8_t*, size_t) { return 0; }\n'
+    )
+    probe = [clang, "-fsanitize=fuzzer", empty, "-o", tmp_path / "empty"]
+    if subprocess.run(probe, capture_output=True).returncode != 0:
+        pytest.skip("needs the runtime of libFuzzer")
+    flags, made = compiled(clang, tmp_path)
+    command = [clang, *flags, "-fsanitize=fuzzer", "tools/fuzz/any_bytes.cpp", *made]
+    subprocess.run([*command, "-o", program], cwd=ROOT, check=True)
+    run = subprocess.run([program, "-runs=50000", "-max_len=400"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]

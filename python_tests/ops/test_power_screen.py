@@ -277,6 +277,17 @@ def test_it_gives_up_where_the_bound_does_not_bite():
     assert "power_argmax/screen" not in ran  # some of the targets were enough to see it
 
 
+def test_it_gives_up_where_no_unit_fits():
+    x, y, _ = problem(1100, 4096, 64)
+    otcuda.backend_info(reset=True)
+    otcuda.power_argmax(x, np.repeat(y[:1], 4096, 0), np.zeros(4096, "f4"))
+    assert paths()["power_argmax/screen_fallbacks"]["items"] == 1100
+    h = nearest(y)
+    h[::2] = -np.inf  # and not because every other target is dead
+    otcuda.power_argmax(x, y, h)
+    assert paths()["power_argmax/screen"]["items"] == 1100
+
+
 def test_an_index_remembers_that_it_gave_up_until_the_heights_change():
     x, y, h = problem(200, 4096, 64)
     y[:, 0] = 1000

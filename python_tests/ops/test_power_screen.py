@@ -181,6 +181,20 @@ def test_the_screen_gives_the_bits_of_the_blocked_loop(data, simd_level):
         assert paths()["power_argmax/screen"]["items"] == B
 
 
+def test_the_lowest_index_wins_across_groups(simd_level):
+    # Large targets come first in the screen, whatever their index.
+    rng = np.random.default_rng(0)
+    y = rng.integers(-2, 3, (N, D)).astype("f4")
+    x = np.zeros((B, D), "f4")
+    x[:, 0], y[:, 0] = 1, -50
+    y[-20:, 1] = np.tile(np.float32([4096, 4096, -4096, -4096]), 5)
+    y[[7, N - 7], 0] = 1
+    h = np.zeros(N, "f4")
+    assert_same(x, y, h)
+    assert paths()["power_argmax/screen"]["items"] == B
+    assert set(otcuda.power_argmax(x, y, h)[1].tolist()) == {7}
+
+
 @pytest.mark.parametrize("D", [1, 2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 63, 64, 65, 129, 300])
 def test_every_remainder(D, simd_level):
     rng = np.random.default_rng(D)

@@ -235,9 +235,10 @@ bool screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
   Buffer<float> y(N * p.D), h(N), value(B);
   Buffer<int64_t> index(B);
   Buffer<uint8_t> left(B);
-  for (int64_t i = 0; i < N; ++i) {
-    std::copy(p.y + i * step * p.D, p.y + (i * step + 1) * p.D, y.data() + i * p.D);
-    h[i] = p.h[i * step];
+  for (int64_t i = 0; i < N; ++i) {  // one of each `step`, in no rhythm
+    const int64_t from = i * step + (i * 40503 >> 8) % step;
+    std::copy(p.y + from * p.D, p.y + (from + 1) * p.D, y.data() + i * p.D);
+    h[i] = p.h[from];
   }
   if (!screen_takes(h.data(), N)) return false;
   PowerScreen probe;

@@ -226,8 +226,10 @@ class ScreenRun {
   void meet(ScreenBlock* block, const ScreenGroup& group, bool first) {
     if (block->out_of_reach(s_, group)) return;
     const double width = block->width(s_, group);
+    const double most = kMostSpent * double(block->count) * double(s_.N_) * double(s_.D_);
     if (!(width < 1e8)) {
       block->lost = true;
+      block->spent = most;  // nothing was, but the next ones will fare alike
       return;
     }
     for (int64_t q = 0; q < level_.samples; ++q) {
@@ -247,7 +249,6 @@ class ScreenRun {
                       kRoom,
                       highest_};
     if (first) warm(&panel);
-    const double most = kMostSpent * double(block->count) * double(s_.N_) * double(s_.D_);
     for (int64_t i = 0; i < panel.targets;) {
       i = level_.panel(&panel, i);
       settle(block, group, panel.count);

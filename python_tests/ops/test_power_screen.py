@@ -181,6 +181,20 @@ def test_the_screen_gives_the_bits_of_the_blocked_loop(data, simd_level):
         assert paths()["power_argmax/screen"]["items"] == B
 
 
+def test_the_lowest_index_wins_across_groups(simd_level):
+    # Large targets come first in the screen, whatever their index.
+    rng = np.random.default_rng(0)
+    y = rng.integers(-2, 3, (N, D)).astype("f4")
+    x = np.zeros((B, D), "f4")
+    x[:, 0], y[:, 0] = 1, -50
+    y[-20:, 1] = np.tile(np.float32([4096, 4096, -4096, -4096]), 5)
+    y[[7, N - 7], 0] = 1
+    h = np.zeros(N, "f4")
+    assert_same(x, y, h)
+    assert paths()["power_argmax/screen"]["items"] == B
+    assert set(otcuda.power_argmax(x, y, h)[1].tolist()) == {7}
+
+
 @pytest.mark.parametrize("D", [1, 2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 63, 64, 65, 129, 300])
 def test_every_remainder(D, simd_level):
     rng = np.random.default_rng(D)
@@ -275,6 +289,17 @@ def test_it_gives_up_where_the_bound_does_not_bite():
     assert ran[f"power_argmax/{level}"]["items"] == 1500
     assert ran["power_argmax/screen_fallbacks"]["items"] == 1500
     assert "power_argmax/screen" not in ran  # some of the targets were enough to see it
+
+
+def test_it_gives_up_where_no_unit_fits():
+    x, y, _ = problem(1100, 4096, 64)
+    otcuda.backend_info(reset=True)
+    otcuda.power_argmax(x, np.repeat(y[:1], 4096, 0), np.zeros(4096, "f4"))
+    assert paths()["power_argmax/screen_fallbacks"]["items"] == 1100
+    h = nearest(y)
+    h[::2] = -np.inf  # and not because every other target is dead
+    otcuda.power_argmax(x, y, h)
+    assert paths()["power_argmax/screen"]["items"] == 1100
 
 
 def test_an_index_remembers_that_it_gave_up_until_the_heights_change():

@@ -57,7 +57,13 @@ UNIFORM = re.compile(  # other pipes: they cost an issue slot and nothing that b
 
 HOT = ("FFMA", "HMMA", "VOTE")  # what the loop is about that a kernel spends its time in
 
-PIPES = {"tensor": re.compile("HMMA"), "fma": FMA, "double": DOUBLE, "memory": MEMORY, "uniform": UNIFORM}
+PIPES = {
+    "tensor": re.compile("HMMA"),
+    "fma": FMA,
+    "double": DOUBLE,
+    "memory": MEMORY,
+    "uniform": UNIFORM,
+}
 
 
 @dataclass

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ops on a CUDA device beside their rivals: python benchmarks/gpu.py argmax | solve.
+"""The ops on a CUDA device beside their rivals: python benchmarks/gpu.py argmax | solve | rans32.
 
 Rounds are interleaved, the first is dropped, times are medians of CUDA events. Rivals of argmax:
 torch addmm + max in chunks, in float32 (exact but for order) and in bfloat16 (inexact), and faiss
-where its GPU build is installed. `same` is the share of samples with our winner.
+where its GPU build is installed; and both of our own paths. `same` is the share of samples with our
+winner. rans32 is measured beside our own CPU code, on symbols that stay where they are.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ import harness
 import torch
 
 import otcuda
+from otcuda import _screen
 from otcuda._io import atomic_write
+from otcuda._ops import native
+from otcuda.coding import Tables, decode, decode_blocks, encode_blocks, encode_long
 
 Rivals = dict[str, Callable[[], torch.Tensor]]
 
@@ -63,6 +67,9 @@ def argmax_rivals(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor) -> Rivals:
         "torch bfloat16 (inexact)": lambda: addmm_max(*half),
     }
     if x.is_cuda:
+        rivals["otcuda plain"] = lambda: _screen.run(native, "power_argmax", x, y, h)[1]
+        if x.shape[1] <= 128:
+            rivals["otcuda screen"] = lambda: _screen.run(native, "power_argmax_screen", x, y, h)[1]
         with contextlib.suppress(ImportError, AttributeError):  # absent, or built for CPUs
             rivals["faiss"] = faiss_flat(x, y, h)
     return rivals
@@ -87,6 +94,34 @@ def solve_cases(device: torch.device, small: bool) -> Iterator[tuple[str, float,
         yield f"N={N} D={D} batch={batch}", steps, "steps/s", {"otcuda": solve}
 
 
+def rans32_cases(device: torch.device, small: bool) -> Iterator[tuple[str, float, str, Rivals]]:
+    """Symbols of one table, and of 64 by an index; blocks of 8,192."""
+    n, block = (4096, 512) if small else (1 << 24, 8192)
+    generator = torch.Generator().manual_seed(0)
+    for scales in ([3.0], [0.11 * 1.1**k for k in range(64)]):
+        tables = Tables.gaussian(scales, -128, 127)
+        index = torch.randint(0, len(scales), (n,), generator=generator)
+        noise = torch.randn(n, generator=generator) * torch.tensor(scales)[index]
+        symbols = noise.round().clamp(-128, 127).to(torch.int16)
+        index = index.to(torch.uint8)
+        blob = encode_long(symbols, tables, index, block)
+        rivals: Rivals = {
+            "encode, cpu": lambda t=tables, s=symbols, i=index: _size(encode_long(s, t, i, block)),
+            "decode, cpu": lambda t=tables, b=blob, i=index: decode(b, t, i),
+        }
+        if device.type == "cuda":
+            s, i = symbols.to(device), index.to(device)
+            message = encode_blocks(s, tables, i, block)
+            rivals["encode"] = lambda t=tables, s=s, i=i: encode_blocks(s, t, i, block, False).size
+            rivals["decode"] = lambda t=tables, m=message, i=i: decode_blocks(m, t, i, False)
+        rivals["otcuda"] = rivals.get("decode", rivals["decode, cpu"])
+        yield f"n={n} tables={len(scales)}", 1e-9 * n, "Gsymbol/s", rivals
+
+
+def _size(blob: bytes) -> torch.Tensor:
+    return torch.tensor(len(blob))
+
+
 def measure(rivals: Rivals, work: float, device: torch.device, rounds: int) -> dict[str, Any]:
     rates: dict[str, list[float]] = {name: [] for name in rivals}
     for turn in range(rounds + 1):
@@ -95,7 +130,12 @@ def measure(rivals: Rivals, work: float, device: torch.device, rounds: int) -> d
             if turn:
                 rates[name].append(work / seconds)
     ours = rivals["otcuda"]()
-    same = {n: float((call() == ours).float().mean()) for n, call in rivals.items()}
+    results = {n: call() for n, call in rivals.items()}
+    same = {
+        n: float((a.to(ours.device) == ours).float().mean())
+        for n, a in results.items()
+        if a.shape == ours.shape
+    }
     median = {n: statistics.median(values) for n, values in rates.items()}
     spread = {n: [min(values), max(values)] for n, values in rates.items()}
     return {"rates": median, "ranges": spread, "same": same}
@@ -103,7 +143,7 @@ def measure(rivals: Rivals, work: float, device: torch.device, rounds: int) -> d
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("op", choices=["argmax", "solve"])
+    parser.add_argument("op", choices=["argmax", "solve", "rans32"])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--small", action="store_true", help="tiny sizes, no file: is it in order?")
@@ -111,7 +151,8 @@ def main() -> None:
     device = torch.device(options.device)
     torch.backends.cuda.matmul.allow_tf32 = False
     otcuda.backend_info(reset=True)
-    cases = {"argmax": argmax_cases, "solve": solve_cases}[options.op](device, options.small)
+    makers = {"argmax": argmax_cases, "solve": solve_cases, "rans32": rans32_cases}
+    cases = makers[options.op](device, options.small)
     rows = []
     for name, work, unit, rivals in cases:
         row = {"case": name, "unit": unit, **measure(rivals, work, device, options.rounds)}

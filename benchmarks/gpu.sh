@@ -7,7 +7,7 @@
 #   memcheck, racecheck, initcheck, synccheck   compute-sanitizer on the device tests, where it is
 #               there (pip install nvidia-cuda-sanitizer-api): any finding is also one of the emulator
 #   tests       every test marked cuda
-#   argmax, solve   benchmarks beside their rivals, JSON under benchmarks/results/
+#   argmax, solve, rans32   benchmarks beside their rivals, JSON under benchmarks/results/
 #
 # Without arguments: every part that has not succeeded yet, so a run that was cut off goes on. What
 # was done is remembered under build/gpu, with the output of each part; delete it to begin again.
@@ -17,7 +17,7 @@ state=build/gpu
 mkdir -p "$state"
 python=${PYTHON:-python}
 limit=${PART_SECONDS:-590}
-parts=(doctor build memcheck racecheck initcheck synccheck tests argmax solve)
+parts=(doctor build memcheck racecheck initcheck synccheck tests argmax solve rans32)
 
 sanitizer() {  # the tool on PATH, or that of NVIDIA's wheel
   command -v compute-sanitizer || "$python" - <<'PY'
@@ -47,7 +47,7 @@ run() {
     build) "$python" -m pip install -C cmake.define.OTCUDA_CUDA=ON . ;;
     memcheck | racecheck | initcheck | synccheck) sanitize "$1" ;;
     tests) "$python" -m pytest -m cuda -ra ;;
-    argmax | solve) "$python" benchmarks/gpu.py "$1" ;;
+    argmax | solve | rans32) "$python" benchmarks/gpu.py "$1" ;;
     *) echo "no part $1; see the head of $0" && return 2 ;;
   esac
 }

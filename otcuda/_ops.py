@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from otcuda import _C as native  # noqa: N811 - the one place that imports it
+from otcuda import _screen
 from otcuda._arrays import (
     NumpyArrays,
     TorchArrays,
@@ -271,6 +272,8 @@ def _power_argmax(x: Any, y: Any, h: Any, arrays: Any) -> tuple[Any, Any]:
     _check_power_argmax(x, y, h, arrays)
     respect_torch_threads()
     x, y, h = arrays.contiguous(x), arrays.contiguous(y), arrays.contiguous(h)
+    if on_cuda(native, x) and _screen.screens(native, x, y):
+        return _screen.run(native, "power_argmax_screen", x, y, h)
     value = arrays.empty((x.shape[0],), arrays.dtype(x), x)
     index = arrays.empty((x.shape[0],), "int64", x)
     given: tuple[Any, ...] = (x, y, h, value, index)

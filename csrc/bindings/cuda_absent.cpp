@@ -6,6 +6,7 @@
 #include "cuda/heights_adam_solve.h"
 #include "cuda/heights_adam_step.h"
 #include "cuda/power_argmax.h"
+#include "cuda/power_argmax_screen.h"
 #include "cuda/rans32.h"
 #include "cuda/source_samples.h"
 
@@ -23,6 +24,12 @@ namespace {
 int64_t power_argmax_workspace(DType, int64_t, int64_t, int64_t) { absent("power_argmax"); }
 void power_argmax(const TensorView&, const TensorView&, const TensorView&, const TensorView&,
                   const TensorView&, const TensorView&, uintptr_t) {
+  absent("power_argmax");
+}
+
+int64_t power_argmax_screen_workspace(int64_t, int64_t, int64_t) { absent("power_argmax"); }
+void power_argmax_screen(const TensorView&, const TensorView&, const TensorView&, const TensorView&,
+                         const TensorView&, const TensorView&, uintptr_t) {
   absent("power_argmax");
 }
 

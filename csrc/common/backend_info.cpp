@@ -12,6 +12,7 @@ constexpr const char* kNames[] = {
     "power_argmax/avx2",
     "power_argmax/avx512",
     "power_argmax/cuda",
+    "power_argmax/cuda_screen",
     "power_argmax/tree",
     "power_argmax/tree_scores",
     "power_argmax/screen",

@@ -115,7 +115,7 @@ class EmulatedRans:
         """(data, directory, faults); data cut to its size."""
         n, blocks = len(symbols), -(-len(symbols) // block)
         bound = self._ask("bound", self.shape.ctypes.data, n, block)
-        data = Output(aligned(np.zeros(bound, np.uint8)))
+        data = Output(aligned(np.full(bound, 0xAA, np.uint8)))
         directory = Output(aligned(np.zeros((blocks, 3), np.uint32)))
         size, faults = (Output(aligned(np.zeros(count, np.int64))) for count in (1, 3))
         work = Scratch(self._ask("encode_workspace", self.shape.ctypes.data, n, block))

@@ -44,8 +44,8 @@ struct Settings {
   int processors = 2;          // what the device says it has
   bool traffic = false;        // count wavefronts and sectors
   uint64_t most_accesses = 0;  // 0: no limit; else a kernel beyond it counts as endless
-  int mma_error =
-      0;  // tensor cores: 0 round to nearest; -1, 1 err as far as documented; 2 either way
+  int mma_error = 0;  // tensor cores: 0 round to nearest; -1, 1 err as far as documented; 2 either
+                      // way; 3 up where the first number of the column is odd, else down
 };
 
 extern Settings settings;

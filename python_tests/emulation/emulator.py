@@ -215,7 +215,8 @@ class Emulator:
             traffic: count wavefronts and sectors, for `take_traffic`.
             most_accesses: a launch beyond is called endless; 0: no limit.
             mma_error: each result of the tensor cores as far off as common/power_argmax_screen.h
-                allows: 1 above, -1 below, 2 either way; 0: rounded to nearest.
+                allows: 1 above, -1 below, 2 either way, 3 above for targets whose numbers
+                are odd and below for the others; 0: rounded to nearest.
 
         Raises:
             EmulationError: the kernels broke a rule, or the launcher threw.

@@ -31,17 +31,18 @@ class Card:
     name: str
     fma: int
     alu: int
+    tensor: int  # of an m16n8k16 in bfloat16 with float32 sums
     shared_kib: int
     warps: int
 
 
 CARDS = {
-    "sm_80": Card("A100", 2, 2, 164, 64),
-    "sm_86": Card("RTX 3090", 1, 2, 100, 48),
-    "sm_89": Card("RTX 4090", 1, 2, 100, 48),
-    "sm_90a": Card("H100", 1, 2, 228, 64),
-    "sm_100": Card("B200", 1, 2, 228, 64),
-    "sm_120": Card("RTX 5090", 1, 2, 100, 48),
+    "sm_80": Card("A100", 2, 2, 8, 164, 64),
+    "sm_86": Card("RTX 3090", 1, 2, 32, 100, 48),
+    "sm_89": Card("RTX 4090", 1, 2, 32, 100, 48),
+    "sm_90a": Card("H100", 1, 2, 4, 228, 64),
+    "sm_100": Card("B200", 1, 2, 4, 228, 64),
+    "sm_120": Card("RTX 5090", 1, 2, 32, 100, 48),
 }
 REGISTERS = 65536
 LDS_WAVEFRONT = 4  # the pipe to shared memory serves four schedulers in turn
@@ -56,7 +57,13 @@ UNIFORM = re.compile(  # other pipes: they cost an issue slot and nothing that b
 
 HOT = ("FFMA", "HMMA", "VOTE")  # what the loop is about that a kernel spends its time in
 
-PIPES = {"fma": FMA, "double": DOUBLE, "memory": MEMORY, "uniform": UNIFORM}
+PIPES = {
+    "tensor": re.compile("HMMA"),
+    "fma": FMA,
+    "double": DOUBLE,
+    "memory": MEMORY,
+    "uniform": UNIFORM,
+}
 
 
 @dataclass
@@ -232,6 +239,7 @@ def bound(body: list[str], card: Card) -> Loop:
         "issue": len(body),
         "fma": kinds["fma"] * card.fma,
         "alu": kinds["alu"] * card.alu,
+        "tensor": kinds["tensor"] * card.tensor,
         "shared": wavefronts * LDS_WAVEFRONT,
         "ffma": ffma * card.fma,
     }

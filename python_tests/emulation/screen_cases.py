@@ -46,10 +46,30 @@ def one_sided(B=16, D=32, N=192):
     yield x, y, (-(x.mean(0) * y).sum(1)).astype("f4")
 
 
+def against_sums(D=128):
+    """Sums from a large height; with errors of kind 3 the winner falls and the loser rises."""
+    y = np.ones((128, D), "f4")
+    y[64:] = 1 + 2.0**-7  # odd in bfloat16
+    h = np.full(128, 1000, "f4")
+    h[5], h[70] = 1024.01, 1024
+    return np.full((3, D), 2.0**-10, "f4"), y, h
+
+
+def against_rounding(D=32):
+    """What rounding takes from the sample, or from the target, decides."""
+    x, y, h = np.full((3, D), 1.0019, "f4"), np.ones((128, D), "f4"), np.full(128, -9, "f4")
+    y[64:] = 0
+    h[5], h[70] = 0, D * 1.001
+    yield x, y, h
+    yield np.ones((3, D), "f4"), y * np.float32(1.0019), h
+
+
 def problems():
     """(x, y, h), small."""
     yield near_ties(20, 130, 40, 1)
     yield tight()
+    yield against_sums()
+    yield from against_rounding()
     yield from one_sided()
     x, y, h = far_apart(40, 64, 20)
     yield np.r_[x, x, x, x][:140], y[:63], h[:63]

@@ -38,6 +38,7 @@ float element(void* const* all, int row, int column, float c) {
   }
   int error = settings.mma_error;
   if (error == 2) error = random_number() % 2 ? 1 : -1;
+  if (error == 3) error = static_cast<Multiply*>(all[column * 4])->b[0] % 2 ? 1 : -1;
   // A little less than documented: rounding the result comes on top.
   if (error != 0 && std::isfinite(size)) sum += error * 0.98 * otcuda::kScreenStep * size;
   return float(sum);

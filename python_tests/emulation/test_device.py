@@ -3,11 +3,18 @@
 
 from __future__ import annotations
 
+import argmax_cases
 import mass_cases
 import numpy as np
 import pytest
+from coding.cases import MESSAGES
+from emulation.rans_cases import CALM, GAUSS, drawn
+from emulation.screen_cases import problems
 
 import otcuda
+from otcuda import _screen
+from otcuda._ops import native
+from otcuda.coding import decode, decode_blocks, encode_blocks, encode_long
 
 pytestmark = pytest.mark.cuda
 
@@ -75,3 +82,48 @@ def test_device_gives_the_solve_of_the_cpu(N, D, batch, dtype, to_device):
     assert got.step == want.step
     assert_same_arrays([got.h, got.m, got.v], [want.h, want.m, want.v])
     assert chi2.tobytes() == want_chi2.tobytes()
+
+
+@pytest.mark.parametrize("case", MESSAGES, ids=lambda case: case.name)
+def test_device_gives_the_messages_of_the_cpu(case, to_device):
+    tables, index = case.tables(), case.index()
+    symbols = case.symbols(tables).astype(np.int64)
+    want = encode_long(symbols, tables, index, 64)
+    otcuda.backend_info(reset=True)
+    assert encode_long(to_device(symbols), tables, to_device(index), 64) == want
+    assert list(otcuda.backend_info()["paths"]) == ["rans32/cuda"]
+    assert_same_arrays([decode(want, tables, to_device(index))], [symbols])
+
+
+def test_device_messages_can_be_captured_in_a_graph(to_device):
+    torch = pytest.importorskip("torch")
+    symbols, index = (to_device(a) for a in drawn(1, 50_000, GAUSS))
+    encode_blocks(symbols, GAUSS, index)  # the tables are there now
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        message = encode_blocks(symbols, GAUSS, index, check=False)
+        back = decode_blocks(message, GAUSS, index, check=False)
+    symbols[7] += 1
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(back, symbols)
+    assert message.faults.tolist() == CALM
+
+
+@pytest.mark.parametrize("k", range(len(list(problems()))))
+def test_device_gives_the_screened_winners_of_the_cpu(k, to_device):
+    problem = list(problems())[k]
+    got = _screen.run(native, "power_argmax_screen", *map(to_device, problem))
+    want = otcuda.power_argmax(*problem)
+    assert (got[1].cpu().numpy() == want[1]).all()
+    np.testing.assert_array_equal(got[0].cpu().numpy(), want[0])
+
+
+def test_device_trusts_its_tensor_cores(to_device):
+    x, y, h = map(to_device, argmax_cases.base((1100, 9000, 64)))
+    otcuda.backend_info(reset=True)
+    got = otcuda.power_argmax(x, y, h)
+    want = _screen.run(native, "power_argmax", x, y, h)
+    assert_same_arrays(got, [a.cpu().numpy() for a in want])
+    if otcuda.backend_info()["paths"].get("power_argmax/cuda_screen") is None:
+        pytest.skip("this card has too little to win by the screen")

@@ -32,7 +32,7 @@ PACKAGES = ("otcuda", "numpy", "pillow", "torch")
 
 
 def rivals(names: Sequence[str]) -> dict[str, Codec]:
-    """Codecs by name; `otcuda-e2` is our codec at effort 2."""
+    """Codecs by name; `otcuda-e0` is our codec at effort 0."""
     found: dict[str, Codec] = {}
     for name in names:
         ours = re.fullmatch(r"otcuda(-e([0-9]))?", name)

@@ -83,7 +83,7 @@ def report(result: dict[str, Any]) -> str:
         ("cuda", _cuda_text(build, cuda)),
         (
             "torch",
-            torch["version"] or f"not installed; training, effort 2: {INSTALL}",
+            torch["version"] or f"not installed; training, sampling: {INSTALL}",
         ),
         ("weights", weights["error"] or f"{weights['bytes']:,} bytes, {weights['sha256'][:16]}"),
         *[("", f"{family['release']}: {family['file']}") for family in weights["families"]],

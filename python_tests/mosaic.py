@@ -37,7 +37,7 @@ def load_model(path: Any = None) -> Model:
 
 def compress(image, *, bytes=None, bpp=None, quality=None, mode="coded", effort=1, **more) -> bytes:
     assert mode in bitstream.MODES
-    assert effort in (0, 1, 2)
+    assert effort in (0, 1)
     model = more.pop("model", None) or load_model()
     time.sleep(float(os.environ.get("OTCUDA_TEST_SECONDS", "0")))
     if more.get("callback"):

@@ -125,10 +125,11 @@ def test_samples_depend_on_seed_and_index_alone(tmp_path):
 def test_weights_without_a_sampler_say_so(tmp_path, mosaic):
     from types import SimpleNamespace
 
-    batch._model.cache_clear()
+    from otcuda import codec
+
     model = SimpleNamespace(digest="0123abcd" * 8, part=lambda prefix: {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "_model", lambda path: model)
+        patch.setattr(codec, "load_model", lambda path: model)
         result = run("sample", "-o", tmp_path)
     assert result.code == 1
     assert "0123abcd hold no sampler" in " ".join(result.err.split())

@@ -64,7 +64,7 @@ def test_files_by_name_are_closed(data, tmp_path):
 def test_save(mode, tmp_path, mosaic):
     picture = Image.fromarray(photograph()).convert(mode)
     path = tmp_path / "x.otc"
-    picture.save(path, bytes=200, effort=2)
+    picture.save(path, bytes=200, effort=1)
     assert path.read_bytes() == mosaic.compress(np.asarray(picture), bytes=200)
     with Image.open(path) as image:
         assert image.mode == mode

@@ -83,11 +83,6 @@ NEEDS_TORCH = (
     """
 import numpy as np
 from otcuda.codec import compress
-compress(np.zeros((64, 64, 3), np.uint8), bytes=400, effort=2)
-""",
-    """
-import numpy as np
-from otcuda.codec import compress
 compress(np.zeros((64, 64, 3), np.uint8), bytes=400, engine="torch")
 """,
     "import otcuda.training.driver",

@@ -15,6 +15,7 @@ from otcuda.cli.talk import (
     FAILED,
     INTERRUPTED,
     PARTLY,
+    Effort,
     Talk,
     exists_options,
     json_option,
@@ -56,9 +57,7 @@ from otcuda.errors import ArgumentError
     metavar="0..1",
     help="Of the pictures that otcuda decodes.",
 )
-@click.option(
-    "-e", "--effort", type=click.IntRange(0, 2), metavar="0..2", help="Of otcuda's encoder."
-)
+@click.option("-e", "--effort", type=Effort(), metavar="0..1", help="Of otcuda's encoder.")
 @click.option(
     "--networks",
     type=click.Path(file_okay=False),

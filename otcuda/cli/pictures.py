@@ -13,6 +13,7 @@ from otcuda import batch
 from otcuda.cli.talk import (
     FAILED,
     PARTLY,
+    Effort,
     Talk,
     batch_options,
     json_option,
@@ -54,8 +55,8 @@ from otcuda.cli.talk import (
 @click.option(
     "-e",
     "--effort",
-    type=click.IntRange(0, 2),
-    metavar="0..2",
+    type=Effort(),
+    metavar="0..1",
     help="How long to search for a better file.",
 )
 @click.option("--measure", is_flag=True, help="Decode again and report PSNR and MS-SSIM.")

@@ -153,6 +153,20 @@ def json_option(command: Callable) -> Callable:
     )
 
 
+class Effort(click.ParamType):
+    """How long the encoder searches: 0 or 1."""
+
+    name = "0..1"
+
+    def convert(self, value: Any, param: Any, context: Any) -> int:
+        """("1") -> 1; says where 2 has gone."""
+        if str(value) == "2":
+            self.fail("effort 2 was taken out: it gained nothing; take 1, the default")
+        if str(value) not in ("0", "1"):
+            self.fail(f"{value} is not 0 or 1")
+        return int(value)
+
+
 class Shard(click.ParamType):
     """`i/n`, 0 <= i < n."""
 

@@ -28,7 +28,7 @@ from otcuda.codec.pictures import Networks
 from otcuda.codec.quantiser import dequantised, latent_shape, step_size
 from otcuda.errors import ArgumentError, BudgetError, Notice
 
-EFFORTS = (0, 1, 2)
+EFFORTS = (0, 1)
 ENGINES = ("native", "torch")
 COARSEST = 255  # the largest index of a quantiser step
 DEFAULT_BPP = 0.03
@@ -37,6 +37,7 @@ LARGEST_FILL = 0.12  # the largest multiplier c in lambda = c D^2 they do it wit
 FILL_HALVINGS = 6
 MOST_QUALITY = 200  # where there are weights for the steps from 2^7 down to 2^4
 STEP_OF_LEAST_QUALITY, STEPS_A_QUALITY = 224, 0.96
+FEEDBACK = (0.0, 0.4, 0.3, 0.2, 0.1)  # shares of the decoder's error that the encoder takes back
 FAR = 64  # steps finer than its training at which a family is not even tried, if there is a finer
 
 Callback = Callable[[str, float], None]
@@ -90,7 +91,7 @@ class _Task:
         """Mean squared error of the decoded picture, 8 bit."""
         latents = dequantised(values16, step)
         decoded = self.networks.synthesise(latents, step, self.image.shape[:2], self.grey)
-        return float(np.square(decoded.astype(np.float32) - self.image).mean())
+        return _error(decoded, self.image)
 
 
 def compress(
@@ -115,8 +116,9 @@ def compress(
             2^10 to 2^7 at 100 and to 2^4 at 200; over 100 only with weights for high rates.
         mode: "coded" (context model and range coder) or "fixed" (balanced codebooks, the size
             depends on the size of the picture alone).
-        effort: 0 rounds; 1 tries finer steps with conditional heights; 2 also refines the latents
-            through the decoder's gradient (seconds a picture, needs torch).
+        effort: 0 is the plain quantiser (of the mode "fixed": balanced heights, each index equally
+            likely). 1 tries finer steps with conditional heights; in the mode "fixed" it takes the
+            nearest codes and corrects the latents by what the decoder gets wrong.
         model: weights, or several (`load_models`), of which the best at this rate are taken; None
             stands for those of the package.
         engine: what runs the networks, "native" or "torch".
@@ -133,7 +135,8 @@ def compress(
     if mode not in MODES:
         raise ArgumentError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}")
     if effort not in EFFORTS:
-        raise ArgumentError(f"effort is {effort!r}; it must be 0, 1 or 2")
+        gone = "; 2 was taken out, it gained nothing (docs/codec.md)" if effort == 2 else ""
+        raise ArgumentError(f"effort is {effort!r}; it must be 0 or 1{gone}")
     budget, step = _checked_budget(array, bytes, bpp, quality)
     picture = _Picture(array, grey, effort, engine, callback or _silent)
     models = as_models(model)
@@ -265,21 +268,15 @@ def _improved(
     task: _Task, step: int, blob: bytes, budget: int, picture: _Picture
 ) -> tuple[float, bytes]:
     """(error, file) of the plain encoder, or of a better one that the effort pays for."""
-    say, effort = picture.say, picture.effort
     best = (task.error(step, task.quantised(step).values16), blob)
-    if effort == 0:
+    if picture.effort == 0:
         return best
     room = 8 * (budget - _head_bytes(task))
     for finer in range(1, FINER_STEPS + 1):
-        say("filling the budget", finer / (FINER_STEPS + 1))
+        picture.say("filling the budget", finer / (FINER_STEPS + 1))
         if step - finer >= 0:
             found = _filled(task, step - finer, room, budget)
             best = min([best, *found], key=lambda pair: pair[0])
-    if effort == 2:
-        need_torch("effort 2")
-        from otcuda.codec.refine import refine
-
-        best = min(best, refine(task, step, budget, say), key=lambda pair: pair[0])
     return best
 
 
@@ -347,8 +344,45 @@ def _compress_fixed(picture: _Picture, models: Models, budget: int | None) -> by
     array, grey = picture.image, picture.grey
     head = len(write_file(_header(array, "fixed", 0, grey, model), b""))
     number = fixed.choose_table(part, array.shape[:2], None if budget is None else budget - head)
-    payload = fixed.encode(part, _networks(picture.engine, model).analyse(array), number)
+    networks = _networks(picture.engine, model)
+    latents = networks.analyse(array, _share(picture.say, "analysis"))
+    payload = fixed.encode(part, latents, number)
+    if picture.effort > 0:
+        payload = _nearer(picture, networks, part, latents, number)
     return write_file(_header(array, "fixed", number, grey, model), payload)
+
+
+def _nearer(picture: _Picture, networks: Any, part: Any, latents: np.ndarray, number: int) -> bytes:
+    """The fixed payload of least error: nearest codes of latents that take the error back.
+
+    The analysis of what is decoded says in which direction the latents were missed.
+    """
+    from otcuda.codec import fixed
+
+    shape, target = picture.image.shape[:2], latents
+
+    def decoded(payload: bytes) -> np.ndarray:
+        values, step = fixed.decode(part, payload, number, shape)
+        return networks.synthesise(values, step, shape, picture.grey)
+
+    best = fixed.encode(part, latents, number)
+    shown = decoded(best)
+    least = _error(shown, picture.image)
+    for k, rate in enumerate(FEEDBACK):
+        picture.say("codebooks", k / len(FEEDBACK))
+        if rate > 0:
+            target = target + rate * (latents - networks.analyse(shown))
+        payload = fixed.encode(part, target, number, "nearest")
+        shown = decoded(payload)
+        error = _error(shown, picture.image)
+        if error < least:
+            best, least = payload, error
+    return best
+
+
+def _error(decoded: np.ndarray, image: np.ndarray) -> float:
+    """Mean squared error, 8 bit."""
+    return float(np.square(decoded.astype(np.float32) - image).mean())
 
 
 def _checked_image(image: Any) -> tuple[np.ndarray, bool]:

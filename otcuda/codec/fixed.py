@@ -94,13 +94,20 @@ def choose_table(part: Arrays, shape: tuple[int, int], room: int | None) -> int:
     return fitting[-1]
 
 
-def encode(part: Arrays, latents: np.ndarray, number: int) -> bytes:
-    """Payload of latents [M, h, w]: for each tile the indices of its groups, high bits first."""
+def encode(part: Arrays, latents: np.ndarray, number: int, rule: str = "balanced") -> bytes:
+    """Payload of latents [M, h, w]: for each tile the indices of its groups, high bits first.
+
+    Args:
+        part: the model's tensors `fixed.*`.
+        latents: orthonormal units.
+        number: of the bit table.
+        rule: "balanced" (the heights of the table: each index equally likely) or "nearest".
+    """
     coefficients = tile_coefficients(latents)
     bits = part[f"{number}.bits"]
     indices = [
         power_argmax(np.ascontiguousarray(coefficients[:, columns]), y, heights)[1]
-        for columns, y, heights in _groups(part, number)
+        for columns, y, heights in _ruled(_groups(part, number), rule)
     ]
     stream = [
         (index[:, None] >> np.arange(b - 1, -1, -1)) & 1
@@ -148,6 +155,13 @@ def _groups(part: Arrays, number: int) -> list[tuple[np.ndarray, np.ndarray, np.
         (c, np.ascontiguousarray(y.reshape(1 << b, d)), np.ascontiguousarray(h))
         for c, y, h, d, b in zip(columns, codes, heights, sizes, bits, strict=True)
     ]
+
+
+def _ruled(groups: list, rule: str) -> list:
+    """The groups with the heights of a rule."""
+    if rule == "balanced":
+        return groups
+    return [(columns, y, nearest_heights(y)) for columns, y, _ in groups]
 
 
 def allocate(variance: np.ndarray, bits: int) -> list[tuple[np.ndarray, int]]:

@@ -67,7 +67,7 @@ def test_any_size_round_trips(photo, shape, mode):
 
 
 @pytest.mark.parametrize("size", [60, 200, 700])
-@pytest.mark.parametrize("effort", [0, 1, 2])
+@pytest.mark.parametrize("effort", [0, 1])
 def test_budgets_are_kept_and_used(small, size, effort):
     data = compress(small, bytes=size, effort=effort)
     assert 0.85 * size < len(data) <= size
@@ -76,9 +76,16 @@ def test_budgets_are_kept_and_used(small, size, effort):
 def test_effort_never_costs_quality(small):
     errors = [
         np.square(decompress(compress(small, bytes=200, effort=e)).astype(float) - small).mean()
-        for e in (0, 1, 2)
+        for e in (0, 1)
     ]
-    assert errors[0] >= errors[1] >= errors[2]
+    assert errors[0] >= errors[1]
+
+
+def test_effort_finds_nearer_codes_in_the_fixed_mode(photo, model):
+    plain, nearer = (compress(photo, mode="fixed", effort=e) for e in (0, 1))
+    assert len(plain) == len(nearer)
+    gain = psnr(photo, decompress(nearer)) - psnr(photo, decompress(plain))
+    assert gain > 0.1
 
 
 def test_more_bytes_are_closer(small):
@@ -125,7 +132,8 @@ def test_fixed_mode_has_one_size(photo):
 def test_without_its_heights_the_fixed_mode_is_worse(photo, model):
     heights = np.zeros_like(model.tensors["fixed.0.heights"])
     flat = changed(model, **{"fixed.0.heights": heights})
-    pictures = [decompress(compress(photo, mode="fixed", model=m), model=m) for m in (model, flat)]
+    plain = {"mode": "fixed", "effort": 0}
+    pictures = [decompress(compress(photo, model=m, **plain), model=m) for m in (model, flat)]
     assert psnr(photo, pictures[0]) > psnr(photo, pictures[1]) + 1
 
 
@@ -172,6 +180,7 @@ def test_realism_blends(blob):
         (np.zeros((0, 4, 3), np.uint8), {}, "each edge"),
         (np.zeros((4, 4, 3), np.uint8), {"mode": "lossless"}, "mode is 'lossless'"),
         (np.zeros((4, 4, 3), np.uint8), {"effort": 3}, "effort is 3"),
+        (np.zeros((4, 4, 3), np.uint8), {"effort": 2}, "2 was taken out"),
         (np.zeros((4, 4, 3), np.uint8), {"bytes": 0}, "bytes is 0"),
         (np.zeros((4, 4, 3), np.uint8), {"bpp": -1.0}, "bpp is -1"),
         (np.zeros((4, 4, 3), np.uint8), {"quality": 201}, "quality is 201"),

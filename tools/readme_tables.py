@@ -120,8 +120,38 @@ def solver_table() -> str | None:
     return f"{rows_of(cells)}\n\n{made_by(found, 'python benchmarks/semidiscrete.py')}"
 
 
+def curves_table() -> str | None:
+    """PSNR at a few rates, between the measured settings, and BD-rates of our curve."""
+    from otcuda.evaluation import Curve
+
+    found = recorded("rates.json")
+    if found is None:
+        return None
+    rates = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.4, 0.8, 1.2)
+    cells = [["PSNR at bpp", *(f"{rate:g}" for rate in rates)]]
+    for name, points in found["curves"].items():
+        points = sorted(points, key=lambda p: p["bpp"])
+        if len(points) < 2:
+            continue
+        curve = Curve(name, [p["bpp"] for p in points], [p["psnr"] for p in points])
+        at = (curve.at(rate) for rate in rates)
+        cells.append([name, *("-" if q is None else f"{q:.2f}" for q in at)])
+    ranges = list(dict.fromkeys((d["from"], d["to"]) for d in found["bd_rate"]))
+    anchors = list(dict.fromkeys(d["anchor"] for d in found["bd_rate"]))
+    value = {(d["anchor"], d["from"], d["to"]): d["bd_rate"] for d in found["bd_rate"]}
+    more = [["rate of otcuda for the same PSNR", *(f"{a:g} to {b:g} bpp" for a, b in ranges)]]
+    for anchor in anchors:
+        differences = (value[anchor, *span] for span in ranges)
+        more.append([anchor, *("-" if d is None else f"{d:+.0%}" for d in differences)])
+    who = f"{found['pictures']}; commit {found['commit']}"
+    taken = f"; taken over from a file of figures: {', '.join(found['taken_over'])}"
+    last = f"Made by `python benchmarks/rates.py`: {who}{taken if found['taken_over'] else ''}."
+    return "\n\n".join([rows_of(cells), rows_of(more), last])
+
+
 TABLES: dict[str, Callable[[], str | None]] = {
     "codec": codec_table,
+    "rates": curves_table,
     "kernel": lambda: rates_table("power_argmax", KERNEL_CASES),
     "solver": solver_table,
     "coder": lambda: rates_table("range64", CODER_CASES),

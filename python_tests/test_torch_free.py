@@ -63,13 +63,17 @@ import io
 import numpy as np
 from PIL import Image
 from otcuda.cli import main
-from otcuda.codec import compress, decompress
+from otcuda.codec import compress, decompress, load_model
 shade = np.add.outer(np.arange(90), np.arange(130))[:, :, None] * np.array([1, 2, 3]) // 4
 image = (shade % 256).astype(np.uint8)
+low = load_model()  # the family with a perceptual head
 for options in ({"effort": 0}, {"effort": 1}, {"mode": "fixed"}, {"quality": 50}):
-    data = compress(image, **({} if "quality" in options else {"bytes": 400}), **options)
+    given = {} if "quality" in options else {"bytes": 400}
+    data = compress(image, model=low, **given, **options)
     decoded = decompress(data)
     assert (decompress(data, realism=1.0) != decoded).any()
+    assert np.abs(decoded.astype(int) - image).mean() < 40, options
+    decoded = decompress(compress(image, **given, **options))  # by all weights at hand
     assert np.abs(decoded.astype(int) - image).mean() < 40, options
 Image.fromarray(image).save("picture.png")
 assert main(["compress", "picture.png", "--bytes", "400", "-o", "picture.otc", "-q"]) == 0

@@ -214,7 +214,8 @@ def _silent(what: str, share: float) -> None:
 
 
 def _share(say: Callback, what: str) -> Callable[[float], None]:
-    """What the native loops call: it takes the share alone."""
+    """What the native loops call, with the share alone; the beginning is said here."""
+    say(what, 0.0)
     return lambda share: say(what, share)
 
 

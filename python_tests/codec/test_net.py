@@ -222,8 +222,9 @@ def test_the_head_is_that_of_torch():
 def test_files_are_those_of_torch_and_pixels_within_one():
     rgb = np.add.outer(np.arange(160), np.arange(224))[:, :, None] * np.array([1, 2, 3]) // 6
     rgb = (rgb % 256).astype(np.uint8)
-    data = otcuda.codec.compress(rgb, bytes=300, effort=0)
-    assert data == otcuda.codec.compress(rgb, bytes=300, effort=0, engine="torch")
+    given = {"bytes": 300, "effort": 0, "model": otcuda.codec.load_model()}
+    data = otcuda.codec.compress(rgb, **given)
+    assert data == otcuda.codec.compress(rgb, **given, engine="torch")
     for realism in (0.0, 0.4, 1.0):
         ours, torchs = (
             otcuda.codec.decompress(data, engine=engine, realism=realism)

@@ -35,6 +35,7 @@ COLUMNS = {
 }
 KERNEL_CASES = r"N=65536 D=(2|4|8|16|64|256)$"
 CODER_CASES = r"n=(1000|1000000)$"
+LEAST_POINTS = 5  # of a codec in the table of curves
 
 
 def recorded(name: str) -> dict[str, Any] | None:
@@ -127,26 +128,24 @@ def curves_table() -> str | None:
     found = recorded("rates.json")
     if found is None:
         return None
-    rates = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.4, 0.8, 1.2)
-    cells = [["PSNR at bpp", *(f"{rate:g}" for rate in rates)]]
-    for name, points in found["curves"].items():
-        points = sorted(points, key=lambda p: p["bpp"])
-        if len(points) < 2:
-            continue
-        curve = Curve(name, [p["bpp"] for p in points], [p["psnr"] for p in points])
-        at = (curve.at(rate) for rate in rates)
-        cells.append([name, *("-" if q is None else f"{q:.2f}" for q in at)])
-    ranges = list(dict.fromkeys((d["from"], d["to"]) for d in found["bd_rate"]))
-    anchors = list(dict.fromkeys(d["anchor"] for d in found["bd_rate"]))
+    rates = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.4, 0.8)
+    spans = list(dict.fromkeys((d["from"], d["to"]) for d in found["bd_rate"]))
     value = {(d["anchor"], d["from"], d["to"]): d["bd_rate"] for d in found["bd_rate"]}
-    more = [["rate of otcuda for the same PSNR", *(f"{a:g} to {b:g} bpp" for a, b in ranges)]]
-    for anchor in anchors:
-        differences = (value[anchor, *span] for span in ranges)
-        more.append([anchor, *("-" if d is None else f"{d:+.0%}" for d in differences)])
+    ours = (f"our rate, {low:g} to {high:g}" for low, high in spans)
+    cells = [["PSNR at bpp", *(f"{rate:g}" for rate in rates), *ours]]
+    for name, points in found["curves"].items():
+        ordered = sorted(points, key=lambda p: p["bpp"])
+        if len(ordered) < LEAST_POINTS:
+            continue
+        curve = Curve(name, [p["bpp"] for p in ordered], [p["psnr"] for p in ordered])
+        at = (curve.at(rate) for rate in rates)
+        against = (value.get((name, *span)) for span in spans)
+        row = [name, *("-" if q is None else f"{q:.2f}" for q in at)]
+        cells.append([*row, *("-" if d is None else f"{d:+.0%}" for d in against)])
     who = f"{found['pictures']}; commit {found['commit']}"
-    taken = f"; taken over from a file of figures: {', '.join(found['taken_over'])}"
+    taken = f"; from a file of figures: {', '.join(found['taken_over'])}"
     last = f"Made by `python benchmarks/rates.py`: {who}{taken if found['taken_over'] else ''}."
-    return "\n\n".join([rows_of(cells), rows_of(more), last])
+    return f"{rows_of(cells)}\n\n{last}"
 
 
 TABLES: dict[str, Callable[[], str | None]] = {

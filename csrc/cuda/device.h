@@ -53,7 +53,7 @@ class Workspace {
   template <class T>
   T* take(int64_t count) {
     const int64_t begin = used_;
-    used_ += (count * int64_t(sizeof(T)) + 255) / 256 * 256;
+    used_ += (count * int64_t(sizeof(T)) + 255) / 256 * 256 + OTCUDA_WORKSPACE_GAP;
     if (data_ == nullptr) return nullptr;
     OTCUDA_CHECK(used_ <= size_, std::string(op_) + ": workspace has " + std::to_string(size_) +
                                      " bytes, expected at least " + std::to_string(used_));

@@ -238,9 +238,8 @@ struct SelectProblem {
   const float* x;        // [rows, D]
   const float* y;        // panels
   const float* heights;  // in panel order
-  int64_t N;
-  int* fallbacks;      // how many
-  int* fallback_rows;  // which
+  int* fallbacks;        // how many
+  int* fallback_rows;    // which
   Winners<float> winners;
 };
 
@@ -262,7 +261,7 @@ __device__ __forceinline__ bool rescore(const SelectProblem& p, int D, int row, 
     const int place = panel_place(int(i % kTile));
     const float s =
         score<1>(p.x + int64_t(row) * D, p.y + panel * D + place, p.heights[panel + place], D);
-    const Key key = i < p.N && s > -INFINITY ? key_of(s, int(i)) : 0;
+    const Key key = s > -INFINITY ? key_of(s, int(i)) : 0;  // padding scores -inf or NaN
     if (key > best) {
       best = key;
       value = s;
@@ -427,8 +426,7 @@ void screen_chunk(const float* x, int64_t rows, const Winners<float>& winners,
     launch_pack<decltype(width)::value>(x, nullptr, D, {s.x16, s.x_norms, rows, s.rows}, stream);
     launch_screen<decltype(width)::value>(screen, stream);
   });
-  const SelectProblem select{x,           s.y.data,        s.panel_heights, s.y.rows,
-                             s.fallbacks, s.fallback_rows, winners};
+  const SelectProblem select{x, s.y.data, s.panel_heights, s.fallbacks, s.fallback_rows, winners};
   OTCUDA_LAUNCH(power_argmax_screen_select_kernel, dim3{unsigned(ceil_div(rows, kSelectRows))},
                 dim3{kSelectThreads}, 0, stream, screen, select);
   check_launch("power_argmax, selection");

@@ -24,8 +24,10 @@ using otcuda_type = T;
   extern __shared__ __align__(16) unsigned char otcuda_shared[]; \
   type* name = reinterpret_cast<type*>(otcuda_shared)
 
-// The emulator holds kernels to the bounds of each piece of a workspace; hardware knows none.
+// The emulator holds kernels to the bounds of each piece of a workspace, and leaves bytes between
+// pieces so that a step beyond one is not a step into the next; hardware knows neither.
 #define OTCUDA_WORKSPACE_PIECE(pointer, bytes, item) ((void)0)
+#define OTCUDA_WORKSPACE_GAP 0
 
 // Copies 16 bytes, both ends aligned to 16, past the registers; done when a wait says so.
 __device__ __forceinline__ void cp_async16(void* shared, const void* global) {
@@ -62,4 +64,5 @@ __device__ __forceinline__ void mma_bf16_16816(float (&d)[4], const uint32_t (&a
 }
 #elif !defined(OTCUDA_WORKSPACE_PIECE)
 #define OTCUDA_WORKSPACE_PIECE(pointer, bytes, item) ((void)0)
+#define OTCUDA_WORKSPACE_GAP 0
 #endif

@@ -82,6 +82,7 @@ constexpr size_t granule =
   auto& name = *static_cast<emu::type<__VA_ARGS__>*>(emu::shared( \
       &name##_key, sizeof(emu::type<__VA_ARGS__>), emu::granule<emu::type<__VA_ARGS__>>, #name))
 #define OTCUDA_WORKSPACE_PIECE(pointer, bytes, item) emu::workspace_piece(pointer, bytes, item)
+#define OTCUDA_WORKSPACE_GAP 256
 #define OTCUDA_DYNAMIC_SHARED(type_, name) \
   auto* name = static_cast<type_*>(emu::dynamic_shared(emu::granule<type_>))
 

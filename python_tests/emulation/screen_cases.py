@@ -62,17 +62,44 @@ def against_rounding(D=32):
     h[5], h[70] = 0, D * 1.001
     yield x, y, h
     yield np.ones((3, D), "f4"), y * np.float32(1.0019), h
+    beside = y * np.float32(1.0019)
+    beside[:64] = 0
+    beside[5], beside[37] = 1.0019, np.nan  # of two targets that a lane holds one is no number
+    yield np.ones((3, D), "f4"), beside, h
+
+
+def against_overflow(D=128):
+    """With errors of kind 3 the loser's sum becomes infinite, and the winner's falls."""
+    x, y, h = against_sums(D)
+    high = np.finfo("f4").max * (1 - 5.5 * 2.0**-17)
+    h[5], h[70] = high, high * (1 - 2.0**-22)
+    return x, y, h
+
+
+def wrong_sums():
+    """Those of problems() to be met with wrong sums as well."""
+    yield near_ties(20, 130, 40, 1)
+    yield tight()
+    yield against_sums()
+    yield against_overflow()
+    yield from against_rounding()
+
+
+def certain():
+    """No sample may be left to the tile kernel."""
+    yield far_apart(130, 1050, 20)  # shares of five groups and of two
+    x, y, h = far_apart(40, 320, 20)
+    h[:64] = -np.inf  # all that one warp sees
+    yield x, y, h
 
 
 def problems():
     """(x, y, h), small."""
-    yield near_ties(20, 130, 40, 1)
-    yield tight()
-    yield against_sums()
-    yield from against_rounding()
+    yield from wrong_sums()
     yield from one_sided()
     x, y, h = far_apart(40, 64, 20)
     yield np.r_[x, x, x, x][:140], y[:63], h[:63]
+    yield x, np.tile(y, (3, 1)), np.tile(h, 3)
     y, h = np.tile(y, (17, 1)), np.tile(h, 17)
     yield x, y, h  # 17 groups tie: one too many
     y[3, 4], h[900] = np.nan, np.inf

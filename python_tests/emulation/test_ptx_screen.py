@@ -69,8 +69,7 @@ def screened(text, panels_text, x, y, h, shares=2):
     launch(kernel(panels_text, "pack_heights"), (len(y_panels),), 128, [h, N, Written(heights)])
     value, index, left = room(B, np.float32), room(B, np.int64), room(1, np.int32)
     left_rows = room(rows, np.int32)
-    select = pointers(x, y_panels, heights) + struct.pack("q", N)
-    select += pointers(left, left_rows, value, index, None, None)
+    select = pointers(x, y_panels, heights, left, left_rows, value, index, None, None)
     outputs += [Written(a) for a in (x, y_panels, heights, left, left_rows, value, index)]
     args = [problem, select]
     launch(kernel(text, "screen_select_kernel"), (-(-B // 32),), 256, args, touched=outputs)

@@ -230,7 +230,7 @@ bool screen_takes(const float* h, int64_t N) {
 
 // Whether the bound bites on some of the targets and samples, before all are made integers.
 bool screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
-  const int64_t step = std::max(p.N / kProbeTargets, int64_t(4)), N = p.N / step;
+  const int64_t step = std::max(p.N / kProbeTargets, int64_t(8)), N = p.N / step;
   const int64_t B = std::min(p.B, kProbeSamples);
   Buffer<float> y(N * p.D), h(N), value(B);
   Buffer<int64_t> index(B);
@@ -244,18 +244,19 @@ bool screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
   PowerScreen probe;
   if (!probe.build(y.data(), N, p.D, p.x, p.B, poll)) return false;
   probe.set_heights(h.data());
-  return probe.argmax(p.x, B, value.data(), index.data(), left.data(), true, poll);
+  return probe.argmax(p.x, B, value.data(), index.data(), left.data(), ScreenTrust::trial, poll);
 }
 
 }  // namespace
 
-bool power_argmax_screened(const PowerScreen& screen, const ArgmaxProblem<float>& p, bool trial,
-                           Poll* poll) {
+bool power_argmax_screened(const PowerScreen& screen, const ArgmaxProblem<float>& p,
+                           ScreenTrust trust, Poll* poll) {
   Buffer<uint8_t> left(p.B);
   ScreenCounts counts;
-  const bool bites = screen.argmax(p.x, p.B, p.value, p.index, left.data(), trial, poll, &counts);
+  const bool bites = screen.argmax(p.x, p.B, p.value, p.index, left.data(), trust, poll, &counts);
   const int64_t others = std::count(left.begin(), left.end(), 1);
   count_backend_path(BackendPath::power_argmax_screen, p.B - others);
+  if (screen.wide()) count_backend_path(BackendPath::power_argmax_screen_vnni, p.B - others);
   if (others > 0) count_backend_path(BackendPath::power_argmax_screen_fallbacks, others);
   count_backend_path(BackendPath::power_argmax_screen_pairs, counts.pairs);
   count_backend_path(BackendPath::power_argmax_screen_chains, counts.chains);
@@ -279,7 +280,7 @@ void power_argmax(const ArgmaxProblem<float>& p, Poll* poll) {
     PowerScreen screen;
     if (screen_bites(p, poll) && screen.build(p.y, p.N, p.D, p.x, p.B, poll)) {
       screen.set_heights(p.h);
-      power_argmax_screened(screen, p, true, poll);
+      power_argmax_screened(screen, p, ScreenTrust::trial, poll);
       return;
     }
     count_backend_path(BackendPath::power_argmax_screen_fallbacks, p.B);

@@ -57,6 +57,7 @@ class PowerIndex {
  private:
   bool pays(const T* x, int64_t B, Poll* poll) const;
   void by_tree(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const;
+  std::shared_ptr<PowerScreen> screen(const T* x, int64_t B, Poll* poll);
   bool screened(const T* x, int64_t B, T* value, int64_t* index, bool forced, Poll* poll);
   void by_brute(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const;
   void out_of_range(const T* x, int64_t B, int64_t count, T* value, int64_t* index,
@@ -69,7 +70,7 @@ class PowerIndex {
   double largest_square_ = 0, largest_height_ = 0;
   bool heights_set_ = false, heights_fit_ = false;
   BoxTree<T> tree_;
-  std::unique_ptr<PowerScreen> screen_;  // built by the first argmax that it may serve
+  std::shared_ptr<PowerScreen> screen_;  // built by the first argmax that it may serve
   std::mutex screen_mutex_;
   std::atomic<int> screen_verdict_{0};  // 0 none, 1 it bites, -1 it does not, at these heights
   mutable std::shared_mutex mutex_;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The AVX-512 intrinsics of power_argmax_avx512.cpp, power_screen_avx512.cpp and net_avx512.cpp, lane by lane as Intel's guide defines them, so that the
+// The AVX-512 intrinsics of power_argmax_avx512.cpp, power_screen_{avx512,vnni}.cpp and net_avx512.cpp, lane by lane as Intel's guide defines them, so that the
 // file runs on any CPU. An intrinsic that is not here does not compile: add it from the guide.
 #pragma once
 
@@ -167,6 +167,15 @@ inline __m512i _mm512_madd_epi16(__m512i a, __m512i b) {
                         lane_of<int16_t>(a, 2 * k + 1) * lane_of<int16_t>(b, 2 * k + 1));
   }
   return r;
+}
+
+inline __m512i _mm512_dpbusd_epi32(__m512i sum, __m512i a, __m512i b) {
+  for (int k = 0; k < 16; ++k) {
+    int32_t lane = lane_of<int32_t>(sum, k);
+    for (int j = 4 * k; j < 4 * k + 4; ++j) lane += lane_of<uint8_t>(a, j) * lane_of<int8_t>(b, j);
+    set_lane(&sum, k, lane);
+  }
+  return sum;
 }
 
 inline __m512i _mm512_sub_epi32(__m512i a, __m512i b) {

@@ -112,6 +112,24 @@ def test_every_remainder_of_targets(kernel, N):
     assert value.tolist() == want_value.tolist()
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_few_samples_in_lanes_of_targets(kernel, dtype):
+    width = "f32" if dtype == "f4" else "f64"
+    lanes = getattr(kernel, f"few_lanes_{width}")()
+    rng = np.random.default_rng(0)
+    for B, N, D in [(1, 5, 16), (2, 33, 17), (4, 40, 31), (7, 100, 3), (8, 64, 40)]:
+        x, y, h = (rng.integers(-8, 9, size).astype(dtype) for size in ((8, D), (N, D), N))
+        best, place = aligned((8, 16), dtype), aligned((8, 16), "i4" if dtype == "f4" else "i8")
+        best[:], place[:] = -np.inf, -1
+        sizes = map(ctypes.c_int64, (B, N, D))
+        spare = np.zeros((16, D + 1), dtype)
+        getattr(kernel, f"few_{width}")(*pointers(x, y, h), *sizes, *pointers(spare, best, place))
+        scores = x[:B] @ y.T + h  # exact
+        assert best[:B, :lanes].max(1).tolist() == scores.max(1).tolist()
+        found = np.where(best == best.max(1)[:, None], place + np.arange(16), N)[:B, :lanes]
+        assert found.min(1).tolist() == scores.argmax(1).tolist()
+
+
 def inner_loops(path):
     """Instructions of each innermost loop, by the jumps back in the disassembly."""
     text = subprocess.check_output(["objdump", "-d", "--no-show-raw-insn", path], text=True)

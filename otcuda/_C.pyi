@@ -25,6 +25,14 @@ class PowerIndexF32:
         """
         h [N].
         """
+    def targets(self, index: Array, out: Array) -> None:
+        """
+        index [M] -> out [M, D]; zeros for -1.
+        """
+    def topk(self, x: Array, value: Array, index: Array, method: str) -> None:
+        """
+        x [B, D] -> value, index [B, k].
+        """
     @property
     def has_tree(self) -> bool:
         ...
@@ -45,6 +53,14 @@ class PowerIndexF64:
     def set_heights(self, h: Array) -> None:
         """
         h [N].
+        """
+    def targets(self, index: Array, out: Array) -> None:
+        """
+        index [M] -> out [M, D]; zeros for -1.
+        """
+    def topk(self, x: Array, value: Array, index: Array, method: str) -> None:
+        """
+        x [B, D] -> value, index [B, k].
         """
     @property
     def has_tree(self) -> bool:

@@ -201,14 +201,14 @@ def _power_argmax(x: Any, y: Any, h: Any, arrays: Any, out: Any = None) -> tuple
     x, y, h = arrays.contiguous(x), arrays.contiguous(y), arrays.contiguous(h)
     if on_cuda(native, x):
         return _power_argmax_on_cuda(x, y, h)
-    value, index = _results(arrays, x, tuple(x.shape[:-1]), out)
+    value, index = outputs(arrays, x, tuple(x.shape[:-1]), out)
     native.power_argmax(*map(arrays.native, (x, y, h, value, index)))
     if out is not None:
         arrays.wrote(value, index)
     return value, index
 
 
-def _results(arrays: Any, x: Any, shape: tuple[int, ...], out: Any) -> tuple[Any, Any]:
+def outputs(arrays: Any, x: Any, shape: tuple[int, ...], out: Any) -> tuple[Any, Any]:
     """Value and index to be written: those of `out` where they are contiguous, else new ones."""
     value, index = out if out is not None else (None, None)
     if value is None or not arrays.is_contiguous(value):
@@ -228,7 +228,7 @@ def _power_argmax_on_cuda(x: Any, y: Any, h: Any) -> tuple[Any, Any]:
         return torch.stack([value for value, _ in found]), torch.stack([i for _, i in found])
     if _screen.screens(native, x, y):
         return _screen.run(native, "power_argmax_screen", x, y, h)
-    value, index = _results(TorchArrays, x, (x.shape[0],), None)
+    value, index = outputs(TorchArrays, x, (x.shape[0],), None)
     sizes = (x.dtype == torch.float64, x.shape[0], *y.shape)
     workspace = cuda_workspace(native, "power_argmax", x, *sizes)
     given = map(TorchArrays.native, (x, y, h, value, index, workspace))
@@ -360,7 +360,7 @@ def _power_topk(x: Any, y: Any, h: Any, k: int, arrays: Any, out: Any = None) ->
         raise DeviceError(f"power_topk: x lies on {x.device}; more than the best is found on a CPU")
     respect_torch_threads()
     x, y, h = arrays.contiguous(x), arrays.contiguous(y), arrays.contiguous(h)
-    value, index = _results(arrays, x, (*x.shape[:-1], k), out)
+    value, index = outputs(arrays, x, (*x.shape[:-1], k), out)
     whole = [x, y, h, value, index]
     if len(x.shape) == 2:  # one group
         whole = [array[None] for array in whole]

@@ -48,6 +48,11 @@ class NumpyArrays:
         return array.flags.c_contiguous and array.dtype.isnative
 
     @staticmethod
+    def as_int64(array: np.ndarray) -> np.ndarray:
+        """Integers in 64 bits."""
+        return array.astype(np.int64)
+
+    @staticmethod
     def widened(array: np.ndarray) -> np.ndarray:
         """float16 and bfloat16 as float32, which is exact; others as they are."""
         return array.astype(np.float32) if array.dtype.name in HALVES else array
@@ -100,6 +105,11 @@ class TorchArrays:
     def is_contiguous(tensor: Any) -> bool:
         """Whether it is row-major."""
         return tensor.is_contiguous() and not tensor.is_neg()
+
+    @staticmethod
+    def as_int64(tensor: Any) -> Any:
+        """Integers in 64 bits."""
+        return tensor.long()
 
     @staticmethod
     def widened(tensor: Any) -> Any:
@@ -191,6 +201,23 @@ def as_tensors(op: str, **arrays: Any) -> list[Any]:
         return [None if a is None else torch.from_dlpack(a) for a in arrays.values()]
     except (AssertionError, RuntimeError) as error:
         raise DeviceError(f"{op}: torch cannot reach the device of the arrays: {error}") from error
+
+
+def taken(op: str, **given: Any) -> tuple[Any, list[Any]]:
+    """What an op works on: the kind of arrays, and the arguments as that, halves widened.
+
+    Raises:
+        ArgumentError, DeviceError: they are not of one kind, or lie on different devices.
+    """
+    first = next(iter(given.values()))
+    if is_torch(first):
+        check_torch(op, **given)
+        arrays, held = TorchArrays, list(given.values())
+    elif on_gpu(first):
+        arrays, held = TorchArrays, as_tensors(op, **given)
+    else:
+        arrays, held = NumpyArrays, as_numpy(op, **given)
+    return arrays, [None if array is None else arrays.widened(array) for array in held]
 
 
 def like_first(first: Any, *results: Any) -> Any:

@@ -20,8 +20,6 @@ from otcuda import _C as native  # noqa: N811 - the one place that imports it
 from otcuda._arrays import (
     NumpyArrays,
     TorchArrays,
-    as_numpy,
-    check_torch,
     check_writable,
     cuda_stream,
     cuda_workspace,
@@ -30,6 +28,7 @@ from otcuda._arrays import (
     needs_dispatcher,
     on_cuda,
     raise_cell_mass_faults,
+    taken,
 )
 from otcuda.errors import ArgumentError, ShapeError, check_shapes
 
@@ -135,12 +134,14 @@ def cell_mass(index: Any, N: int, weights: Any = None) -> Any:
     of at most `B^2 max|weights| 2^-62` before the one rounding to the dtype of `weights`.
 
     Args:
-        index: cells, [B], int64, in [0, N); -1 (power_argmax's mark for a row of NaN) is left out.
+        index: cells, [B], int64 or int32, in [0, N); -1 (power_argmax's mark for a row of NaN) is
+            left out.
         N: number of cells, at least 1.
-        weights: weights of the samples, [B], float32 or float64, finite; None counts.
+        weights: weights of the samples, [B], float32 or float64, finite; float16 and bfloat16 are
+            widened to float32; None counts.
 
     Returns:
-        mass, [N]: int64 counts, or sums in the dtype of `weights`; differentiable in `weights`.
+        mass, [N]: int64 counts, or sums in the dtype added up in; differentiable in `weights`.
 
     Raises:
         ShapeError: index and weights do not fit together.
@@ -151,13 +152,13 @@ def cell_mass(index: Any, N: int, weights: Any = None) -> Any:
     >>> cell_mass(np.array([2, 0, 2]), 4)
     array([1, 0, 2, 0])
     """
-    if not is_torch(index):
-        i, w = as_numpy("cell_mass", index=index, weights=weights)
-        return like_first(index, _cell_mass(i, N, w, NumpyArrays))
-    check_torch("cell_mass", index=index, weights=weights)
-    if needs_dispatcher(index, *(() if weights is None else (weights,))) and registered():
+    kind, (arrays, (index, weights)) = index, taken("cell_mass", index=index, weights=weights)
+    if arrays.dtype(index) == "int32":  # JAX has no int64 unless asked
+        index = arrays.as_int64(index)
+    watched = () if weights is None else (weights,)
+    if arrays is TorchArrays and needs_dispatcher(index, *watched) and registered():
         return sys.modules["torch"].ops.otcuda.cell_mass.default(index, N, weights)
-    return _cell_mass(index, N, weights, TorchArrays)
+    return like_first(kind, _cell_mass(index, N, weights, arrays))
 
 
 def _check_cell_mass(index: Any, N: int, weights: Any, arrays: Any) -> None:

@@ -13,40 +13,20 @@ from otcuda import _screen
 from otcuda._arrays import (
     NumpyArrays,
     TorchArrays,
-    as_numpy,
-    as_tensors,
     check_floats,
     check_out,
-    check_torch,
     cuda_stream,
     cuda_workspace,
     is_torch,
     like_first,
     needs_dispatcher,
     on_cuda,
-    on_gpu,
+    taken,
 )
 from otcuda._ops import cell_mass, define, native, registered, registers, respect_torch_threads
 from otcuda.errors import ArgumentError, DeviceError, check_shapes
 
 MOST_K = 64  # csrc/common/power_topk.h
-
-
-def taken(op: str, **given: Any) -> tuple[Any, list[Any]]:
-    """What an op works on: the kind of arrays, and the arguments as that, halves widened.
-
-    Raises:
-        ArgumentError, DeviceError: they are not of one kind, or lie on different devices.
-    """
-    first = next(iter(given.values()))
-    if is_torch(first):
-        check_torch(op, **given)
-        arrays, held = TorchArrays, list(given.values())
-    elif on_gpu(first):
-        arrays, held = TorchArrays, as_tensors(op, **given)
-    else:
-        arrays, held = NumpyArrays, as_numpy(op, **given)
-    return arrays, [None if array is None else arrays.widened(array) for array in held]
 
 
 def check_problem(op: str, arrays: Any, x: Any, y: Any, h: Any, weights: Any = None) -> None:

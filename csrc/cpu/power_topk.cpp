@@ -20,6 +20,7 @@ constexpr int64_t kPanelBytes = 1 << 18;   // targets that pass over them at a t
 constexpr int64_t kMostBlocks = 16;        // of a run: their lists stay in L2
 constexpr int64_t kMostTargets = 1 << 30;  // of a run: places are 32-bit
 constexpr int64_t kFmasABeat = 1 << 20;    // of one sample, done one after the other
+constexpr double kEntryCost = 45;          // of an entry in a list, cycles
 constexpr double kNanosecondsPerFma = 0.03;
 
 TopkKernels kernels(int64_t samples) {
@@ -105,6 +106,7 @@ class Scan {
       const T* const x = p_.x + (begin + b) * p_.D;
       for (int64_t d = 0; d < p_.D; ++d) packed[d * block] = begin + b < end ? x[d] : T(0);
     }
+    for (int64_t k = 0; k < blocks; ++k) warm(k, first, last);
     for (int64_t i = first; i < last; i += panel_) {
       const int64_t targets = std::min(panel_, last - i);
       for (int64_t k = 0; k < blocks; ++k) {
@@ -120,6 +122,41 @@ class Scan {
 
  private:
   static constexpr T kInfinity = std::numeric_limits<T>::infinity();
+
+  // Thresholds from tiles spread over all targets, where that saves more entries in lists than it
+  // costs. k targets have at least the score that is proved, so what is less is in no list; what
+  // equals it may be, hence the number below.
+  void warm(int64_t block, int64_t first, int64_t last) {
+    const int64_t tiles = warm_tiles(last - first);
+    if (tiles == 0) return;
+    const int64_t begin = block * kernel_.samples;
+    const TopkPanel<T> panel{packed_.data() + begin * p_.D,
+                             p_.y + first * p_.D,
+                             p_.h + first,
+                             last - first - kernel_.targets,
+                             p_.D,
+                             0,
+                             threshold_.data() + begin,
+                             lists_.data() + begin,
+                             p_.k};
+    if (most_.size() == 0) most_ = Buffer<T>(p_.k * kernel_.samples);
+    kernel_.warm(panel, tiles, most_.data());
+    for (int64_t q = 0; q < kernel_.samples; ++q) {
+      const T proved = most_[(p_.k - 1) * kernel_.samples + q];
+      threshold_[begin + q] = std::nextafter(proved, -kInfinity);
+    }
+    heartbeat();
+  }
+
+  // The cost of a tile of them is that of its products and of sorting in its maxima; that of an
+  // entry some 45 cycles, and k ln(N / targets seen) entries are left.
+  int64_t warm_tiles(int64_t targets) const {
+    const double product = double(p_.D) * double(sizeof(T)) / 116 + 0.1, k = double(p_.k);
+    const int64_t best = int64_t(kEntryCost / kernel_.targets * k / (product + k / 96));
+    const int64_t tiles =
+        std::min(std::max(best, 2 * int64_t(p_.k)), targets / (4 * kernel_.targets));
+    return tiles < 2 * p_.k ? 0 : tiles;
+  }
 
   void write(int64_t b, const TopkList<T>& list, int64_t first, int64_t last,
              const Rows<T>& to) const {
@@ -156,7 +193,7 @@ class Scan {
   const TopkProblem<T>& p_;
   const TopkKernel<T>& kernel_;
   const int64_t panel_;
-  Buffer<T> packed_, threshold_;
+  Buffer<T> packed_, threshold_, most_;
   Buffer<TopkList<T>> lists_;
 };
 

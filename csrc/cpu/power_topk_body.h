@@ -4,8 +4,9 @@
 // compare a vector, the others enter the lists one by one.
 //
 // Lanes offers Value, Vector, kLanes, kVectors, kTargets; fill, load, store, fma, add,
-// max (NaN first never wins), above(a, b): bit k is set where a > b in lane k. Everything here has
-// internal linkage: a copy built with AVX-512 must not become the one of everybody.
+// max (NaN first never wins), min of numbers, above(a, b): bit k is set where a > b in lane k.
+// Everything here has internal linkage: a copy built with AVX-512 must not become the one of
+// everybody.
 #pragma once
 
 #include "common/power_argmax.h"
@@ -66,18 +67,22 @@ inline __attribute__((always_inline)) void topk_enter_some(
     if (!(score[bit] > list->score[last])) continue;
     topk_insert<T>(list, room, score[bit],
                    typename TopkIndex<T>::Type(panel.first + i + bit / Lanes::kLanes));
-    panel.threshold[q + lane] = list->score[last];
+    if (list->score[last] > panel.threshold[q + lane]) {
+      panel.threshold[q + lane] = list->score[last];
+    }
   }
 }
 
+// Bit q of `vectors` is set where one of vector q of samples has a score above its threshold.
 // `sums` are inner products, [kTargets][samples].
 template <class Lanes, int kTargets>
 __attribute__((noinline)) void topk_enter(const TopkPanel<typename Lanes::Value>& panel, int64_t i,
-                                          const typename Lanes::Value* sums) {
+                                          uint32_t vectors, const typename Lanes::Value* sums) {
   constexpr int kLanes = Lanes::kLanes, kSamples = kLanes * Lanes::kVectors;
   constexpr int kAtOnce = 64 / kLanes;  // targets whose lanes fill a mask
   alignas(64) typename Lanes::Value score[kTargets * kLanes];
-  for (int q = 0; q < kSamples; q += kLanes) {
+  for (; vectors != 0; vectors &= vectors - 1) {
+    const int q = __builtin_ctz(vectors) * kLanes;
     const auto threshold = Lanes::load(panel.threshold + q);
     for (int t0 = 0; t0 < kTargets; t0 += kAtOnce) {
       uint64_t mask = 0;
@@ -92,16 +97,18 @@ __attribute__((noinline)) void topk_enter(const TopkPanel<typename Lanes::Value>
   }
 }
 
-// kD: the dimension where it is known, else 0.
+template <class Lanes, int kTargets>
+using TopkSums = typename Lanes::Vector[kTargets][Lanes::kVectors];
+
+// Inner products of a tile. kD: the dimension where it is known, else 0.
 template <class Lanes, int kTargets, int kD>
-inline __attribute__((always_inline)) void topk_tile(const TopkPanel<typename Lanes::Value>& panel,
-                                                     int64_t i) {
+inline __attribute__((always_inline)) void topk_products(
+    const TopkPanel<typename Lanes::Value>& panel, int64_t i, TopkSums<Lanes, kTargets>& sum) {
   using T = typename Lanes::Value;
   using Vector = typename Lanes::Vector;
-  constexpr int kVectors = Lanes::kVectors, kSamples = Lanes::kLanes * kVectors;
+  constexpr int kVectors = Lanes::kVectors;
   const int64_t D = kD > 0 ? kD : panel.D;
   const T* const y = panel.y + i * D;
-  Vector sum[kTargets][kVectors];
 #pragma GCC unroll 8
   for (int t = 0; t < kTargets; ++t) {
 #pragma GCC unroll 4
@@ -118,7 +125,7 @@ inline __attribute__((always_inline)) void topk_tile(const TopkPanel<typename La
 #pragma GCC unroll 4
       for (int q = 0; q < kVectors; ++q) sum[t][q] = Lanes::fma(samples[q], target, sum[t][q]);
     }
-    x += kSamples;
+    x += Lanes::kLanes * kVectors;
   };
   if constexpr (kD > 0) {
 #pragma GCC unroll 4
@@ -126,19 +133,35 @@ inline __attribute__((always_inline)) void topk_tile(const TopkPanel<typename La
   } else {
     for (int64_t d = 0; d < D; ++d) step(d);
   }
+}
+
+// The most of `least` and the scores of a tile, vector q of samples.
+template <class Lanes, int kTargets>
+inline __attribute__((always_inline)) typename Lanes::Vector topk_highest(
+    const TopkPanel<typename Lanes::Value>& panel, int64_t i, const TopkSums<Lanes, kTargets>& sum,
+    int q, typename Lanes::Vector least) {
+#pragma GCC unroll 8
+  for (int t = 0; t < kTargets; ++t) {
+    least = Lanes::max(Lanes::add(sum[t][q], Lanes::fill(panel.h[i + t])), least);
+  }
+  return least;
+}
+
+template <class Lanes, int kTargets, int kD>
+inline __attribute__((always_inline)) void topk_tile(const TopkPanel<typename Lanes::Value>& panel,
+                                                     int64_t i) {
+  constexpr int kVectors = Lanes::kVectors, kSamples = Lanes::kLanes * kVectors;
+  TopkSums<Lanes, kTargets> sum;
+  topk_products<Lanes, kTargets, kD>(panel, i, sum);
   uint32_t above = 0;
 #pragma GCC unroll 4
   for (int q = 0; q < kVectors; ++q) {
-    const Vector threshold = Lanes::load(panel.threshold + q * Lanes::kLanes);
-    Vector highest = threshold;
-#pragma GCC unroll 8
-    for (int t = 0; t < kTargets; ++t) {
-      highest = Lanes::max(Lanes::add(sum[t][q], Lanes::fill(panel.h[i + t])), highest);
-    }
-    above |= Lanes::above(highest, threshold);
+    const auto threshold = Lanes::load(panel.threshold + q * Lanes::kLanes);
+    const auto highest = topk_highest<Lanes, kTargets>(panel, i, sum, q, threshold);
+    above |= uint32_t(Lanes::above(highest, threshold) != 0) << q;
   }
   if (__builtin_expect(above != 0, 0)) {
-    alignas(64) T sums[kTargets * kSamples];
+    alignas(64) typename Lanes::Value sums[kTargets * kSamples];
 #pragma GCC unroll 8
     for (int t = 0; t < kTargets; ++t) {
 #pragma GCC unroll 4
@@ -146,7 +169,7 @@ inline __attribute__((always_inline)) void topk_tile(const TopkPanel<typename La
         Lanes::store(sums + t * kSamples + q * Lanes::kLanes, sum[t][q]);
       }
     }
-    topk_enter<Lanes, kTargets>(panel, i, sums);
+    topk_enter<Lanes, kTargets>(panel, i, above, sums);
   }
 }
 
@@ -171,6 +194,36 @@ void topk_panel(const TopkPanel<typename Lanes::Value>& panel) {
   topk_last_tile<Lanes, Lanes::kTargets - 1>(panel, i);
 }
 
+// The most that tiles of targets spread over the panel have for each sample: of them, the k largest
+// in the first k rows of `most` [k][samples], largest first. k targets reach the last of these.
+template <class Lanes>
+void topk_warm(const TopkPanel<typename Lanes::Value>& panel, int64_t tiles,
+               typename Lanes::Value* most) {
+  using T = typename Lanes::Value;
+  constexpr int kVectors = Lanes::kVectors, kSamples = Lanes::kLanes * kVectors;
+  const auto none = Lanes::fill(T(-__builtin_inf()));
+  for (int64_t k = 0; k < panel.k * kSamples; k += Lanes::kLanes) Lanes::store(most + k, none);
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t i = tile * panel.targets / tiles;
+    TopkSums<Lanes, Lanes::kTargets> sum;
+    topk_products<Lanes, Lanes::kTargets, 0>(panel, i, sum);
+    typename Lanes::Vector highest[kVectors];
+#pragma GCC unroll 4
+    for (int q = 0; q < kVectors; ++q) {
+      highest[q] = topk_highest<Lanes, Lanes::kTargets>(panel, i, sum, q, none);
+    }
+    T* row = most;
+    for (int k = 0; k < panel.k; ++k, row += kSamples) {  // what is less goes down a row
+#pragma GCC unroll 4
+      for (int q = 0; q < kVectors; ++q) {
+        const auto here = Lanes::load(row + q * Lanes::kLanes);
+        Lanes::store(row + q * Lanes::kLanes, Lanes::max(here, highest[q]));
+        highest[q] = Lanes::min(here, highest[q]);
+      }
+    }
+  }
+}
+
 template <class T>
 int64_t topk_dead(const T* x, const T* y, const T* h, int64_t targets, int64_t D, int64_t first,
                   int64_t* index, int64_t room) {
@@ -184,7 +237,7 @@ int64_t topk_dead(const T* x, const T* y, const T* h, int64_t targets, int64_t D
 
 template <class Lanes>
 constexpr TopkKernel<typename Lanes::Value> topk_kernel() {
-  return {Lanes::kLanes * Lanes::kVectors, Lanes::kTargets, &topk_panel<Lanes>,
+  return {Lanes::kLanes * Lanes::kVectors, Lanes::kTargets, &topk_panel<Lanes>, &topk_warm<Lanes>,
           &topk_dead<typename Lanes::Value>};
 }
 

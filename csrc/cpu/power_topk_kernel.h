@@ -38,7 +38,7 @@ struct TopkPanel {
   const T* h;  // [targets]
   int64_t targets, D;
   int64_t first;  // place of the first target in its run
-  T* threshold;   // [samples], 64-byte aligned: the k-th best so far, which a newcomer must exceed
+  T* threshold;   // [samples], 64-byte aligned: a newcomer must exceed it, and k targets do or will
   TopkList<T>* lists;  // [samples]
   int k;
 };
@@ -48,6 +48,8 @@ struct TopkKernel {
   int samples;  // of a block
   int targets;  // of a tile
   void (*panel)(const TopkPanel<T>&);
+  // What `tiles` tiles prove of the k-th best: topk_warm in power_topk_body.h.
+  void (*warm)(const TopkPanel<T>&, int64_t tiles, T* most);
   // Targets whose score with a sample is -inf, lowest first; how many of `room` were found.
   int64_t (*dead)(const T* x, const T* y, const T* h, int64_t targets, int64_t D, int64_t first,
                   int64_t* index, int64_t room);

@@ -82,7 +82,7 @@ def test_golden_cases_rounding_by_rounding(simd_level):
 @pytest.mark.parametrize("name", list(argmax_cases.HARD))
 def test_hard_cases(name, dtype, simd_level):
     x, y, h = argmax_cases.hard_case(name, dtype)
-    x = x[:70]
+    x = x[: 20 if dtype == "f8" else 70]
     got = otcuda.power_topk(x, y, h, 20)
     assert_same_bits(got, expected(x, y, h, 20))
     value, index = otcuda.power_argmax(x, y, h)
@@ -144,6 +144,15 @@ def test_one_large_group_and_many_small_ones_take_the_same_path_as_alone(rng, th
             assert_same_bits([a[g] for a in got], otcuda.power_argmax(x[g], y[g], h[g]))
 
 
+def test_ties_with_what_the_warm_up_proved_stay_in(rng, simd_level):
+    # Few different scores: the k-th best is met by many, and the warm-up proves just that score.
+    x, y = (torch.randint(0, 2, (n, 3), generator=rng).float() for n in (70, 3000))
+    h = torch.zeros(3000)
+    for k in (1, 2, 9, 40):
+        got = otcuda.power_topk(x, y, h, k)
+        torch.testing.assert_close(got, reference.power_topk(x, y, h, k), rtol=0, atol=0)
+
+
 # --- gradients, torch.library ---------------------------------------------------------------------
 
 
@@ -171,14 +180,15 @@ def test_missing_places_hand_on_no_gradient(rng):
     assert h.grad.tolist() == [3, 3, 3]
 
 
-@pytest.mark.parametrize("groups", [(), (2,)])
+@pytest.mark.parametrize("groups", [(), pytest.param((2,), marks=pytest.mark.slow)])
 def test_opcheck(groups, rng):
     assert _power.registered()
     ops = torch.ops.otcuda
     plain = problem(rng, *groups, 9, 4, 3)
     for inputs in (plain, [a.requires_grad_() for a in problem(rng, *groups, 9, 4, 3)]):
         torch.library.opcheck(ops.power_topk.default, (*inputs, 2))
-        torch.library.opcheck(ops.power_argmax.default, tuple(inputs))
+        if groups:  # alone in test_power_argmax.py
+            torch.library.opcheck(ops.power_argmax.default, tuple(inputs))
 
 
 def everything(x, y, h):

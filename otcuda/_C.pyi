@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_rows', 'range64_encode', 'range64_encode_many', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
+__all__: list[str] = ['CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_workspace', 'power_topk', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_rows', 'range64_encode', 'range64_encode_many', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
 class PowerIndexF32:
     """
     Contract: csrc/common/power_index.h.
@@ -24,6 +24,14 @@ class PowerIndexF32:
     def set_heights(self, h: Array) -> None:
         """
         h [N].
+        """
+    def targets(self, index: Array, out: Array) -> None:
+        """
+        index [M] -> out [M, D]; zeros for -1.
+        """
+    def topk(self, x: Array, value: Array, index: Array, method: str) -> None:
+        """
+        x [B, D] -> value, index [B, k].
         """
     @property
     def has_tree(self) -> bool:
@@ -45,6 +53,14 @@ class PowerIndexF64:
     def set_heights(self, h: Array) -> None:
         """
         h [N].
+        """
+    def targets(self, index: Array, out: Array) -> None:
+        """
+        index [M] -> out [M, D]; zeros for -1.
+        """
+    def topk(self, x: Array, value: Array, index: Array, method: str) -> None:
+        """
+        x [B, D] -> value, index [B, k].
         """
     @property
     def has_tree(self) -> bool:
@@ -295,7 +311,7 @@ def num_threads() -> int:
 @typing.overload
 def power_argmax(x: Array, y: Array, h: Array, value: Array, index: Array) -> None:
     """
-    x [B, D], y [N, D], h [N] -> value [B], index [B]. Contract: csrc/common/power_argmax.h.
+    x [B, D], y [N, D], h [N] -> value [B], index [B], or the same with G in front of each. Contract: csrc/common/power_argmax.h.
     """
 @typing.overload
 def power_argmax(x: Array, y: Array, h: Array, value: Array, index: Array, workspace: Array, stream: int) -> None:
@@ -313,6 +329,10 @@ def power_argmax_screen_workspace(B: int, N: int, D: int) -> int:
 def power_argmax_workspace(is_double: bool, B: int, N: int, D: int) -> int:
     """
     Bytes of workspace on the device.
+    """
+def power_topk(x: Array, y: Array, h: Array, value: Array, index: Array) -> None:
+    """
+    x [G, B, D], y [G, N, D], h [G, N] -> value, index [G, B, k]. Contract: csrc/common/power_topk.h.
     """
 def quantise_weights(weights: Array, precision: int, escape: bool, frequencies: Array) -> None:
     """

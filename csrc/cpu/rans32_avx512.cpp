@@ -36,8 +36,8 @@ struct Lanes16 {
   static Vector shift_left(Vector a, int by) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(by)); }
   static Vector shift_right(Vector a, int by) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(by)); }
   static Mask equal(Vector a, Vector b) { return _mm512_cmpeq_epi32_mask(a, b); }
-  static Mask less(Vector a, Vector b) { return _mm512_cmplt_epu32_mask(a, b); }
-  static Mask below(Vector a, Vector b) { return less(a, b); }
+  static Mask less(Vector a, Vector b) { return _mm512_cmplt_epi32_mask(a, b); }  // as if signed
+  static Mask below(Vector a, Vector b) { return _mm512_cmplt_epu32_mask(a, b); }
   static Mask negative(Vector a) { return _mm512_movepi32_mask(a); }
   static Mask any(Mask a, Mask b) { return static_cast<Mask>(a | b); }
   static bool all(Mask a) { return a == 0xffff; }

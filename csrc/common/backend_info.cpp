@@ -33,6 +33,7 @@ constexpr const char* kNames[] = {
     "rans32/portable",
     "rans32/avx2",
     "rans32/avx512",
+    "rans32/avx512_tree",
     "rans32/cuda",
     "top_cells/portable",
     "top_cells/avx2",

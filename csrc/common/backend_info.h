@@ -33,6 +33,7 @@ enum class BackendPath : int {
   rans32_portable,
   rans32_avx2,
   rans32_avx512,
+  rans32_avx512_tree,  // of these, symbols of one small table, decoded in registers
   rans32_cuda,
   top_cells_portable,
   top_cells_avx2,

@@ -32,6 +32,7 @@ OPS = (
     "heights_adam_step",
     "heights_adam_solve",
     "rans32",
+    "rans32_encode",
 )
 HOST = ("fibers.cpp", "memory.cpp", "tensor_cores.cpp", "traffic.cpp", "api.cpp")
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]

@@ -29,6 +29,7 @@ enum class BackendPath : int {
   rans32_avx2,
   rans32_avx512,
   rans32_cuda,
+  range64_cuda,
   top_cells_portable,
   top_cells_avx2,
   top_cells_avx512,

@@ -59,4 +59,12 @@ inline int range64_most_bits(int precision, bool escape, int64_t low, int64_t n,
   return inside + 2 + 2 * log2_up(static_cast<uint64_t>(distance + 2));
 }
 
+// Why a message is refused on a device, in the low byte of a fault; its number is above it.
+enum class RangeFault : int {
+  ends = 1,       // symbols that do not begin where the message before ended, or beyond the last
+  byte_ends = 2,  // bytes of which that holds
+  corrupt = 3,    // a step that no encoder writes
+  unfinished = 4,
+};
+
 }  // namespace otcuda

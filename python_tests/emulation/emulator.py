@@ -31,6 +31,7 @@ OPS = (
     "source_samples",
     "heights_adam_step",
     "heights_adam_solve",
+    "range64",
     "rans32",
     "rans32_encode",
 )

@@ -179,9 +179,10 @@ def short_name(mangled: str) -> str:
     if width := re.match(r"ILi(\d+)E", arguments):
         return f"{name}<{width[1]}>"
     kinds = {"f": "float", "d": "double", "h": "uint8", "s": "int16", "i": "int32", "l": "int64"}
-    kind = kinds[arguments[1]]
+    kind = kinds.get(arguments[1])
     if search := re.search(r"SearchE(\d)", rest[len(name) :]):
-        return f"{name}<{kind}, {('direct', 'shared', 'global')[int(search[1])]}>"
+        how = ("direct", "shared", "global")[int(search[1])]
+        return f"{name}<{kind}, {how}>" if kind else f"{name}<{how}>"
     flag = {"Lb1": ", true", "Lb0": ", false"}.get(arguments[2:5], "")
     return f"{name}<{kind}{flag}>"
 

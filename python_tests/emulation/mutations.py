@@ -148,6 +148,52 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"k >= rows\)", "k > rows)"),
         (r"put_height\(state.packed, i, float\(state.h\[i\]\)\);", ";"),
     ],
+    "range64": [
+        *BARRIERS,
+        (r"lane >= d\) sum", "lane > d) sum"),
+        (r"w < warp\)", "w <= warp)"),
+        (r"begin >= 0 && begin <= end", "begin <= end"),
+        (r"&& begin <= end &&", "&&"),
+        (r"&& end <= total;", ";"),
+        (r"whole \|\| k", "k"),
+        (r"k \+ 1 < job.count \|\| ", "k + 1 <= job.count || "),
+        (r"atomicMin\(job.wrong, Word\(k\)\);", ";"),
+        (r"atomicMin\(&job.faults\[(\d)\], (.*)\);", r"job.faults[\1] = \2;"),
+        (r"job.bits / 32", "(job.bits - 4) / 32"),
+        (r"\+ kSlotWords \* k;", ";"),
+        (r"kSlotWords = 4;", "kSlotWords = 1;"),
+        (r"slot.length \+= 4;", "slot.length += 3;"),
+        (r"word >> 8 & 0xff00", "word >> 8 & 0xff"),
+        (r"i < end; \+\+i", "i <= end; ++i"),
+        (r"offset >= 0 && offset < n;", "offset < n;"),
+        (r"offset >= 0 && offset < n;", "offset >= 0 && offset <= n;"),
+        (r"symbol != int32_t\(symbol\) \|\| ", ""),
+        (r" \|\| !\(has_place \|\| tables.escape\)", ""),
+        (r"if \(interval.escaped\) ", ""),
+        (r"if \(k >= job.count\) return;", ";"),
+        (r"k >= job.count \|\| ", ""),
+        (r"\*job.wrong == ~Word\(0\) \?", "true ?"),
+        (r" \|\| \*job.wrong != ~Word\(0\)", ""),
+        (r"k < count \? sums\[k\] : 0", "k <= count ? sums[k] : 0"),
+        (r"if \(k < count\) sums", "if (k <= count) sums"),
+        (r"k < blocks \? totals", "k <= blocks ? totals"),
+        (r"if \(k < blocks\) totals", "if (k <= blocks) totals"),
+        (r"sum.upto - own;", "sum.upto;"),
+        (r"k % kScanThreads == 0 \? 0 : ", ""),
+        (r"k % kScanThreads == 0 \? 0 : job.sums\[k - 1\]", "k == 0 ? 0 : job.sums[k - 1]"),
+        (r"base = job.totals\[k / kScanThreads\]", "base = job.totals[0]"),
+        (r"i < upto - before", "i <= upto - before"),
+        (r"value >= 0 && value < 256", "value < 256"),
+        (r"value >= 0 && value < 256", "value >= 0"),
+        (r"slot == escape_slot\)", "false)"),
+        (r"decoder.take\(slot, 1, P\);", ";"),
+        (r">> 16 != 0;\n", ">> 16 == 7;\n"),
+        (r"decoder.corrupt\(\)\)", "false)"),
+        (r"!decoder.finished\(\)", "false"),
+        (r"table < count\) return", "table <= count) return"),
+        (r"table >= 0 && ", ""),
+        (r"job.capacity, false,", "job.capacity + 1, false,"),
+    ],
     "rans32": [
         *BARRIERS,
         (r"__syncwarp\(\);", ";"),
@@ -390,6 +436,15 @@ def check_rans32(emulator: Emulator) -> None:
     check_names_of_damage(emulator)
 
 
+def check_range64(emulator: Emulator) -> None:
+    """Both ways at every border, strays, and damage by name."""
+    from emulation.range_cases import check_borders, check_damage, check_strays
+
+    check_borders(emulator, most_accesses=ENDLESS)
+    check_strays(emulator)
+    check_damage(emulator)
+
+
 CHECKS: dict[str, Callable[[Emulator], None]] = {
     "power_argmax": check_power_argmax,
     "power_argmax_screen": check_power_argmax_screen,
@@ -397,6 +452,7 @@ CHECKS: dict[str, Callable[[Emulator], None]] = {
     "source_samples": check_source_samples,
     "heights_adam_step": check_heights_adam_step,
     "heights_adam_solve": check_heights_adam_solve,
+    "range64": check_range64,
     "rans32": check_rans32,
     "rans32_encode": check_rans32,
 }

@@ -308,7 +308,7 @@ class Block:
             for register, number in zip(names, np.frombuffer(raw, TYPES[kind]), strict=True):
                 self.put(register, extended(np.full(self.n, number)), mask)
             return
-        raw = self.load(parts[1], self.address(args[1])[mask], size * len(names))
+        raw = self.load(space_of(parts), self.address(args[1])[mask], size * len(names))
         for k, name in enumerate(names):
             value = np.zeros(self.n, TYPES[kind])
             part = np.ascontiguousarray(raw[:, k * size : (k + 1) * size])
@@ -318,8 +318,7 @@ class Block:
     def op_st(self, parts, args, mask):
         names = args[1].strip("{}").replace(",", " ").split()
         raw = [self.get(name, parts[-1])[mask][:, None].view(np.uint8) for name in names]
-        space = parts[1] if parts[1] in ("shared", "global") else "global"  # generic ones as well
-        self.store(space, self.address(args[0])[mask], np.concatenate(raw, 1))
+        self.store(space_of(parts), self.address(args[0])[mask], np.concatenate(raw, 1))
 
     def op_cp(self, parts, args, mask):
         if "commit_group" in parts:
@@ -428,6 +427,11 @@ class Block:
                 source = np.where(lanes - by >= first, lanes - by, lanes)
             value = self.get(instruction.args[1], "u32")[source]
             self.put(instruction.args[0].split("|")[0], value, complete)
+
+
+def space_of(parts: list[str]) -> str:
+    """Of a load or store; ours mean global memory where they name none."""
+    return parts[1] if parts[1] in ("shared", "param") else "global"
 
 
 def _argument(value, kind: str, memory: list) -> bytes:

@@ -109,7 +109,7 @@ def check_damage(emulator):
         back, faults = rng.decode(data, wrong, 300, index, ends)
         assert (named(faults)[1], back.any()) == ("byte ends", False)
     moved = byte_ends.copy()
-    moved[2] += 1
+    moved[2] += 9
     faults = rng.decode(data, moved, 300, index, ends)[1]
     assert named(faults) == (2, "unfinished")
     high = data.copy()

@@ -148,8 +148,12 @@ BARS = {
     "rans32_decode_kernel<uint8, direct>": Bar(("VOTE", "POPC", "LDS"), blocks=2, loop=66),
     "rans32_decode_kernel<uint8, shared>": Bar(("VOTE", "POPC", "LDS"), blocks=2, loop=78),
     "rans32_decode_kernel<uint8, global>": Bar(("VOTE", "POPC", "LDS"), blocks=2, loop=86),
-    "rans32_encode_kernel<uint8>": Bar(("VOTE", "POPC"), blocks=3, loop=78),
+    "rans32_encode_kernel<uint8>": Bar(("VOTE", "POPC"), blocks=2, loop=78),
     "rans32_offsets_kernel": Bar(("SHFL", "BAR")),
+    "range64_encode_kernel": Bar(("STG", "IMAD"), blocks=16),
+    "range64_decode_kernel<direct>": Bar(("LDG", "IMAD"), blocks=16),
+    "range64_decode_kernel<global>": Bar(("LDG", "IMAD"), blocks=16),
+    "range64_sums_kernel": Bar(("SHFL", "BAR")),
 }
 
 

@@ -13,6 +13,7 @@ SAMPLE = {  # words of one mutant each, for every day
     "k < left",
     "counts[i] = 0;",
     "taken >= limit",
+    "&& end <= total;",
 }
 
 

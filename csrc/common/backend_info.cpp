@@ -35,6 +35,7 @@ constexpr const char* kNames[] = {
     "rans32/avx512",
     "rans32/avx512_tree",
     "rans32/cuda",
+    "range64/cuda",
     "top_cells/portable",
     "top_cells/avx2",
     "top_cells/avx512",

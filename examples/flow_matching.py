@@ -21,7 +21,7 @@ from otcuda.transport import SemiDiscreteOT
 EULER = (1, 2, 4, 8, 16, 64)  # the last one counts as exact
 
 
-def rings(N: int) -> np.ndarray:
+def moons(N: int) -> np.ndarray:
     """Two half moons, [N, 2]."""
     rng = np.random.default_rng(0)
     turn, upper = np.pi * rng.random(N), rng.random(N) < 0.5
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--output", default="flow.png")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
-    y = torch.from_numpy(rings(4000) if options.data == "moons" else digits())
+    y = torch.from_numpy(moons(2000) if options.data == "moons" else digits())
     ot = SemiDiscreteOT(y, source="normal")
     result = ot.fit(chi2=0.1)
     print(f"coupling: chi2 {result.chi2:.3f} after {result.seconds:.1f} s")

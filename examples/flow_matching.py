@@ -118,11 +118,12 @@ def picture(y: torch.Tensor, found: dict[str, torch.nn.Module], x: torch.Tensor,
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description="flow matching with and without OT coupling")
     parser.add_argument("--data", choices=["moons", "digits"], default="moons")
+    parser.add_argument("--points", type=int, default=4000, help="of the moons")
     parser.add_argument("--steps", type=int, default=3000, help="of training")
     parser.add_argument("--output", default="flow.png")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
-    y = torch.from_numpy(moons(2000) if options.data == "moons" else digits())
+    y = torch.from_numpy(moons(options.points) if options.data == "moons" else digits())
     ot = SemiDiscreteOT(y, source="normal")
     result = ot.fit(chi2=0.1)
     print(f"coupling: chi2 {result.chi2:.3f} after {result.seconds:.1f} s")

@@ -50,7 +50,7 @@ def test_balanced_codebook_has_no_dead_codes(example):
 
 @pytest.mark.slow
 def test_stippling_spreads_the_dots(example):
-    before, after = example("stippling", "--dots", 600, "--rounds", 6)["evenness"]
+    before, after = example("stippling", "--dots", 600, "--rounds", 6)["unevenness"]
     assert after < 0.25 < 0.4 < before
 
 
@@ -59,7 +59,7 @@ def test_stippling_spreads_the_dots(example):
 def test_coupled_flows_are_straighter_and_need_fewer_steps(example, data):
     if data == "digits":
         pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-    found = example("flow_matching", "--data", data, "--steps", 400)
+    found = example("flow_matching", "--data", data, "--points", 800, "--steps", 400)
     plain, coupled = found["independent"], found["coupled"]
     assert coupled["bending"] < 0.6 * plain["bending"]
     assert coupled["energy_distance"][2] < 0.5 * plain["energy_distance"][2]

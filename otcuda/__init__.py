@@ -18,7 +18,8 @@ _HOME = {
     "heights_adam_solve": "otcuda._heights",
     "heights_adam_step": "otcuda._heights",
     "HeightsState": "otcuda._heights",
-    "power_argmax": "otcuda._ops",
+    "power_argmax": "otcuda._power",
+    "power_topk": "otcuda._power",
     "PowerIndex": "otcuda._power_index",
     "SemiDiscreteOT": "otcuda.transport",
     "set_memory_limit": "otcuda._ops",
@@ -36,6 +37,7 @@ _HOME = {
     "Interrupted": "otcuda.errors",
     "LimitError": "otcuda.errors",
     "ModelMismatchError": "otcuda.errors",
+    "RankError": "otcuda.errors",
     "ShapeError": "otcuda.errors",
     "TableMismatchError": "otcuda.errors",
 }

@@ -22,6 +22,7 @@ void bind_heights_adam_step(pybind11::module_& m);
 void bind_heights_asgd_solve(pybind11::module_& m);
 void bind_list_newton(pybind11::module_& m);
 void bind_power_argmax(pybind11::module_& m);
+void bind_power_topk(pybind11::module_& m);
 void bind_power_index(pybind11::module_& m);
 void bind_context_net(pybind11::module_& m);
 void bind_net(pybind11::module_& m);
@@ -128,6 +129,7 @@ PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   otcuda::bind_list_newton(m);
   otcuda::bind_power_argmax(m);
   otcuda::bind_power_index(m);
+  otcuda::bind_power_topk(m);
   otcuda::bind_context_net(m);
   otcuda::bind_conv3(m);
   otcuda::bind_net(m);

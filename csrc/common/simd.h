@@ -18,7 +18,8 @@ const char* simd_level_name(SimdLevel level);
 std::vector<SimdLevel> simd_levels();  // those this build and this CPU have, portable first
 SimdLevel simd_level();                // the one in force
 bool simd_vnni();                      // whether it is avx512 with VNNI
-void set_simd_level(
-    const std::string& name);  // "vnni" too; "auto" goes back to OTCUDA_SIMD or the best one
+bool simd_has_vbmi2();  // level avx512 is in force on a CPU that has VBMI and VBMI2, too
+// "vnni" is a name, too; "auto" goes back to OTCUDA_SIMD or the best one.
+void set_simd_level(const std::string& name);
 
 }  // namespace otcuda

@@ -30,8 +30,9 @@ constexpr int64_t kOutOfRange = -2;     // an index that no one sees
 constexpr int64_t kLeastTargets = 512;  // fewer are no work for a tree
 constexpr double kPlainChainCost = 2;   // a target out of order against one of the blocked loop
 
-// What a visit costs, in targets of the blocked loop: sorting and misses, then 16 boxes or chains.
-double visit_cost(int64_t D) { return 350.0 / double(D) + 16 * kPlainChainCost; }
+}  // namespace
+
+double tree_visit_cost(int64_t D) { return 350.0 / double(D) + 16 * kPlainChainCost; }
 
 TreeKernels tree_kernels() {
   switch (simd_level()) {
@@ -45,6 +46,8 @@ TreeKernels tree_kernels() {
       return power_index_portable();
   }
 }
+
+namespace {
 
 bool tree_query(const TreeView<float>& tree, TreeQuery<float>* q) {
   return tree_kernels().f32(tree, q);
@@ -271,6 +274,7 @@ void PowerIndex<T>::set_heights(const T* h) {
   }
   verdict_ = 0;
   screen_verdict_ = 0;
+  topk_verdict_ = 0;
   heights_set_ = true;
 }
 
@@ -295,7 +299,7 @@ bool PowerIndex<T>::query(const T* x, int32_t hint, TreeQuery<T>* q) const {
 template <class T>
 bool PowerIndex<T>::pays(const T* x, int64_t B, Poll* poll) const {
   const TreeView<T> tree = tree_.view();
-  const int64_t most = std::max<int64_t>(1, int64_t(double(N_) / visit_cost(D_)));
+  const int64_t most = std::max<int64_t>(1, int64_t(double(N_) / tree_visit_cost(D_)));
   bool finished = true;
   parallel_for(
       1, 1,

@@ -295,11 +295,14 @@ bool PowerIndex<T>::query(const T* x, int32_t hint, TreeQuery<T>* q) const {
   return true;
 }
 
-// Some samples by the tree, which gives up when it would cost more than the blocked loop.
+// Some samples by the tree, which gives up when it would cost more than the blocked loop, or than
+// the screen where that seems to pay.
 template <class T>
 bool PowerIndex<T>::pays(const T* x, int64_t B, Poll* poll) const {
   const TreeView<T> tree = tree_.view();
-  const int64_t most = std::max<int64_t>(1, int64_t(double(N_) / tree_visit_cost(D_)));
+  const bool screen = sizeof(T) == 4 && screen_verdict_ >= 0 && power_screen_pays(B, N_, D_, true);
+  const double all = double(N_) * (screen ? power_screen_share(D_) : 1.0);
+  const int64_t most = std::max<int64_t>(1, int64_t(all / tree_visit_cost(D_)));
   bool finished = true;
   parallel_for(
       1, 1,

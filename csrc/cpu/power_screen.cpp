@@ -58,10 +58,15 @@ bool power_screen_pays(int64_t B, int64_t N, int64_t D, bool built) {
   if (D > kMostD || N >= (int64_t(1) << 30)) return false;
   if (power_screen_kernels().wide) {
     const bool many = D >= 16 ? N * D >= (1 << 14) : D >= 8 && N * D >= (1 << 16);
-    return many && (built ? B > 16 : B >= 256 && B * D >= (N < (1 << 14) ? 1 << 16 : 1 << 15));
+    return many && (built ? B > 8 : B >= 256 && B * D >= (N < (1 << 14) ? 1 << 16 : 1 << 15));
   }
   return D >= 16 && N * D >= (1 << 18) && (D >= 32 || N * D >= (1 << 19)) &&
          B >= (built ? 64 : 1024) && (built || B * D >= (1 << 16));
+}
+
+double power_screen_share(int64_t D) {
+  if (!power_screen_kernels().wide) return 0.7;
+  return D < 16 ? 0.7 : 0.4;
 }
 
 // Where targets and samples lie. Any vectors would do: they only make the integers small.

@@ -79,6 +79,9 @@ class PowerScreen {
 // Whether a screen may pay for B samples; building one takes the time of some dozens of them.
 bool power_screen_pays(int64_t B, int64_t N, int64_t D, bool built);
 
+// About what it takes of the blocked loop's time where it pays, on normal data.
+double power_screen_share(int64_t D);
+
 ScreenKernels power_screen_kernels();  // of the level in force
 
 // In float, not below it; for numbers that are finite.

@@ -71,6 +71,7 @@ void translate(std::exception_ptr pointer) {
 
 void bind_switches(py::module_& m) {
   m.def("simd_level", [] { return std::string(simd_level_name(simd_level())); });
+  m.def("simd_vnni", &simd_vnni);
   m.def("simd_levels", [] {
     std::vector<std::string> names;
     for (const SimdLevel level : simd_levels()) names.emplace_back(simd_level_name(level));

@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_workspace', 'power_topk', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_rows', 'range64_encode', 'range64_encode_many', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
+__all__: list[str] = ['CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_workspace', 'power_topk', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_messages', 'range64_decode_rows', 'range64_device_bytes', 'range64_encode', 'range64_encode_many', 'range64_encode_messages', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
 class PowerIndexF32:
     """
     Contract: csrc/common/power_index.h.
@@ -346,9 +346,17 @@ def range64_decode_many(tables: Tables, data: bytes, byte_ends: Array, index: Ar
     """
     data, byte_ends [B], index [n] or None, ends [B] -> symbols [n].
     """
+def range64_decode_messages(tables: Tables, image: Array, symbols: Array, index: Array | None, message: tuple, workspace: Array, stream: int) -> None:
+    """
+    The inverse; symbols [n] and faults of message are out.
+    """
 def range64_decode_rows(cdf: Array, message: bytes, symbols: Array) -> None:
     """
     cdf [n, L + 1] int32, message -> symbols [n] int32.
+    """
+def range64_device_bytes(tables: Tables, symbols: Array, messages: int) -> tuple[int, int, int]:
+    """
+    Bytes that data needs for any symbols, and the workspaces of encoding and decoding.
     """
 def range64_encode(tables: Tables, symbols: Array, index: Array | None, lanes: int) -> bytes:
     """
@@ -357,6 +365,10 @@ def range64_encode(tables: Tables, symbols: Array, index: Array | None, lanes: i
 def range64_encode_many(tables: Tables, symbols: Array, index: Array | None, ends: Array, byte_ends: Array) -> bytes:
     """
     symbols [n], index [n] or None, ends [B] int64 -> bytes; byte_ends [B] int64, out.
+    """
+def range64_encode_messages(tables: Tables, image: Array, symbols: Array, index: Array | None, message: tuple, workspace: Array, stream: int) -> None:
+    """
+    On a CUDA stream; message is ends [B] int64, and data [bytes] uint8, byte_ends [B] int64 and faults [3] int64, all out: csrc/cuda/range64.h.
     """
 def range64_encode_rows(cdf: Array, symbols: Array) -> bytes:
     """

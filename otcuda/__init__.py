@@ -37,6 +37,7 @@ _HOME = {
     "Interrupted": "otcuda.errors",
     "LimitError": "otcuda.errors",
     "ModelMismatchError": "otcuda.errors",
+    "RankError": "otcuda.errors",
     "ShapeError": "otcuda.errors",
     "TableMismatchError": "otcuda.errors",
 }

@@ -302,7 +302,7 @@ def _register_source_samples(torch: Any, library: Any) -> None:
 
 # --- coding: tables, range64, rans32 -------------------------------------------------------------
 # What otcuda.coding is made of. Arrays are NumPy's, contiguous, in host memory: coding is serial,
-# but for rans32, which also works on tensors of a CUDA device.
+# but for rans32 and messages of range64, which also work on tensors of a CUDA device.
 
 NativeTables = native.Tables
 NativeRangeEncoder = native.RangeEncoder
@@ -319,6 +319,32 @@ NativeCompatDecoder = native.CompatDecoder
 rans32_encode = native.rans32_encode
 rans32_decode = native.rans32_decode
 rans32_device_bytes = native.rans32_device_bytes
+
+
+def range64_device_bytes(
+    tables: native.Tables, symbols: Any, messages: int
+) -> tuple[int, int, int]:
+    """Bytes of data for any symbols of this dtype, workspaces of encoding and decoding."""
+    return native.range64_device_bytes(tables, TorchArrays.native(symbols), messages)
+
+
+def range64_run_cuda(
+    verb: str, tables: native.Tables, given: tuple[Any, ...], message: tuple[Any, ...]
+) -> None:
+    """range64_encode_messages or range64_decode_messages on the current stream of a device.
+
+    Args:
+        verb: "encode" or "decode".
+        tables: of a `Tables`.
+        given: tensors image, symbols [n], index [n] or None, workspace.
+        message: tensors ends, data, byte_ends, faults: csrc/cuda/range64.h.
+    """
+    image, symbols, index, workspace = (
+        None if tensor is None else TorchArrays.native(tensor) for tensor in given
+    )
+    run = getattr(native, f"range64_{verb}_messages")
+    parts = tuple(map(TorchArrays.native, message))
+    run(tables, image, symbols, index, parts, workspace, *cuda_stream(native, given[1]))
 
 
 def rans32_on_cuda(array: Any) -> bool:

@@ -50,6 +50,10 @@ class BudgetError(Error, ValueError):
     """A size budget that cannot be met."""
 
 
+class RankError(Error, RuntimeError):
+    """A process of a distributed run died, fell behind the timeout, or has other data."""
+
+
 class LimitError(Error, MemoryError):
     """Over the memory or pixel limit, or out of memory."""
 

@@ -33,7 +33,9 @@ enum class BackendPath : int {
   rans32_portable,
   rans32_avx2,
   rans32_avx512,
+  rans32_avx512_tree,  // of these, symbols of one small table, decoded in registers
   rans32_cuda,
+  range64_cuda,
   top_cells_portable,
   top_cells_avx2,
   top_cells_avx512,

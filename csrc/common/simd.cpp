@@ -64,6 +64,16 @@ SimdLevel simd_level() {
   return best;
 }
 
+bool simd_has_vbmi2() {
+#if OTCUDA_X86_LEVELS
+  static const bool there =
+      __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+  return there && simd_level() == SimdLevel::avx512;
+#else
+  return false;
+#endif
+}
+
 void set_simd_level(const std::string& name) {
   forced.store(name == "auto" ? -1 : static_cast<int>(level_by_name(name, "set_simd_level")));
 }

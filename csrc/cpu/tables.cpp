@@ -224,8 +224,11 @@ void Tables::index_table(const uint32_t* frequencies, int64_t table) {
   kept_.push_back(total & 0xffff);
 }
 
+// Whether an entry's fields fit a word.
+bool Tables::narrow() const { return precision_ <= kDirectPrecisionMax && symbols_ <= 256; }
+
 const uint32_t* Tables::direct() const {
-  if (precision_ > kDirectPrecisionMax || symbols_ > 256) return nullptr;
+  if (!narrow()) return nullptr;
   std::call_once(direct_made_, [this] {
     direct_.resize(static_cast<size_t>(count_) << precision_);
     for (int64_t t = 0; t < count_; ++t) fill_direct(static_cast<uint32_t>(t));
@@ -240,6 +243,31 @@ void Tables::fill_direct(uint32_t table) const {
     for (uint32_t rank = 0; rank < f; ++rank) *slots++ = s | (f - 1) << 8 | rank << 20;
   }
   if (escape_) *slots = 0;
+}
+
+const uint16_t* Tables::places() const {
+  if (!narrow() || kept_.size() > 65536) return nullptr;  // kept_ has one more a table, too
+  std::call_once(places_made_, [this] {
+    entries_.reserve(kept_.size());
+    places_.resize(static_cast<size_t>(count_) << precision_);
+    for (int64_t t = 0; t < count_; ++t) fill_places(static_cast<uint32_t>(t));
+  });
+  return places_.data();
+}
+
+void Tables::fill_places(uint32_t table) const {
+  uint16_t* slots = &places_[static_cast<size_t>(table) << precision_];
+  uint32_t start = 0;
+  for (uint32_t s = 0; s < symbols_; ++s) {
+    const uint32_t f = interval(table, s).frequency;
+    if (f == 0) continue;
+    slots = std::fill_n(slots, f, static_cast<uint16_t>(entries_.size()));
+    entries_.push_back(s | (f - 1) << 8 | start << 20);
+    start += f;
+  }
+  if (!escape_) return;
+  *slots = static_cast<uint16_t>(entries_.size());
+  entries_.push_back(start << 20);
 }
 
 }  // namespace otcuda::cpu

@@ -70,6 +70,12 @@ class Tables {
   // first call: messages of a few symbols do without.
   const uint32_t* direct() const;
 
+  // The same in half the memory, [T, 2^P]: the slot's place in entries(), which hold symbol |
+  // (frequency - 1) << 8 | start << 20, the escape's among them. Null as direct(), or for 2^16
+  // entries and more.
+  const uint16_t* places() const;
+  const uint32_t* entries() const { return entries_.data(); }  // after places()
+
   // The arrays themselves, for loops that gather from them. start | frequency << 16, [T * n + 1]:
   // 0 modulo 2^16 stands for no interval (the last one, for what is outside the alphabet) or for
   // all 2^16. start | symbol << 16 of the symbols with a frequency, of each table from begin[t],
@@ -86,7 +92,9 @@ class Tables {
     const uint32_t f = (at[1] - at[0]) & 0xffff;
     return f == 0 ? full_ : f;
   }
+  bool narrow() const;
   void fill_direct(uint32_t table) const;
+  void fill_places(uint32_t table) const;
   void index_table(const uint32_t* frequencies, int64_t table);
 
   int64_t count_, symbols_;
@@ -97,8 +105,9 @@ class Tables {
   int bucket_bits_;
   Vector<uint32_t> intervals_, kept_, kept_begin_;
   Vector<uint16_t> buckets_;  // and one more, since gathers read 32 bits
-  mutable std::once_flag direct_made_;
-  mutable Vector<uint32_t> direct_;
+  mutable std::once_flag direct_made_, places_made_;
+  mutable Vector<uint32_t> direct_, entries_;
+  mutable Vector<uint16_t> places_;
 };
 
 }  // namespace otcuda::cpu

@@ -86,7 +86,7 @@ def solve(
         write_json(record)
     else:
         state = "converged" if record["converged"] else f"stopped by {record['stopped_by']}"
-        low, high = record["chi2_interval"]
+        low, high = ("?" if end is None else f"{end:.4g}" for end in record["chi2_interval"])
         talk.say(
             f"{batch.shown(output)}: {state}, chi2 {low} to {high}, {record['samples']} samples"
         )

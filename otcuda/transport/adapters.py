@@ -1,22 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Doors for users of other libraries: POT's functions, and a plan sampler as torchcfm has it.
+"""Doors for users of POT and torchcfm: their functions and classes, our solver.
 
 Costs are |x - y|^2 here, as there: `g = 2 h + |y|^2` up to a constant (docs/transport.md, eq. 3).
+Those of OTT-JAX are in `ott_adapter`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from otcuda.errors import ArgumentError
-from otcuda.transport.arrays import Home, to_numpy
+from otcuda.transport.arrays import Home, is_torch, real_numpy, to_numpy
+from otcuda.transport.classes import ClassedOT
+from otcuda.transport.ott_adapter import SemidiscreteOutput, SemidiscreteSolver
 from otcuda.transport.semidiscrete import SemiDiscreteOT
 from otcuda.transport.sources import Source
 
+__all__ = [
+    "SemiDiscretePlanSampler",
+    "SemidiscreteOutput",
+    "SemidiscreteSolver",
+    "semidiscrete_atom_weights",
+    "semidiscrete_c_transform",
+    "semidiscrete_ot_map",
+    "solve_semidiscrete",
+]
+
 _POT_SOURCES = {"unif": "uniform", "unif_cube": "uniform", "normal": "normal"}
+# What POT's solver needs to be told and ours does not.
+_POT_STEPS = (
+    "max_iter", "batch_size", "lr0", "lr_exponent", "init_potential", "decreasing_reg",
+    "decreasing_reg_initial_eps", "decreasing_reg_exponent", "max_cost", "polyak_average",
+)  # fmt: skip
 
 
 def solve_semidiscrete(
@@ -34,31 +53,33 @@ def solve_semidiscrete(
 
     Args:
         X_target: targets, [N, D].
-        sampler_source: "unif" (the cube [0, 1]^D), "normal", a function `f(n)`, or a `Source`.
+        sampler_source: "unif" (the cube [0, 1]^D), "ball" (of radius 1), "normal", a function
+            `f(n)`, or a `Source`.
         a_target: weights, [N]; None for equal ones.
         metric: None or "sqeuclidean".
         reg: 0; entropic potentials are not solved for.
         chi2: goal.
-        log: also return {"result": FitResult}.
-        options: of `SemiDiscreteOT.fit`.
+        log: also return {"last_potential": g, "result": FitResult} and the steps that were given.
+        options: of `SemiDiscreteOT.fit`; POT's numbers and sizes of steps are not looked at.
 
     Returns:
         Potential g of the cost |x - y|^2, [N], mean 0; cells without weight have -inf.
 
     Raises:
-        ArgumentError: another metric or reg.
+        ArgumentError: another metric, reg or source.
     """
     _check(metric, reg)
-    source = sampler_source
-    if isinstance(source, str):
-        source = _POT_SOURCES.get(source, source)
-    ot = SemiDiscreteOT(X_target, a_target, source)
+    if reg != 0:
+        raise ArgumentError(f"reg is {reg!r}, expected 0: only the hard problem is solved for")
+    steps = {name: options.pop(name) for name in _POT_STEPS if name in options}
+    ot = SemiDiscreteOT(X_target, a_target, _pot_source(sampler_source, X_target))
     result = ot.fit(chi2=chi2, **options)
     h, y = to_numpy(ot.heights).astype(np.float64), to_numpy(ot.y).astype(np.float64)
     g = 2 * h + (y * y).sum(1)
     g -= g[np.isfinite(g)].mean()
     potential = Home.of(X_target).bring(g) if hasattr(X_target, "dtype") else g
-    return (potential, {"result": result}) if log else potential
+    said = {**steps, "last_potential": potential, "result": result}
+    return (potential, said) if log else potential
 
 
 def semidiscrete_ot_map(
@@ -69,7 +90,15 @@ def semidiscrete_ot_map(
     metric: str | None = None,
     reg: float = 0.0,
 ) -> Any:
-    """POT's `semidiscrete_ot_map`: the target of each sample, [B, D]; nothing of size B x N."""
+    """POT's `semidiscrete_ot_map`: the image of each sample, [B, D].
+
+    With reg 0 its target, and nothing of size B x N; else the mean under the soft weights.
+    """
+    if reg > 0:
+        weights = semidiscrete_atom_weights(
+            X_target, X_source, semi_dual_potential, a_target, metric, reg
+        )
+        return weights @ Home.of(X_source).bring(X_target)
     return _map_of(X_target, semi_dual_potential, a_target, metric, reg).transport(X_source)
 
 
@@ -81,7 +110,16 @@ def semidiscrete_c_transform(
     metric: str | None = None,
     reg: float = 0.0,
 ) -> Any:
-    """POT's `semidiscrete_c_transform`: min_j |x - y_j|^2 - g_j of each sample, [B]."""
+    """POT's `semidiscrete_c_transform`: min_j |x - y_j|^2 - g_j of each sample, [B].
+
+    With reg its soft minimum, -reg log sum_j nu_j exp((g_j - |x - y_j|^2) / reg).
+    """
+    if reg > 0:
+        _check(metric, reg)
+        scores = _soft_scores(X_target, X_source, semi_dual_potential, a_target, reg)
+        top = scores.max(1)
+        soft = top + np.log(np.exp(scores - top[:, None]).sum(1))
+        return Home.of(X_source).bring(-reg * soft)
     ot = _map_of(X_target, semi_dual_potential, a_target, metric, reg)
     # The heights of `ot` are shifted to a mean of zero; the shift is known on any target.
     g = to_numpy(semi_dual_potential).astype(np.float64)
@@ -99,17 +137,45 @@ def semidiscrete_atom_weights(
     metric: str | None = None,
     reg: float = 0.0,
 ) -> Any:
-    """POT's `semidiscrete_atom_weights`: rows of the identity, [B, N]; dear."""
+    """POT's `semidiscrete_atom_weights`, [B, N]; dear: rows of the identity, softened by reg."""
+    home = Home.of(X_source)
+    if reg > 0:
+        _check(metric, reg)
+        scores = _soft_scores(X_target, X_source, semi_dual_potential, a_target, reg)
+        weights = np.exp(scores - scores.max(1, keepdims=True))
+        return home.bring(weights / weights.sum(1, keepdims=True))
     ot = _map_of(X_target, semi_dual_potential, a_target, metric, reg)
-    index = to_numpy(ot.assign(X_source))
-    return Home.of(X_source).bring(np.eye(ot.N)[index])
+    return home.bring(np.eye(ot.N)[to_numpy(ot.assign(X_source))])
+
+
+def _soft_scores(y: Any, x: Any, g: Any, nu: Any, reg: float) -> np.ndarray:
+    """(g_j - |x_b - y_j|^2) / reg + log nu_j, float64 [B, N]."""
+    y, x, g = (real_numpy(*pair).astype(np.float64) for pair in zip("yxg", (y, x, g), strict=True))
+    weights = np.full(len(y), 1 / len(y)) if nu is None else to_numpy(nu).astype(np.float64)
+    cost = (x * x).sum(1)[:, None] - 2 * x @ y.T + (y * y).sum(1)
+    with np.errstate(divide="ignore"):  # no weight, no share
+        return (g - cost) / reg + np.log(weights)
+
+
+def _pot_source(source: Any, y: Any) -> Any:
+    if source in ("ball", "unif_ball") if isinstance(source, str) else False:
+        D = y.shape[1]
+
+        def ball(n: int, key: int) -> np.ndarray:
+            random = np.random.Generator(np.random.Philox(key=key))
+            z = random.standard_normal((n, D))
+            radius = random.random((n, 1)) ** (1 / D)
+            return radius * z / np.linalg.norm(z, axis=1, keepdims=True)
+
+        return Source(ball, "ball")
+    return _POT_SOURCES.get(source, source) if isinstance(source, str) else source
 
 
 def _check(metric: str | None, reg: float) -> None:
     if metric not in (None, "sqeuclidean"):
         raise ArgumentError(f"metric is {metric!r}, expected None or 'sqeuclidean'")
-    if reg != 0:
-        raise ArgumentError(f"reg is {reg!r}, expected 0: the map is that of the hard problem")
+    if not isinstance(reg, (int, float)) or not 0 <= reg < math.inf:
+        raise ArgumentError(f"reg is {reg!r}, expected a number from 0")
 
 
 def _map_of(y: Any, g: Any, nu: Any, metric: str | None, reg: float) -> SemiDiscreteOT:
@@ -124,11 +190,13 @@ class SemiDiscretePlanSampler:
     """In the place of torchcfm's `OTPlanSampler`: couples noise with the whole data set.
 
     A minibatch plan couples only what lies in the batch; here each noise is sent to its target
-    among all N, at any batch size.
+    among all N, at any batch size: `FM.ot_sampler = SemiDiscretePlanSampler(ot)`. Samples may have
+    any shape [B, ...] with the entries of a target, such as pictures.
 
     Args:
-        ot: a fitted map from the noise onto the data.
-        labels: a label of each target, [N]; for `sample_plan_with_labels`.
+        ot: a fitted map from the noise onto the data; a `ClassedOT` couples within classes, which
+            a conditional flow needs.
+        labels: a label of each target, [N]; for `sample_plan_with_labels` of a map without classes.
 
     >>> import numpy as np
     >>> ot = SemiDiscreteOT(np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32))
@@ -139,18 +207,40 @@ class SemiDiscretePlanSampler:
     ((8, 2), (8, 2))
     """
 
-    def __init__(self, ot: SemiDiscreteOT, labels: Any = None):
+    def __init__(self, ot: SemiDiscreteOT | ClassedOT, labels: Any = None):
         self.ot, self.labels = ot, labels
 
     def sample_plan(self, x0: Any, x1: Any = None, replace: bool = True) -> tuple[Any, Any]:
-        """Noise x0 [B, D] and its targets; x1 and `replace` are not looked at."""
-        return x0, self.ot.transport(x0)
+        """Noise x0 [B, ...] and its targets; x1 and `replace` are not looked at.
+
+        Raises:
+            ArgumentError: the map has classes, which it must be told.
+        """
+        if isinstance(self.ot, ClassedOT):
+            raise ArgumentError("a map with classes couples by sample_plan_with_labels only")
+        return x0, self.ot.transport(_flat(x0)).reshape(x0.shape)
 
     def sample_plan_with_labels(
         self, x0: Any, x1: Any = None, y0: Any = None, y1: Any = None, replace: bool = True
     ) -> tuple[Any, Any, Any, Any]:
-        """The same with the labels of the noise, as given, and of the targets."""
+        """The same with labels of noise and targets.
+
+        With classes, y1 [B] says which class each noise is meant for, and comes back; else the
+        labels of the targets come back instead of y1.
+
+        Raises:
+            ArgumentError: no labels and no classes.
+        """
+        if isinstance(self.ot, ClassedOT):
+            if y1 is None:
+                raise ArgumentError("sample_plan_with_labels of a map with classes needs y1")
+            return x0, self.ot.transport(_flat(x0), y1).reshape(x0.shape), y0, y1
         if self.labels is None:
             raise ArgumentError("SemiDiscretePlanSampler has no labels; pass labels=")
-        index = self.ot.assign(x0)
-        return x0, self.ot.y[index], y0, self.labels[index]
+        index = self.ot.assign(_flat(x0))
+        x1 = Home.of(x0).bring(self.ot.y)[index].reshape(x0.shape)
+        return x0, x1, y0, self.labels[index if is_torch(self.labels) else to_numpy(index)]
+
+
+def _flat(x: Any) -> Any:
+    return x.reshape(len(x), -1)

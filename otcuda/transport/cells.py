@@ -70,9 +70,13 @@ class Cells:
         """Samples [n, D] of the source that depend on (seed, purpose, part) alone."""
         return self.source.sample(n, key(seed, purpose, part), self.D, self.home)
 
+    def block_size(self) -> int:
+        """Samples of a block of `blocks`."""
+        return max(256, min(1 << 18, _SCAN_WORK // (self.n * self.D)))
+
     def blocks(self, M: int, seed: int, purpose: int):
         """Yields M samples in blocks that one scan takes at a time."""
-        size = max(256, min(1 << 18, _SCAN_WORK // (self.n * self.D)))
+        size = self.block_size()
         for part, start in enumerate(range(0, M, size)):
             yield self.sample(min(size, M - start), seed, purpose, part)
 

@@ -60,7 +60,17 @@ class Checkpoint:
         self._written = monotonic()
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """What `save` wrote, or None where there is no file.
+        """What `save` wrote, or None where there is no file; raises as `parse`."""
+        data = self.read()
+        return None if data is None else self.parse(data)
+
+    def read(self) -> bytes | None:
+        """The bytes of the file, or None where there is none."""
+        path = Path(self.path)
+        return path.read_bytes() if path.exists() else None
+
+    def parse(self, data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """What `save` wrote, from the bytes of the file.
 
         Raises:
             ArgumentError: the file belongs to another problem, goal or seed.
@@ -69,9 +79,6 @@ class Checkpoint:
         from safetensors import SafetensorError
         from safetensors.numpy import load as from_bytes
 
-        if not Path(self.path).exists():
-            return None
-        data = Path(self.path).read_bytes()
         try:
             arrays = from_bytes(data)
             size = int.from_bytes(data[:8], "little")

@@ -62,7 +62,7 @@ def solve_file(
         max_samples: that may be scanned.
         max_seconds: wall time.
         seed: of the samples.
-        callback: called after each stage.
+        callback: called after each stage; its record also says how many samples are `planned`.
 
     Returns:
         The result as a record of `otcuda solve --json`.
@@ -72,11 +72,14 @@ def solve_file(
     """
     if source not in NAMED:
         raise ArgumentError(f"source is {source!r}, expected {', '.join(map(repr, NAMED))}")
+    _check_output(output)
     ot = SemiDiscreteOT(read_array(targets), None if nu is None else read_array(nu), source)
     kept = Path(f"{os.fspath(output)}.checkpoint") if method != "adam" else None
+    planned = ot.estimate(chi2, max_samples, method).samples
+    said = None if callback is None else lambda record: callback({**record, "planned": planned})
     result = ot.fit(
         method, chi2=chi2, max_samples=max_samples, max_seconds=max_seconds, seed=seed,
-        callback=callback, checkpoint=kept,
+        callback=said, checkpoint=kept,
     )  # fmt: skip
     ot.save(output)
     if kept is not None:
@@ -99,6 +102,15 @@ def solve_file(
     }
 
 
+def _check_output(output: str | os.PathLike[str]) -> None:
+    """Says before the work what would go wrong after it."""
+    path = Path(output)
+    if path.is_dir():
+        raise ArgumentError(f"output {path} is a folder, expected a file")
+    if not path.parent.is_dir():
+        raise ArgumentError(f"output {path}: there is no folder {path.parent}")
+
+
 class Words:
     """Turns records of a fit into a line each, not more often than every ten seconds."""
 
@@ -113,6 +125,9 @@ class Words:
             return
         self._last = now
         text = f"{record['stage']}: {record['samples']} samples, {record['seconds']:.0f} s"
+        done = record["samples"] / max(1, record.get("planned", 0))
+        if not measured and done < 1:  # what is planned is a guess: nothing to say beyond it
+            text += f", about {100 * done:.0f} % of what is planned"
         if measured:
             low, high = record["chi2_interval"]
             text += f", chi2 {record['chi2']:.4g} ({low:.4g} to {high:.4g})"

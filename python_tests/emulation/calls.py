@@ -150,6 +150,43 @@ class EmulatedRans:
         self.emulator.call(f"rans32_{verb}", *numbers, *arrays, **settings)
 
 
+class EmulatedRange(EmulatedRans):
+    """range64, many messages at once, by one set of tables."""
+
+    def encode(self, symbols, index, ends, **settings):
+        """(data, byte_ends, faults); data cut to its size."""
+        sizes = (self.shape.ctypes.data, symbols.itemsize, len(symbols), len(ends))
+        data = Output(aligned(np.full(self._ask("bound", *sizes), 0xAA, np.uint8)), partly=True)
+        byte_ends = Output(aligned(np.zeros(len(ends), np.int64)))
+        given = (aligned(symbols), index, aligned(np.array(ends, np.int64)), data, byte_ends)
+        faults = self._run("encode", given, self._ask("encode_workspace", *sizes), settings)
+        size = int(byte_ends.array[-1]) if len(ends) else 0
+        return data.array[:size], byte_ends.array, faults
+
+    def decode(self, data, byte_ends, n, index, ends, dtype="i4", **settings):
+        """(symbols, faults); messages that are refused leave their symbols as they were, zero."""
+        symbols = Output(aligned(np.zeros(n, dtype)), partly=True)
+        ends = aligned(np.array(ends, np.int64))
+        given = (symbols, index, ends, aligned(data), aligned(np.array(byte_ends, np.int64)))
+        return symbols.array, self._run("decode", given, self._ask("decode_workspace"), settings)
+
+    def _ask(self, what, *numbers):
+        ask = getattr(self.emulator.lib, f"emulated_range64_{what}")
+        ask.restype = ctypes.c_int64
+        return ask(*map(ctypes.c_int64, numbers))
+
+    def _run(self, verb, given, workspace, settings):
+        symbols, index, ends, data, byte_ends = given
+        flat, bytes_ = (a.array if isinstance(a, Output) else a for a in (symbols, data))
+        widths = flat.itemsize, 0 if index is None else index.itemsize
+        numbers = (self.shape.ctypes.data, len(flat), len(ends), *widths, len(bytes_))
+        index = None if index is None else aligned(index)
+        faults = Output(aligned(np.zeros(3, np.int64)))
+        arrays = (self.image, symbols, index, ends, data, byte_ends, faults, Scratch(workspace))
+        self.emulator.call(f"range64_{verb}", *numbers, *arrays, **settings)
+        return faults.array.tolist()
+
+
 def assert_same_bits(got, want):
     """Equal to the bit, but for the payload of a NaN."""
     (value, index), (want_value, want_index) = got, want

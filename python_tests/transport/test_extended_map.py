@@ -13,6 +13,7 @@ from problems import clusters, ring
 
 from otcuda.errors import ArgumentError
 from otcuda.transport import SemiDiscreteOT
+from otcuda.transport.estimators import chi2_from_counts
 from otcuda.transport.extended_map import WEIGHTS, otsu, plane_angles
 
 
@@ -132,6 +133,54 @@ def test_ring_of_gaussians_stays_on_its_modes(weights, without):
 
     assert off("auto") == 0
     assert off(math.pi) > without
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_points_stay_on_the_manifold_of_the_targets(weights):
+    """A circle: the chord between neighbours stays near it, means across it do not."""
+    turn = 2 * np.pi * np.arange(200) / 200
+    y = 2 * np.stack([np.cos(turn), np.sin(turn)], 1)
+    ot = fitted(y)
+    x = ot.pairs(4000, seed=2)[0]
+    found = ot.extended_map(x, weights=weights)
+    assert found.valid.mean() > 0.9
+    points = found.points[found.valid]
+    assert abs(np.linalg.norm(points, axis=1) - 2).max() < 0.02
+    nearest = np.linalg.norm(points[:, None] - y, axis=2).min(1)
+    assert nearest.max() < 1.1 * np.pi * 2 / 200  # half way between two targets
+    if weights == "centroid":  # gaps leave the far side no share, aeot takes two at most
+        across = ot.extended_map(1e-2 * x, topk=100, angle=math.pi, weights=weights).points
+        assert abs(np.linalg.norm(across, axis=1) - 2).max() > 0.3
+
+
+def test_what_is_kept_has_the_law_of_the_map():
+    """chi2 of the cells of samples that are not rejected; a threshold too strict bends it."""
+    y = clusters(200, 2)
+    ot = fitted(y)
+    x = ot.pairs(60_000, seed=3)[0]
+
+    def kept(angle):
+        found = ot.extended_map(x, angle=angle)
+        counts = np.bincount(found.indices[found.valid, 0], minlength=200)
+        return chi2_from_counts(counts, np.full(200, 1 / 200)).value, found
+
+    plain = ot.chi2(60_000, seed=4).value
+    chi2, found = kept("auto")
+    assert found.valid.mean() > 0.95
+    assert abs(chi2 - plain) < 0.03
+    raw = ot.extended_map(x, angle=0.03)
+    assert 0.05 < raw.valid.mean() < 0.95
+    assert kept(0.03)[0] > plain + 0.1
+
+
+def test_released_weights_depend_on_the_order_of_targets():
+    """As released: 3/4 for the higher number, wherever x lies. Ours do not."""
+    y = clusters(60, 3)
+    order = np.arange(60)[::-1]
+    first, second = fitted(y), fitted(y[order])
+    x = first.pairs(1000)[0]
+    a, b = (ot.extended_map(x, weights="aeot").points for ot in (first, second))
+    assert (abs(a - b).max(1) > 1e-3).mean() > 0.5
 
 
 @pytest.mark.parametrize("weights", ["gap", "centroid"])

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What gap, mass and the k best cost beside power_argmax, one thread: python benchmarks/power_topk.py.
+"""Cost of gap, mass and the k best beside power_argmax: python benchmarks/power_topk.py.
 
-Normal x and y, heights of the nearest neighbour. `blocked` is the argmax without the screen, `index` with it;
-`gap`, `mass` and `k=..` are calls of PowerIndex, `tree` and `k=8 tree` by its tree where it has won. torch scores
-256 rows at a time, all columns, then topk; faiss on the augmented vectors (x, 1), (y, h). `cost` is each
-one's time over that of `blocked`.
+One thread, normal x and y, heights of the nearest neighbour. `blocked` is the argmax without the
+screen, `index` as PowerIndex chooses; `gap`, `mass` and `k=..` are its calls by the blocked loops,
+`tree` and `k=8 tree` those by the tree. torch scores 256 rows at a time, all columns, then topk;
+faiss on the augmented vectors (x, 1), (y, h). `same` is the share of places that agree with ours.
 """
 
 from __future__ import annotations

@@ -70,8 +70,14 @@ def backend_info(reset: bool = False) -> dict[str, Any]:
 
     Returns:
         simd_level and simd_levels; simd_vnni (whether byte products are in use); num_threads;
-        cuda (whether compiled in) and cuda_absent_reason; compiler; paths: "op/backend" -> calls
-        and items (samples, targets or numbers worked on).
+        cuda (whether compiled in) and cuda_absent_reason; compiler; paths: "op/path" -> calls and
+        items (samples, targets or numbers worked on), for what has run: docs/ops.md lists them.
+
+    >>> import otcuda
+    >>> before = otcuda.backend_info(reset=True)
+    >>> _ = otcuda.cell_mass([2, 0, 2], 4)
+    >>> otcuda.backend_info()["paths"]
+    {'cell_mass/cpu': {'calls': 1, 'items': 3}}
     """
     info = {
         "simd_level": native.simd_level(),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -136,14 +137,24 @@ def test_interrupt_stops_at_once_and_leaves_the_best_heights(large, source, meth
     ot = SemiDiscreteOT(large.y, source=source)
     ot.heights = -((large.y - large.y.mean(0)) ** 2).sum(1) / 2
     before = ot.chi2(20_000).value
-    timer = threading.Timer(0.6, os.kill, (os.getpid(), signal.SIGINT))
     began = time.process_time()
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_after(0.6), pytest.raises(KeyboardInterrupt):
         ot.fit(method, chi2=1e-3)
-    assert time.process_time() - began < 1.2
+    assert time.process_time() - began < 0.9
     assert ot.chi2(20_000).value < 0.3 * before
     assert ot.result is None
+
+
+@contextmanager
+def interrupted_after(seconds):
+    """Ctrl-C after so much time of the processor: what a busy machine does to clocks is nothing."""
+    before = signal.signal(signal.SIGVTALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def test_interrupted_adam_keeps_the_old_heights(large):

@@ -19,9 +19,15 @@ namespace {
 
 namespace py = pybind11;
 
+void check_narrow(const cpu::Tables& tables) {
+  OTCUDA_CHECK(!tables.wide(), "rans32 takes tables of precision 1 .. 16, these have " +
+                                   std::to_string(tables.precision()));
+}
+
 void check_rans_shapes(const cpu::Tables& tables, const TensorView& symbols,
                        const std::optional<TensorView>& index, int64_t block,
                        const TensorView& directory) {
+  check_narrow(tables);
   check_tensor("symbols", symbols, symbols.dtype, {any});
   const int64_t n = symbols.shape[0];
   if (index) check_tensor("index", *index, index->dtype, {n});
@@ -87,6 +93,7 @@ void decode_blocks(const cpu::Tables& tables, const py::bytes& message, int64_t 
 // --- on a CUDA device
 
 RansShape shape_of(const cpu::Tables& tables) {
+  check_narrow(tables);
   const int64_t T = tables.count(), n = tables.symbols();
   RansShape shape = {
       T,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights of the codec: one safetensors file with networks (fp16), integers and tables.
+"""Weights of the codec: one safetensors file with networks (int8 and fp16), integers and tables.
 
 Everything is read with NumPy alone; networks are packed when a picture first goes through them.
 torch comes in where a gradient is wanted.
@@ -27,8 +27,9 @@ from otcuda.codec.bitstream import CUSTOM_MODEL
 from otcuda.codec.integer_context import IntegerContext
 from otcuda.errors import ArgumentError, ModelMismatchError
 
-FORMAT = 1
-NETWORKS = ("analysis", "synthesis", "head")
+FORMATS = (1, 2)  # the second may hold networks in int8
+SCALE = ".scale"  # name of the scales of a weight in int8, one an output
+ROUNDED_FROM = 1 << 15  # numbers from which on a convolution is stored in int8
 NEEDED = {"id", "config", "digest"}  # of the record in a weights file
 SUFFIX = ".safetensors"
 PACKAGED = Path(__file__).parent.parent / "data"  # where the weights of the package lie
@@ -65,17 +66,17 @@ class Model:
     @functools.cached_property
     def analysis(self) -> Any:
         """Handle of the native analysis, packed when first used."""
-        return _nets.load_net_analysis(self.part("analysis."))
+        return _nets.load_net_analysis(self.network("analysis."))
 
     @functools.cached_property
     def synthesis(self) -> Any:
         """Handle of the native synthesis, packed when first used."""
-        return _nets.load_net_synthesis(self.part("synthesis."))
+        return _nets.load_net_synthesis(self.network("synthesis."))
 
     @functools.cached_property
     def perception(self) -> Any:
         """Handle of the native perceptual head, or None where the weights have none."""
-        part = self.part("head.")
+        part = self.network("head.")
         return _nets.load_net_head(part) if part else None
 
     @functools.cached_property
@@ -88,7 +89,7 @@ class Model:
         sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in self.config.items()}
         net = Codec(CodecConfig(**sizes)).eval().requires_grad_(False)
         for name in ("analysis", "synthesis"):
-            part = self.part(name + ".")
+            part = self.network(name + ".")
             weights = {k: torch.from_numpy(v.astype(np.float32)) for k, v in part.items()}
             getattr(net, name).load_state_dict(weights)
         return net.to(memory_format=torch.channels_last)
@@ -96,7 +97,7 @@ class Model:
     @functools.cached_property
     def head(self) -> Any:
         """The perceptual head in torch, or None where the weights have none."""
-        part = self.part("head.")
+        part = self.network("head.")
         if not part:
             return None
         torch = need_torch("Model.head")
@@ -120,10 +121,16 @@ class Model:
         """Tensors whose names start so, without the prefix."""
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
+    def network(self, prefix: str) -> dict[str, np.ndarray]:
+        """Weights of a network without the prefix; what is stored in int8 as float32."""
+        part = self.part(prefix)
+        scales = {k.removesuffix(SCALE): part.pop(k) for k in list(part) if k.endswith(SCALE)}
+        return part | {k: part[k].astype(np.float32) * scale for k, scale in scales.items()}
+
     def save(self, path: str | Path) -> None:
         """Write the weights whole or not at all."""
         record = {
-            "format": FORMAT,
+            "format": 2 if any(name.endswith(SCALE) for name in self.tensors) else 1,
             "id": self.id,
             "config": self.config,
             "training": self.training,
@@ -189,8 +196,13 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _record_of(file: Any, path: Path) -> dict[str, Any]:
     record = json.loads((file.metadata() or {}).get("otcuda", "null"))
-    if not isinstance(record, dict) or record.get("format") != FORMAT or NEEDED - record.keys():
-        raise ModelMismatchError(f"{path} holds no weights of this codec in format {FORMAT}")
+    if (
+        not isinstance(record, dict)
+        or record.get("format") not in FORMATS
+        or NEEDED - record.keys()
+    ):
+        known = " or ".join(map(str, FORMATS))
+        raise ModelMismatchError(f"{path} holds no weights of this codec in format {known}")
     return record
 
 
@@ -216,7 +228,7 @@ def export_model(
     id: int = CUSTOM_MODEL,
     training: Mapping[str, Any] | None = None,
 ) -> Model:
-    """Weights from trained parts: networks in fp16, integers as they are.
+    """Weights from trained parts: large convolutions in int8, the rest of the networks in fp16.
 
     Args:
         net: a trained `networks.Codec`.
@@ -234,9 +246,40 @@ def export_model(
     modules = {"analysis": net.analysis, "synthesis": net.synthesis, "head": head}
     for name, module in modules.items():
         for key, value in (module.state_dict() if module is not None else {}).items():
-            half = value.detach().cpu().half().contiguous().numpy()
-            if not np.isfinite(half).all():
-                raise ArgumentError(f"{name}.{key} does not fit into fp16")
-            tensors[f"{name}.{key}"] = half
+            weight = value.detach().cpu().float().contiguous().numpy()
+            tensors |= stored_weight(f"{name}.{key}", weight)
     record = {"id": id, "config": asdict(net.config), "training": dict(training or {})}
     return Model(tensors, record)
+
+
+def stored_weight(name: str, weight: np.ndarray) -> dict[str, np.ndarray]:
+    """A weight as the file has it: int8 with a scale for each output, or fp16."""
+    half = weight.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise ArgumentError(f"{name} does not fit into fp16")
+    # The linear transforms carry the whole picture, the branches what is added to it.
+    if weight.ndim != 4 or weight.size < ROUNDED_FROM or name.split(".")[1] == "klt":
+        return {name: half}
+    rounded, scale = rounded_weight(weight)
+    return {name: rounded, name + SCALE: scale}
+
+
+def rounded_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A weight in int8, and the scale of each output, float32 [O, 1, ...].
+
+    The scale is the one of least squared error among some that clip the largest weights.
+    """
+    axes = tuple(range(1, weight.ndim))
+    largest = np.abs(weight).max(axes, keepdims=True)
+    best = np.full_like(largest, np.inf)
+    scale = np.ones_like(largest)
+    for share in np.linspace(0.6, 1.0, 9, dtype=np.float32):
+        tried = np.where(largest > 0, largest * share / 127, 1).astype(np.float32)
+        error = np.square(_rounded(weight, tried) * tried - weight).sum(axes, keepdims=True)
+        scale = np.where(error < best, tried, scale)
+        best = np.minimum(best, error)
+    return _rounded(weight, scale).astype(np.int8), scale
+
+
+def _rounded(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(weight / scale), -127, 127)

@@ -100,10 +100,18 @@ class Scan {
         place_(shares.samples) {}
 
   void run(int64_t begin, int64_t end, int64_t first, int64_t last, T* value, int64_t* index) {
-    if (end - begin <= kernel_.few_most && p_.D >= kernel_.few_lanes) {
-      run_few(begin, end, first, last, value, index);
-      return;
+    int64_t whole = end - begin;
+    const int64_t rest = whole % kernel_.samples;
+    if (rest <= kernel_.few_most && p_.D >= kernel_.few_lanes) whole -= rest;
+    if (whole > 0) run_blocks(begin, begin + whole, first, last, value, index);
+    if (begin + whole < end) {
+      run_few(begin + whole, end, first, last, value + whole, index + whole);
     }
+  }
+
+ private:
+  void run_blocks(int64_t begin, int64_t end, int64_t first, int64_t last, T* value,
+                  int64_t* index) {
     const int64_t block = kernel_.samples, stride = block * p_.D;
     best_.fill(-std::numeric_limits<T>::infinity());
     place_.fill(-1);
@@ -122,7 +130,6 @@ class Scan {
     settle(begin, end, first, last, value, index);
   }
 
- private:
   // A handful of samples in lanes of targets.
   void run_few(int64_t begin, int64_t end, int64_t first, int64_t last, T* value, int64_t* index) {
     constexpr int64_t kBests = kMostFew * kFewLanes;

@@ -21,7 +21,7 @@ constexpr int64_t kPackedBytes = 1 << 20;  // samples that a thread keeps packed
 constexpr int64_t kPanelBytes = 1 << 18;   // targets that pass over them at a time: they share it
 constexpr int64_t kMostTargets = 1 << 30;  // of a run: places are 32-bit
 constexpr int64_t kFmasABeat = 1 << 20;    // of one sample, done one after the other
-constexpr int64_t kProbeTargets = 2048, kProbeSamples = 32;  // what a screen is tried on
+constexpr int64_t kProbeTargets = 2048, kProbeSamples = 256;  // what a screen is tried on
 constexpr double kNanosecondsPerFma = 0.025;
 constexpr int64_t kMostFew = 24;  // the most that any level's few_most is
 
@@ -100,10 +100,18 @@ class Scan {
         place_(shares.samples) {}
 
   void run(int64_t begin, int64_t end, int64_t first, int64_t last, T* value, int64_t* index) {
-    if (end - begin <= kernel_.few_most && p_.D >= kernel_.few_lanes) {
-      run_few(begin, end, first, last, value, index);
-      return;
+    int64_t whole = end - begin;
+    const int64_t rest = whole % kernel_.samples;
+    if (rest <= kernel_.few_most && p_.D >= kernel_.few_lanes) whole -= rest;
+    if (whole > 0) run_blocks(begin, begin + whole, first, last, value, index);
+    if (begin + whole < end) {
+      run_few(begin + whole, end, first, last, value + whole, index + whole);
     }
+  }
+
+ private:
+  void run_blocks(int64_t begin, int64_t end, int64_t first, int64_t last, T* value,
+                  int64_t* index) {
     const int64_t block = kernel_.samples, stride = block * p_.D;
     best_.fill(-std::numeric_limits<T>::infinity());
     place_.fill(-1);
@@ -122,7 +130,6 @@ class Scan {
     settle(begin, end, first, last, value, index);
   }
 
- private:
   // A handful of samples in lanes of targets.
   void run_few(int64_t begin, int64_t end, int64_t first, int64_t last, T* value, int64_t* index) {
     constexpr int64_t kBests = kMostFew * kFewLanes;
@@ -270,7 +277,7 @@ bool screen_takes(const float* h, int64_t N) {
 // Whether the bound bites on some of the targets and samples, before all are made integers.
 bool screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
   const int64_t step = std::max(p.N / kProbeTargets, int64_t(8)), N = p.N / step;
-  const int64_t B = std::min(p.B, kProbeSamples);
+  const int64_t B = std::clamp<int64_t>(p.B / 8, 32, kProbeSamples);
   Buffer<float> y(N * p.D), h(N), value(B);
   Buffer<int64_t> index(B);
   Buffer<uint8_t> left(B);
@@ -283,7 +290,7 @@ bool screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
   PowerScreen probe;
   if (!probe.build(y.data(), N, p.D, p.x, p.B, poll)) return false;
   probe.set_heights(h.data());
-  return probe.argmax(p.x, B, value.data(), index.data(), left.data(), ScreenTrust::trial, poll);
+  return probe.argmax(p.x, B, value.data(), index.data(), left.data(), ScreenTrust::usual, poll);
 }
 
 }  // namespace

@@ -58,7 +58,7 @@ class ScreenBlock {
   float best[kMostSamples];
   int32_t index[kMostSamples];  // -1 before the first
   double spent = 0;
-  bool lost = false;
+  bool lost = false, out_of_range = false;
 
  private:
   // Rows into integers of this unit; the most that a 16-bit sum has of integer^2.
@@ -184,7 +184,8 @@ class ScreenRun {
       uint8_t* const to = packed_.data() + used_ * level_.samples * 4 * s_.steps_;
       const int64_t count = std::min<int64_t>(level_.samples, end - b);
       ScreenBlock& block = blocks_[used_];
-      block.lost = !block.pack(s_, level_, x + b * s_.D_, count, to, row_.data());
+      block.out_of_range = block.lost =
+          !block.pack(s_, level_, x + b * s_.D_, count, to, row_.data());
     }
     bool first = true;
     for (const ScreenGroup& group : s_.groups_) {
@@ -214,11 +215,12 @@ class ScreenRun {
   double spent() const {
     double sum = 0, samples = 0;
     for (int64_t k = 0; k < used_; ++k) {
+      if (blocks_[k].out_of_range) continue;  // was hardly looked at, and others may do
       sum += blocks_[k].spent / (double(s_.N_) * double(s_.D_));
       if (blocks_[k].lost) sum += double(blocks_[k].count);
       samples += double(blocks_[k].count);
     }
-    return sum / samples;
+    return samples > 0 ? sum / samples : 0;
   }
 
   int64_t pairs = 0, chains = 0;

@@ -332,6 +332,44 @@ def test_an_index_remembers_that_it_gave_up_until_the_heights_change():
     assert any("screen" in path for path in paths())
 
 
+def test_what_is_given_up_was_not_worked_on_for_long(level):
+    x, y, _ = problem(512, 8192, 40)
+    y *= np.exp(3 * np.random.default_rng(0).standard_normal((8192, 1))).astype("f4")
+    h = nearest(y)
+    index = otcuda.PowerIndex(y, h, tree=False)
+    otcuda.backend_info(reset=True)
+    index.argmax(x)
+    ran = paths()
+    assert ran["power_argmax/screen_fallbacks"]["items"] > 400
+    assert ran["power_argmax/screen_chains"]["items"] < 0.01 * 512 * 8192
+
+
+def test_an_index_screens_half_empty_blocks_where_bytes_are_that_cheap():
+    x, y, h = problem(9, 4096, 64)
+    index = otcuda.PowerIndex(y, h, tree=False)
+    otcuda.backend_info(reset=True)
+    index.argmax(x)
+    assert ("power_argmax/screen" in paths()) == native.simd_vnni()
+    index.argmax(x[:8])
+    assert "power_argmax/screen" not in paths()
+
+
+def test_a_change_of_level_makes_new_integers():
+    x, y, h = problem(70, 2100, 40)
+    index = otcuda.PowerIndex(y, h, tree=False)
+    want = index.argmax(x, method="brute")
+    for level in ("avx2", "vnni", "portable", "vnni"):
+        try:
+            otcuda.set_simd_level(level)
+        except otcuda.BackendError:
+            continue
+        otcuda.backend_info(reset=True)
+        found = index.argmax(x, method="screen")
+        assert [a.tobytes() for a in found] == [a.tobytes() for a in want]
+        assert ("power_argmax/screen_vnni" in paths()) == (level == "vnni")
+    otcuda.set_simd_level("auto")
+
+
 def test_auto_of_an_index_is_the_screen_in_many_dimensions():
     x, y, h = problem(130, 4096, 64)
     index = otcuda.PowerIndex(y, h)

@@ -49,6 +49,7 @@ _PRODUCT_SIZE, _PRODUCT_D = 1 << 16, 32  # targets and dimensions from which pro
 _STALLED = 0.9
 _SMALLEST, _LARGEST = 512, 1 << 16  # targets for which "auto" begins with pools
 _LEAST_SHARE = 12  # samples a cell below which it does not
+_SCANS, _SCANS_LOW = 4, 20  # of a sample that a limit must allow; up to _COARSE dimensions
 
 
 @dataclass
@@ -258,7 +259,8 @@ def go_first(n: int, D: int, named: bool, goal: Goal) -> bool:
     if not (named and _SMALLEST <= n <= _LARGEST) or goal.max_seconds is not None:
         return False
     plan = planned_samples(n, D, goal.chi2, design_of(n, D, named, goal.design))
-    return min(plan, (goal.max_samples or math.inf) / 3) >= _LEAST_SHARE * n
+    scans = _SCANS_LOW if D <= _COARSE else _SCANS
+    return plan >= _LEAST_SHARE * n and scans * plan <= (goal.max_samples or math.inf)
 
 
 def takes_products(n: int, D: int, named: bool) -> bool:

@@ -6,6 +6,11 @@ the CPU seconds of the default on one thread. AE-OT's
 loop is the released one (fixed points, doubled when the gradient stalls, step 0.05) on our kernels;
 POT's is ot.semidiscrete with its defaults. chi2 is measured on 200 N independent samples by a seed
 that no rival has seen.
+
+`--grid` measures the default alone, on a grid of problems, with samples as it chooses them and with
+independent ones: efficiency (N-1) / (M chi2) by the distinct samples that it was fitted on, and by
+all, checks included. `--race` gives OTT-JAX five times our CPU seconds at each step of a grid, and
+POT and AE-OT's loop ten times. `--million N` is one fit of N targets in 64 dimensions to chi2 0.5.
 """
 
 from __future__ import annotations
@@ -14,7 +19,9 @@ import argparse
 import json
 import platform
 import statistics
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import harness
@@ -115,14 +122,191 @@ def row(N: int, D: int, kind: str, source: str, seeds: int) -> dict[str, Any]:
     return {"case": f"N={N} D={D} {kind} to {source}", "rivals": found}
 
 
+# --- the grid -------------------------------------------------------------------------------------
+
+GRID = [
+    (N, D, kind, source, goal)
+    for N, goal in ((1024, 0.02), (4096, 0.02), (16384, 0.05))
+    for D in (2, 4, 16, 64)
+    for kind, source in (("normal", "normal"), ("clusters", "uniform"))
+    if N < 16384 or D >= 16
+]
+UNEVEN = (2048, 16, "uneven", "normal", 0.05)  # clusters, weights over six orders of magnitude
+
+
+def weights(kind: str, N: int) -> np.ndarray | None:
+    """None, or log-normal ones whose largest is a million times the smallest."""
+    if kind != "uneven":
+        return None
+    logs = np.random.default_rng(1).standard_normal(N)
+    logs *= np.log(1e6) / (logs.max() - logs.min())
+    return np.exp(logs) / np.exp(logs).sum()
+
+
+def checked_samples(history: tuple[dict[str, Any], ...]) -> int:
+    """Samples that only measured: what a validation scanned since the record before it."""
+    pairs = zip(({"scanned": 0}, *history), history, strict=False)
+    return sum(b["scanned"] - a["scanned"] for a, b in pairs if b["stage"] == "validation")
+
+
+def spread(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
+    values = [run[name] for run in runs]
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
+def grid_row(case: tuple, seeds: int) -> dict[str, Any]:
+    N, D, kind, source, goal = case
+    y = targets("clusters" if kind == "uneven" else kind, N, D)
+    ot = SemiDiscreteOT(y, weights(kind, N), source)
+    found: dict[str, Any] = {"case": f"N={N} D={D} {kind} to {source}", "goal": goal}
+    for design in ("auto", "iid"):
+        runs = []
+        for seed in range(seeds):
+            start = time.process_time()
+            result = ot.fit(chi2=goal, seed=seed, design=design)
+            seconds = time.process_time() - start
+            chi2 = ot.chi2((100 if N < 16384 else 40) * N, seed=987_654).value
+            told = result.samples + checked_samples(result.history)
+            runs.append(
+                {
+                    "seconds": seconds,
+                    "chi2": chi2,
+                    "samples_per_target": result.samples / N,
+                    "scanned_per_target": result.scanned / N,
+                    "efficiency": (N - 1) / (result.samples * chi2),
+                    "efficiency_with_checks": (N - 1) / (told * chi2),
+                    "converged": float(result.converged),
+                }
+            )
+        found[design] = {name: spread(runs, name) for name in runs[0]}
+        line = {name: value["median"] for name, value in found[design].items()}
+        print(found["case"], design, " ".join(f"{k} {v:.4g}" for k, v in line.items()), flush=True)
+    return found
+
+
+# --- the race -------------------------------------------------------------------------------------
+
+RACE = [
+    (4096, 16, "normal", "normal", 0.05),
+    (4096, 64, "clusters", "uniform", 0.05),
+]
+OTT_STEPS = (0.1, 1.0, 3.0)  # times sqrt(N)
+
+
+def ott_solver(
+    y: np.ndarray, source: str, seconds: float, step: float
+) -> tuple[np.ndarray, int, float]:
+    """OTT-JAX, batch 256, cosine decay; compile time is not counted."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from ott.geometry import semidiscrete_pointcloud
+    from ott.problems.linear import semidiscrete_linear_problem
+    from ott.solvers.linear import semidiscrete
+
+    sampler = jax.random.normal if source == "normal" else jax.random.uniform
+    cloud = semidiscrete_pointcloud.SemidiscretePointCloud(sampler, jnp.asarray(y), epsilon=0.0)
+    problem = semidiscrete_linear_problem.SemidiscreteLinearProblem(cloud)
+
+    def run(iterations: int) -> tuple[np.ndarray, float]:
+        rate = optax.cosine_decay_schedule(step * len(y) ** 0.5, iterations)
+        solver = semidiscrete.SemidiscreteSolver(
+            num_iterations=iterations, batch_size=256, optimizer=optax.sgd(rate),
+            error_eval_every=iterations, error_num_repeats=1, threshold=0.0,
+        )  # fmt: skip
+        call = jax.jit(lambda key: solver(key, problem).g).lower(jax.random.key(1)).compile()
+        start = time.process_time()
+        g = np.asarray(call(jax.random.key(1)))
+        return g, time.process_time() - start
+
+    probe = run(40)[1] / 40
+    iterations = max(40, int(seconds / probe))
+    g, taken = run(iterations)
+    return (g - (y.astype(np.float64) ** 2).sum(1)) / 2, 256 * iterations, taken
+
+
+def race_row(case: tuple) -> dict[str, Any]:
+    N, D, kind, source, goal = case
+    y = targets(kind, N, D)
+    ot, judge = SemiDiscreteOT(y, source=source), SemiDiscreteOT(y, source=source)
+    start = time.process_time()
+    result = ot.fit(chi2=goal)
+    ours = time.process_time() - start
+    found = {"otcuda": measured(judge, ot.heights, result.samples, ours)}
+    for step in OTT_STEPS:
+        h, samples, taken = ott_solver(y, source, 5 * ours, step)
+        found[f"OTT-JAX, step {step:g} sqrt N"] = measured(judge, h, samples, taken)
+    for name, rival in RIVALS.items():
+        start = time.process_time()
+        h, samples = rival(y, source, 10 * ours)
+        found[name] = measured(judge, h, samples, time.process_time() - start)
+    for name, each in found.items():
+        print(name, " ".join(f"{k} {v:.4g}" for k, v in each.items()), flush=True)
+    return {"case": f"N={N} D={D} {kind} to {source}", "goal": goal, "rivals": found}
+
+
+# --- a million targets ----------------------------------------------------------------------------
+
+
+def memory(name: str) -> int:
+    """VmHWM or VmRSS of this process, bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def million_row(N: int, D: int, goal: float) -> dict[str, Any]:
+    """One fit with a checkpoint; memory beside the array that the caller holds."""
+    SemiDiscreteOT(targets("normal", 300, 3)).fit("asgd", chi2=0.2)
+    y = np.random.default_rng(0).standard_normal((N, D), dtype=np.float32)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of what came before does not count
+    before, start = memory("VmHWM"), time.process_time()
+    ot = SemiDiscreteOT(y)
+    with tempfile.TemporaryDirectory() as folder:
+        result = ot.fit(chi2=goal, checkpoint=Path(folder, "fit"), callback=print)
+    return {
+        "case": f"N={N} D={D} normal to normal",
+        "goal": goal,
+        "cpu_seconds": time.process_time() - start,
+        "peak_bytes": memory("VmHWM") - before,
+        "estimated_bytes": ot.estimate(goal).bytes,
+        **{name: value for name, value in result.as_dict().items() if name != "history"},
+    }
+
+
+def write(name: str, machine: str, rows: list[dict[str, Any]]) -> None:
+    result = {"op": name, "clock": "cpu", "threads": 1}
+    packages = ["otcuda", "torch", "numpy", "POT", "ott-jax"]
+    result |= harness.environment(packages) | {"rows": rows}
+    harness.RESULTS.mkdir(exist_ok=True)
+    path = harness.RESULTS / f"{name}.{machine}.json"
+    atomic_write(path, (json.dumps(result, indent=1) + "\n").encode())
+    print(f"wrote {path}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="benchmark of SemiDiscreteOT.fit")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--machine", default=platform.machine(), help="part of the result's name")
+    parser.add_argument("--grid", action="store_true", help="the default alone, on many problems")
+    parser.add_argument("--million", type=int, default=0, help="targets of one fit, D = 64")
+    parser.add_argument("--race", action="store_true", help="time to a goal, with OTT-JAX")
     options = parser.parse_args()
     otcuda.set_num_threads(1)
     torch.set_num_threads(1)
     rows = []
+    if options.grid:
+        for case in [*GRID, UNEVEN]:
+            rows.append(grid_row(case, options.seeds if case[0] < 16384 else 1))
+            write("semidiscrete_grid", options.machine, rows)
+        return
+    if options.million:
+        write("semidiscrete_million", options.machine, [million_row(options.million, 64, 0.5)])
+        return
+    if options.race:
+        for case in RACE:
+            rows.append(race_row(case))
+            write("semidiscrete_race", options.machine, rows)
+        return
     for case in CASES:
         rows.append(row(*case, options.seeds))
         print(rows[-1]["case"])
@@ -132,12 +316,7 @@ def main() -> None:
                 f"{found['samples_per_target']:7.1f} samples a target",
                 flush=True,
             )
-    result = {"op": "semidiscrete", "clock": "cpu", "threads": 1}
-    result |= harness.environment(["otcuda", "torch", "numpy", "POT"]) | {"rows": rows}
-    harness.RESULTS.mkdir(exist_ok=True)
-    path = harness.RESULTS / f"semidiscrete.{options.machine}.json"
-    atomic_write(path, (json.dumps(result, indent=1) + "\n").encode())
-    print(f"wrote {path}")
+    write("semidiscrete", options.machine, rows)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 
 A pool learns the most from a sample, and needs memory for lists; a step of the descent takes
 nothing but winners, and stops at a time limit whenever it comes. Where longer rounds of a descent
-stop helping, the pools go on from its heights. docs/transport.md, section 6.
+stop helping, the pools go on from its heights. docs/transport.md, section 4.
 """
 
 from __future__ import annotations

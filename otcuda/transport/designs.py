@@ -21,7 +21,8 @@ from otcuda.transport.sources import NAMED, Source
 _GROUP = HALVES**2
 _BLOCK = 4096  # samples of a block where nothing asks for another size
 _AUDIT = 16  # one sample in so many is scanned again
-_SCRAMBLES = 8  # independent sets of Sobol points in a pool
+_SETS = 8  # of Sobol points in a pool, with a scramble each: their counts are independent
+_FEW_SETS, _FEW_D = 2, 6  # in so few dimensions long sets are what makes them even
 _MOST_POINTS = 1 << 31  # of a set
 
 
@@ -55,7 +56,8 @@ class Pool:
     Attributes:
         M: samples; rows: their place in the lists of the solver.
         design: "iid"; "product": samples are all pairs of 16 left and 16 right halves, group by
-            group; "sobol": eight sets of Sobol points, each with a scramble of its own.
+            group; "sobol": eight sets of Sobol points, two up to six dimensions, each
+            with a scramble of its own.
         h: heights at which the lists were made, float64 [N].
     """
 
@@ -63,11 +65,12 @@ class Pool:
         self, source: Source, D: int, key: int, M: int, design: str = "iid", block: int = _BLOCK
     ):
         self.source, self.D, self.key, self.design = source, D, key, design
-        unit = {"iid": 1, "product": _GROUP, "sobol": _SCRAMBLES}[design]
+        sets = _FEW_SETS if D <= _FEW_D else _SETS
+        unit = {"iid": 1, "product": _GROUP, "sobol": sets}[design]
         self.M, self.block = max(1, M // unit) * unit, max(1, block // unit) * unit
         self.product = design == "product"
         # Samples that depend on each other: blocks do not straddle two such sets.
-        self.set = self.M // _SCRAMBLES if design == "sobol" else self.M
+        self.set = self.M // sets if design == "sobol" else self.M
         self.places = [  # first sample and size of each block
             (start, min(self.block, begin + self.set - start))
             for begin in range(0, self.M, self.set)

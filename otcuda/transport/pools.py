@@ -40,7 +40,7 @@ _REVIVALS = 3  # of a fit in more dimensions than _COARSE, where Newton raises c
 _ENOUGH = 3.5  # samples a cell below which an empty cell says nothing, and a fit little
 _EFFICIENCY = 0.95  # of independent samples, to plan with
 _PRODUCT_EFFICIENCY = 0.55
-_SOBOL_GAIN = 1.2  # of Sobol points, over the dimensions
+_SOBOL_GAIN, _SOBOL_GAIN_LOW = 1.2, 3.0  # of Sobol points, over the dimensions; up to _COARSE
 _SAFETY = 1.2
 _FEWEST = 4096  # samples of a first pool
 _BURN = 16  # samples a cell of the first descent
@@ -49,6 +49,7 @@ _PRODUCT_SIZE, _PRODUCT_D = 1 << 16, 32  # targets and dimensions from which pro
 _STALLED = 0.9
 _SMALLEST, _LARGEST = 512, 1 << 16  # targets for which "auto" begins with pools
 _LEAST_SHARE = 12  # samples a cell below which it does not
+_SCANS, _SCANS_LOW = 4, 20  # of a sample that a limit must allow; up to _COARSE dimensions
 
 
 @dataclass
@@ -97,6 +98,12 @@ class Lister(Descent):
         self.run.afford(pool.M)
         pool.scan(self.y, h, self.lists, self.run.tick)
         self.run.scanned += pool.M
+
+    def forget(self) -> None:
+        """Leaves the last pool alone."""
+        last = self.pools[-1]
+        self.lists = Lists(*[a[last.rows].copy() for a in self.lists.arrays()])
+        last.rows, self.pools = slice(0, last.M), [last]
 
     def energy(self, h: np.ndarray) -> float:
         """Energy of heights on the lists, exact where they were made at h."""
@@ -234,7 +241,7 @@ def planned_samples(n: int, D: int, chi2: float, design: str) -> int:
     """Samples that should reach a goal."""
     efficiency = _PRODUCT_EFFICIENCY if design == "product" else _EFFICIENCY
     if design == "sobol":
-        efficiency *= 1 + _SOBOL_GAIN / D
+        efficiency *= 1 + (_SOBOL_GAIN_LOW if D <= _COARSE else _SOBOL_GAIN) / D
     return max(_FEWEST, int(_SAFETY * (n - 1) / (efficiency * chi2)))
 
 
@@ -252,7 +259,8 @@ def go_first(n: int, D: int, named: bool, goal: Goal) -> bool:
     if not (named and _SMALLEST <= n <= _LARGEST) or goal.max_seconds is not None:
         return False
     plan = planned_samples(n, D, goal.chi2, design_of(n, D, named, goal.design))
-    return min(plan, (goal.max_samples or math.inf) / 3) >= _LEAST_SHARE * n
+    scans = _SCANS_LOW if D <= _COARSE else _SCANS
+    return plan >= _LEAST_SHARE * n and scans * plan <= (goal.max_samples or math.inf)
 
 
 def takes_products(n: int, D: int, named: bool) -> bool:
@@ -292,7 +300,7 @@ class Pooler:
         burn = int(min(_BURN * n, self.plan / 3, 0.25 * self.affordable()))
         if lister.D <= _COARSE and n >= 1024 and self.affordable() > 64 * n:
             lister.h = coarse_start(lister, purpose)
-            burn = min(burn, 2 * n)
+            burn = min(burn, 2 * n) if lister.D > 2 or self.design != "sobol" else 0
         else:
             lister.h = lister.guess(key(purpose, 1))
         state = AveragedState(lister.h, lister.h.copy())
@@ -330,7 +338,9 @@ class Pooler:
         wanted = max(self.plan - lister.M, lister.M // 16, 256)
         affordable = self.affordable() / 1.3
         doubled = max(lister.M, 4 * lister.n, _FEWEST)
-        last = wanted <= 1.5 * doubled  # no small pool at the end: each costs scans of all
+        # One large set of Sobol points in few dimensions is worth more than all before it.
+        alone = self.design == "sobol" and lister.D <= _COARSE
+        last = wanted <= 1.5 * doubled or (alone and 4 * lister.n <= lister.M)
         M = int(min(wanted if last else doubled, affordable))
         if max(256, lister.M // 16) > M or run.late():
             return False
@@ -340,6 +350,9 @@ class Pooler:
         chi2 = pool.chi2(lister.lists, lister.nu)
         run.samples += pool.M
         run.report(stage="fresh pool", chi2=chi2.value, chi2_interval=chi2.interval)
+        if alone and last and 3 * pool.M > 2 * lister.M:
+            lister.forget()
+            self.plan = lister.M
         self.fit(f"pool {count}", _TOLERANCE if last else _LOOSE)
         return True
 
@@ -365,7 +378,7 @@ class Pooler:
             elif self.stage == "descent":
                 self.descend(self.resumed, self.burn)
                 self.save("pools")
-            while self.plan > self.lister.M and not self.run.late():
+            while self.plan - self.lister.M >= 256 and not self.run.late():  # pools are rounded
                 self.count += 1
                 if not self.next_pool(self.count):
                     self.run.stopped_by = self.run.stopped_by or self.run.scarcer()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from problems import clusters
 
+from otcuda.errors import ArgumentError
 from otcuda.transport import SemiDiscreteOT, asgd
 from otcuda.transport.checkpoint import Checkpoint
 
@@ -54,6 +56,59 @@ def test_products_are_taken_where_they_pay_and_lead_to_the_goal():
     assert ot.chi2(40_000, seed=9).value < 0.5
 
 
+# --- which method, which samples ------------------------------------------------------------------
+
+
+def efficiency(ot, chi2, **options):
+    result = ot.fit(chi2=chi2, **options)
+    assert result.converged
+    truth = ot.chi2(100 * ot.N, seed=77).value
+    assert truth < chi2
+    return (ot.N - 1) / (result.samples * truth), result
+
+
+@pytest.mark.parametrize(
+    ("D", "design", "least"),
+    [(2, "auto", 2.0), (4, "auto", 1.6), (16, "auto", 1.0), (4, "iid", 0.75), (16, "iid", 0.85)],
+)
+def test_pools_come_first_and_sobol_points_tell_more(D, design, least):
+    """Chi2 by independent samples; independent ones to fit on cannot give more than 1."""
+    y = np.random.default_rng(0).normal(size=(700, D)).astype(np.float32)
+    found, result = efficiency(SemiDiscreteOT(y), 0.03, design=design)
+    assert "fresh pool" in stages(result)
+    assert found > least
+    if design == "iid":
+        assert found < 1.2
+
+
+def test_weights_over_six_orders_keep_the_efficiency():
+    logs = np.random.default_rng(1).standard_normal(700)
+    nu = np.exp(logs * np.log(1e6) / np.ptp(logs))
+    assert efficiency(SemiDiscreteOT(clusters(700, 8), nu / nu.sum()), 0.05)[0] > 0.6
+
+
+def test_limits_and_sources_of_ones_own_take_the_descent():
+    y = clusters(600, 8)
+    for options in ({"max_seconds": 0.3}, {"max_samples": 15_000}, {"chi2": 0.5}):
+        result = SemiDiscreteOT(y).fit(**options)
+        assert "fresh pool" not in stages(result)
+        assert "descent" in stages(result)
+    ot = SemiDiscreteOT(y, source=lambda n, seed: np.random.default_rng(seed).normal(size=(n, 8)))
+    assert "fresh pool" not in stages(ot.fit(chi2=0.2))
+
+
+def test_estimate_names_the_method_that_auto_will_take():
+    ot = SemiDiscreteOT(clusters(600, 8))
+    assert ot.estimate(0.02).method == "pools"
+    assert ot.estimate(0.5).method == "asgd"
+    assert ot.estimate(0.02, method="asgd").bytes < ot.estimate(0.02).bytes
+
+
+def test_wrong_design_is_named():
+    with pytest.raises(ArgumentError, match="design is 'sobol', expected 'auto' or 'iid'"):
+        SemiDiscreteOT(clusters(50, 3)).fit(design="sobol")
+
+
 # --- checkpoints ----------------------------------------------------------------------------------
 
 
@@ -91,6 +146,7 @@ KILLED = """
 import os, signal, sys
 sys.path[:0] = [sys.argv[2]]
 from problems import clusters
+from otcuda.errors import ArgumentError
 from otcuda.transport import SemiDiscreteOT, asgd
 asgd._STALLED, asgd._LOW_EFFICIENCY, asgd._FEWEST = -1.0, 50.0, 1024
 kinds = []
@@ -116,4 +172,43 @@ def test_killed_in_either_half_and_resumed_gives_the_same_bits(stage, tmp_path):
     assert done.returncode == -9, done.stderr
     assert (tmp_path / "a").exists()
     resumed, whole = run("a", "never"), run("b", "never")
+    assert resumed.stdout == whole.stdout != "", resumed.stderr + whole.stderr
+
+
+LARGE = """
+import os, signal, sys
+import numpy as np
+from otcuda.transport import SemiDiscreteOT
+from otcuda.transport.checkpoint import Checkpoint
+Checkpoint.every = 0.5
+save, count = Checkpoint.save, 0
+def counted(self, *what):
+    global count
+    save(self, *what)
+    count += 1
+    if count == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+Checkpoint.save = counted
+y = np.random.default_rng(0).standard_normal((60_000, 64), dtype=np.float32)
+seen = []
+ot = SemiDiscreteOT(y)
+result = ot.fit(chi2=1.5, checkpoint=sys.argv[1], callback=lambda record: seen.append(record))
+assert [record["seconds"] for record in seen] == sorted(record["seconds"] for record in seen)
+print(result.chi2, result.scanned, ot.heights.tobytes().hex()[:4096], hash(ot.heights.tobytes()))
+"""
+
+
+@pytest.mark.slow
+def test_a_large_fit_killed_within_a_stage_goes_on_to_the_same_bits(tmp_path):
+    """60,000 targets in 64 dimensions, product samples: what a million runs through."""
+    assert asgd.products_pay(60_000, 64, True)
+
+    def run(path, kill_at):
+        arguments = [sys.executable, "-c", LARGE, str(tmp_path / path), str(kill_at)]
+        environment = os.environ | {"PYTHONHASHSEED": "0"}
+        return subprocess.run(arguments, capture_output=True, text=True, env=environment)
+
+    assert run("a", 5).returncode == -9
+    assert run("a", 4).returncode == -9  # and again
+    resumed, whole = run("a", 0), run("b", 0)
     assert resumed.stdout == whole.stdout != "", resumed.stderr + whole.stderr

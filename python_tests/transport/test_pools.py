@@ -168,6 +168,27 @@ def test_a_sampler_that_never_repeats_is_kept():
 # --- product samples ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("D", [3, 8])
+def test_sets_of_sobol_points_give_chi2_without_bias(D):
+    """Pairs from different sets only: within a set points avoid each other."""
+    found = lister(clusters(256, D))
+    found.h = found.guess(0)
+    values, plain = [], []
+    for seed in range(60):
+        pool = Pool(found.source, D, seed, 1024, "sobol")
+        tally = pool.tally(256)
+        pool.count(found.y, found.h, tally, lambda _: None)
+        assert tally.samples == tally.counts.sum() == pool.M
+        values.append(pool.chi2_of(tally, found.nu).value)
+        plain.append(chi2_from_counts(tally.counts, found.nu).value)
+    ot = SemiDiscreteOT(found.y)
+    ot.heights = found.h
+    truth = ot.chi2(2_000_000, seed=99)
+    error = np.hypot(np.std(values) / 60**0.5, np.ptp(truth.interval) / 4)
+    assert abs(np.mean(values) - truth.value) < 4 * error
+    assert truth.value - np.mean(plain) > 3 * error  # what counting all pairs would say
+
+
 def test_product_samples_solve_and_their_chi2_has_no_bias(monkeypatch):
     monkeypatch.setattr(pools, "_PRODUCT_SIZE", 512)
     monkeypatch.setattr(pools, "_PRODUCT_D", 6)

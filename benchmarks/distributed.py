@@ -127,7 +127,7 @@ def measured_step(N: int, D: int, shard: str, ranks: Ranks) -> dict[str, float]:
     """
     y = np.random.default_rng(1).standard_normal((N, D)).astype(np.float32)
     cells = SemiDiscreteOT(y)._problem.sorted_cells()
-    rounds = _TeamRounds(cells, TeamRun(Goal(), None, ranks), 0, shard)
+    rounds = _TeamRounds(cells, TeamRun(Goal(), None, ranks), 0, shard, None)
     state = AveragedState(*np.zeros((2, N)))
     descent, one = rounds.descent, np.ones(1)
     descent.unit = 0.1

@@ -27,15 +27,16 @@ def main() -> None:
     on_gpu = torch.cuda.is_available() and dist.is_nccl_available()
     dist.init_process_group("nccl" if on_gpu else "gloo")
     rank, size = dist.get_rank(), dist.get_world_size()
-    device = torch.device("cuda", rank % torch.cuda.device_count()) if on_gpu else "cpu"
+    device = torch.device("cuda", rank % torch.cuda.device_count()) if on_gpu else None
     if on_gpu:
         torch.cuda.set_device(device)
     y = np.random.default_rng(0).standard_normal((options.targets, options.dimension))
-    ot = SemiDiscreteOT(torch.from_numpy(y.astype(np.float32)).to(device), source="normal")
-    result = fit_distributed(ot, chi2=options.chi2, checkpoint=f"{options.output}.checkpoint")
+    ot = SemiDiscreteOT(y.astype(np.float32), source="normal")
+    path = f"{options.output}.checkpoint"
+    result = fit_distributed(ot, chi2=options.chi2, checkpoint=path, device=device)
     if rank == 0:
         ot.save(options.output)
-        Path(f"{options.output}.checkpoint").unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
         low, high = result.chi2_interval
         print(f"{size} processes: {result.stopped_by}, chi2 {low:.3f} to {high:.3f}")
         print(f"{result.samples} samples in {result.seconds:.1f} s; {options.output} is written")

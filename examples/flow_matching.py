@@ -122,6 +122,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--steps", type=int, default=3000, help="of training")
     parser.add_argument("--output", default="flow.png")
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # the networks are so small that threads would only wait
     torch.manual_seed(0)
     y = torch.from_numpy(moons(options.points) if options.data == "moons" else digits())
     ot = SemiDiscreteOT(y, source="normal")

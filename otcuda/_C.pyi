@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_gap', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_workspace', 'power_topk', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_messages', 'range64_decode_rows', 'range64_device_bytes', 'range64_encode', 'range64_encode_many', 'range64_encode_messages', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
+__all__: list[str] = ['CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'SOBOL_DIMENSIONS', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_gap', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_workspace', 'power_topk', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_messages', 'range64_decode_rows', 'range64_device_bytes', 'range64_encode', 'range64_encode_many', 'range64_encode_messages', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'simd_vnni', 'sobol_samples', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
 class PowerIndexF32:
     """
     Contract: csrc/common/power_index.h.
@@ -268,7 +268,7 @@ def heights_adam_solve(y: Array, nu: Array, h: Array, m: Array, v: Array, step: 
 @typing.overload
 def heights_adam_solve(y: Array, nu: Array, h: Array, m: Array, v: Array, step: Array, lr: Array, chi2: Array, workspace: Array, stream: int, *, source: str, seed: int, batch: int, bias_correction: bool, beta1: float, beta2: float, eps: float, callback: typing.Any) -> None:
     """
-    The same on a CUDA stream, which it does not wait for; step and lr lie in host memory.
+    The same on a CUDA stream, which it does not wait for; lr lies in host memory, step there or on the device: csrc/cuda/heights_adam_solve.h.
     """
 def heights_adam_solve_workspace(is_double: bool, N: int, D: int, batch: int) -> int:
     """
@@ -434,6 +434,12 @@ def simd_level() -> str:
     ...
 def simd_levels() -> list[str]:
     ...
+def simd_vnni() -> bool:
+    ...
+def sobol_samples(out: Array, source: str, seed: int, stream: int, offset: int) -> None:
+    """
+    -> out [B, D]. Contract: csrc/common/sobol_samples.h.
+    """
 @typing.overload
 def source_samples(out: Array, source: str, seed: int, stream: int, offset: int) -> None:
     """
@@ -456,3 +462,4 @@ def top_cells_product(x: Array, y: Array, h: Array, L: int, index: Array, inner:
     """
     The same for x [G, 16, D] of product samples: results have 256 G rows.
     """
+SOBOL_DIMENSIONS: int = 32

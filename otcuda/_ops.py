@@ -43,6 +43,8 @@ def set_num_threads(n: int) -> None:
 def set_simd_level(level: str) -> None:
     """Force "portable", "avx2" or "avx512"; "auto": back to OTCUDA_SIMD or the best of this CPU.
 
+    "vnni" is avx512 with the byte products of VNNI where a kernel uses them, "avx512" without.
+
     Raises:
         BackendError: this CPU or build does not have the level.
     """
@@ -67,9 +69,9 @@ def backend_info(reset: bool = False) -> dict[str, Any]:
         reset: forget the paths after reading them.
 
     Returns:
-        simd_level and simd_levels; num_threads; cuda (whether compiled in) and cuda_absent_reason;
-        compiler; paths: "op/path" -> calls and items (samples, targets or numbers worked on), for
-        what has run: docs/ops.md lists them.
+        simd_level and simd_levels; simd_vnni (whether byte products are in use); num_threads;
+        cuda (whether compiled in) and cuda_absent_reason; compiler; paths: "op/path" -> calls and
+        items (samples, targets or numbers worked on), for what has run: docs/ops.md lists them.
 
     >>> import otcuda
     >>> before = otcuda.backend_info(reset=True)
@@ -80,6 +82,7 @@ def backend_info(reset: bool = False) -> dict[str, Any]:
     info = {
         "simd_level": native.simd_level(),
         "simd_levels": native.simd_levels(),
+        "simd_vnni": native.simd_vnni(),
         "num_threads": native.num_threads(),
         **native.build_options(),
         "paths": native.backend_paths(),

@@ -23,6 +23,7 @@ namespace py = pybind11;
 void check_rans_shapes(const cpu::Tables& tables, const TensorView& symbols,
                        const std::optional<TensorView>& index, int64_t block,
                        const TensorView& directory) {
+  check_narrow("rans32", tables);
   check_tensor("symbols", symbols, symbols.dtype, {any});
   const int64_t n = symbols.shape[0];
   if (index) check_tensor("index", *index, index->dtype, {n});

@@ -3,13 +3,22 @@
 #pragma once
 
 #include <algorithm>
+#include <string>
 
+#include "common/check.h"
 #include "common/rans32_lookup.h"
 #include "cpu/tables.h"
 
 namespace otcuda {
 
+inline void check_narrow(const char* what, const cpu::Tables& tables) {
+  OTCUDA_CHECK(!tables.wide(), std::string(what) +
+                                   " takes tables of precision 1 .. 16, these have " +
+                                   std::to_string(tables.precision()));
+}
+
 inline RansShape shape_of(const cpu::Tables& tables) {
+  check_narrow("a CUDA device", tables);
   const int64_t T = tables.count(), n = tables.symbols();
   RansShape shape = {
       T,

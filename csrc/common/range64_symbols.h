@@ -42,8 +42,9 @@ OTCUDA_ON_BOTH int32_t range64_get_escaped(RangeDecoder& decoder, int64_t low, i
 }
 
 // Bits that the longest code of an integer from first to last takes, rounded up: n symbols take at
-// most n times as many, and 8 bytes. The distance of a symbol outside the alphabet costs 2 L + 1
-// bits, L = log2(distance + 1).
+// most n times as many, in whole bytes (after b bits range is 2^(64 - b), shifts aside, so finish
+// finds its number with ceil(b / 8) bytes in all). The distance of a symbol outside the alphabet
+// costs 2 L + 1 bits, L = log2(distance + 1).
 inline int range64_most_bits(int precision, bool escape, int64_t low, int64_t n, int64_t first,
                              int64_t last) {
   if (!escape) return precision + 1;  // what steps lose in rounding is far less than a bit

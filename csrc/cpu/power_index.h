@@ -70,6 +70,7 @@ class PowerIndex {
  private:
   bool pays(const T* x, int64_t B, Poll* poll) const;
   void by_tree(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const;
+  std::shared_ptr<PowerScreen> screen(const T* x, int64_t B, Poll* poll);
   bool topk_takes_tree(const T* x, int64_t B, int k, IndexMethod method, Poll* poll);
   bool topk_pays(const T* x, int64_t B, int k, Poll* poll);
   bool topk_query(const T* x, int k, int64_t* visits, TreeTopk<T>* q) const;
@@ -86,7 +87,7 @@ class PowerIndex {
   double largest_square_ = 0, largest_height_ = 0;
   bool heights_set_ = false, heights_fit_ = false;
   BoxTree<T> tree_;
-  std::unique_ptr<PowerScreen> screen_;  // built by the first argmax that it may serve
+  std::shared_ptr<PowerScreen> screen_;  // built by the first argmax that it may serve
   std::mutex screen_mutex_;
   std::atomic<int> screen_verdict_{0};  // 0 none, 1 it bites, -1 it does not, at these heights
   std::atomic<int> topk_verdict_{0};    // of the trial at these heights: 0 none, 2 k + (1: it pays)

@@ -277,9 +277,14 @@ constexpr int kSideBySide = kRansTreeRuns;
 
 // As many groups of each run, as long as all have some; the runs go on behind them.
 void decode_together(const Task& task, const RansKernels& vectors, RansDecodeRun* runs, int count) {
-  const int64_t groups = task.tree != nullptr ? rans32_decode_tree(*task.tree, runs, count)
-                         : count == 2         ? vectors.decode_two(task.lookup, runs)
-                                              : vectors.decode(task.lookup, runs);
+  int64_t groups = 0;
+  if (task.tree == nullptr) {
+    groups = count == 2 ? vectors.decode_two(task.lookup, runs) : vectors.decode(task.lookup, runs);
+  } else {
+#if OTCUDA_X86_LEVELS
+    groups = rans32_decode_tree(*task.tree, runs, count);
+#endif
+  }
   for (int j = 0; j < count; ++j) {
     runs[j].table += groups * kRansLanes;
     runs[j].symbol += groups * kRansLanes;

@@ -72,7 +72,12 @@ struct Lanes16 {
   static Mask negative(Vector a) { return _mm512_movepi32_mask(a); }
   static Mask any(Mask a, Mask b) { return static_cast<Mask>(a | b); }
   static bool all(Mask a) { return a == 0xffff; }
-  static uint32_t bits(Mask a) { return a; }
+  // GCC 12 may spill a mask as 16 bits and read back 32; it leaves this one alone.
+  static uint32_t bits(Mask a) {
+    uint32_t all;
+    asm("kmovw %1, %0" : "=r"(all) : "k"(a));
+    return all;
+  }
   static Vector select(Mask a, Vector yes, Vector no) {
     return _mm512_mask_blend_epi32(a, no, yes);
   }
@@ -90,7 +95,7 @@ struct Lanes16 {
   // Compressed in a register: a compressing store to memory is slow on some of these CPUs.
   static uint16_t* emit(uint16_t* words, Mask fits, Vector x) {
     const Mask full = static_cast<Mask>(~fits);
-    const int count = __builtin_popcount(full);
+    const int count = __builtin_popcount(bits(full));
     const __m256i halves = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(full, x));
     _mm256_mask_storeu_epi16(words - count, static_cast<Mask>((1u << count) - 1), halves);
     return words - count;
@@ -100,7 +105,7 @@ struct Lanes16 {
     const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
     const Vector next = _mm512_maskz_expand_epi32(empty, _mm512_cvtepu16_epi32(halves));
     *x = _mm512_mask_or_epi32(*x, empty, _mm512_slli_epi32(*x, 16), next);
-    return words + 2 * __builtin_popcount(empty);
+    return words + 2 * __builtin_popcount(bits(empty));
   }
 };
 

@@ -13,7 +13,7 @@ namespace {
 constexpr int kThreads = 64;  // messages of a block: few, so that few messages meet many processors
 constexpr int kCopyThreads = 256;
 constexpr int64_t kMostMessages = int64_t(1) << 31;
-constexpr int kSlotWords = 4;  // of a message beside its symbols: 8 bytes to finish, and rounding
+constexpr int kSlotWords = 1;  // of a message beside its bits: what rounding to words takes
 
 struct RangeJob {
   RansShape tables;
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (k >= job.count) return;
   const int64_t begin = k == 0 ? 0 : ends[k - 1], end = ends[k];
-  const bool good = begin >= 0 && begin <= end && end <= total;
+  const bool good = begin <= end && end <= total;  // a negative begin is the end of a wrong one
   if (good && (!whole || k + 1 < job.count || end == total)) return;
   atomicMin(job.wrong, Word(k));
   note_fault(job, k, fault);
@@ -79,7 +79,8 @@ __device__ __forceinline__ int64_t begin_of(const int64_t* ends, int64_t k) {
   return k == 0 ? 0 : ends[k - 1];
 }
 
-// Room for the code of every symbol before, and kSlotWords a message.
+// Room for the longest codes of all symbols before, and kSlotWords a message: floor((a + b) / 32) -
+// floor(a / 32) + 1 >= ceil(b / 32), the words of b bits.
 __device__ __forceinline__ uint32_t* slot_of(const RangeJob& job, int64_t k) {
   return job.slots + begin_of(job.ends, k) * job.bits / 32 + kSlotWords * k;
 }
@@ -195,7 +196,7 @@ __device__ __forceinline__ void decode_message(const RangeJob& job, int64_t k) {
 }
 
 template <Search search>
-__global__ void __launch_bounds__(kThreads) range64_decode_kernel(RangeJob job) {
+__global__ void __launch_bounds__(kThreads, 8) range64_decode_kernel(RangeJob job) {
   const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (k >= job.count || *job.wrong != ~Word(0)) return;
   decode_message<search>(job, k);

@@ -28,7 +28,7 @@ struct RangeCall {
   TensorView faults;        // int64 [3], out
 };
 
-// Bytes that data must have for any n symbols of a dtype: the longest code of one, and 16 a
+// Bytes that data must have for any n symbols of a dtype: the longest code of one, and 4 a
 // message. Without escape a symbol takes at most (P + 1) / 8 bytes, with it 13.
 int64_t range64_bound(const RansShape& tables, DType symbols, int64_t n, int64_t messages);
 

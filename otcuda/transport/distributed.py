@@ -41,6 +41,7 @@ def fit_distributed(
     group: Any = None,
     *,
     shard: str = "auto",
+    device: Any = None,
     chi2: float = 0.02,
     max_samples: int | None = None,
     max_seconds: float | None = None,
@@ -55,12 +56,14 @@ def fit_distributed(
     on with any number of them, and in `ot.fit`.
 
     Args:
-        ot: the same problem on every rank; targets on a CUDA device are scanned there.
+        ot: the same problem on every rank.
         group: of torch.distributed (Gloo or NCCL); None is all processes. Its timeout is how long a
             rank waits for one that hangs.
         shard: "samples": each rank holds all targets and scans a share of the samples; "targets":
             each holds a share of the targets and scans all samples; "auto": "targets" where all
             targets would take more than half of the free memory of some rank.
+        device: torch device to scan on, which then holds this rank's targets; None is where the
+            targets are.
         chi2: goal, as of `SemiDiscreteOT.fit`, like all that follow.
         max_samples: that may be scanned by all ranks together.
         max_seconds: wall time; the first rank whose time is up stops all.
@@ -94,7 +97,8 @@ def fit_distributed(
         return ot.fit(chi2=chi2, seed=seed, callback=callback, **options)
     y = to_numpy(cells.targets(NUMPY))
     ranks.check_same("targets, weights or options", y, cells.weights, settings, max_samples)
-    rounds = _TeamRounds(cells, run, seed, _chosen(shard, cells, ranks))
+    device = _checked_device(device, cells)
+    rounds = _TeamRounds(cells, run, seed, _chosen(shard, cells, ranks, device), device)
     if checkpoint is not None:
         kept = Checkpoint(checkpoint, y, cells.weights, *settings)
         data = ranks.bytes_from_first(kept.read() if ranks.rank == 0 else None)
@@ -112,14 +116,26 @@ def fit_distributed(
     return result
 
 
-def _chosen(shard: str, cells: Cells, ranks: Ranks) -> str:
+def _checked_device(device: Any, cells: Cells) -> Any:
+    if device is None:
+        return cells.device
+    import torch
+
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ArgumentError(
+            f"fit_distributed: device is {device!r}, expected a torch device"
+        ) from error
+
+
+def _chosen(shard: str, cells: Cells, ranks: Ranks, device: Any) -> str:
     """What ranks share: samples as long as all targets take half of the memory at most."""
-    if cells.device is None:
-        free = free_memory()
-    else:
+    free = free_memory()
+    if device is not None and device.type == "cuda":
         import torch
 
-        free = float(torch.cuda.mem_get_info(cells.device)[0])
+        free = float(torch.cuda.mem_get_info(device)[0])
     whole = 4.0 * cells.n * cells.D
     if shard == "auto":
         shard = "targets" if ranks.any(whole > _SHARE * free) else "samples"
@@ -191,16 +207,16 @@ class Shard:
         cells: the whole problem.
         run: of all ranks.
         shard: "samples" or "targets".
+        device: torch device of the scans; None is NumPy.
     """
 
-    def __init__(self, cells: Cells, run: TeamRun, shard: str):
+    def __init__(self, cells: Cells, run: TeamRun, shard: str, device: Any):
         self.cells, self.run, self.ranks = cells, run, run.ranks
         self.n, self.D, self.source = cells.n, cells.D, cells.source.name
         self.of_targets = shard == "targets"
         share = part_of(self.n, self.ranks.rank, self.ranks.size) if self.of_targets else None
         self.rows = slice(*share) if share else slice(0, self.n)
-        # On the CPU as the native core has it; on a card, products are written out.
-        self.home = Home(cells.device, "float32")
+        self.home = Home(device, "float32")
         self.y = self.home.bring(to_numpy(cells.targets(NUMPY))[self.rows])
 
     def count(
@@ -313,11 +329,11 @@ class _TeamDescent(Descent):
 class _TeamRounds(Rounds):
     """The rounds with the measurements of all ranks."""
 
-    def __init__(self, cells: Cells, run: TeamRun, seed: int, shard: str):
+    def __init__(self, cells: Cells, run: TeamRun, seed: int, shard: str, device: Any):
         super().__init__(cells, run, seed)
-        self.shard = Shard(cells, run, shard)
+        self.shard = Shard(cells, run, shard, device)
         self.descent = _TeamDescent(self.descent, self.shard)
-        self.product = self.product and cells.device is None  # cards scan single samples
+        self.product = self.product and device is None  # devices scan single samples
         self.cells = _TeamCells(self.shard)
 
 

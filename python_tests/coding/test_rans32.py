@@ -237,6 +237,16 @@ def test_a_check_is_needed_and_notices():
         decode(mixed, tables)
 
 
+def test_wide_tables_go_by_range64():
+    tables = Tables.from_weights([5, 3, 1], precision=20)
+    with pytest.raises(otcuda.ArgumentError, match=r"rans32 takes tables of precision 1 \.\. 16"):
+        encode_long([0, 1], tables)
+    symbols = np.zeros((1 << 18) + 1, np.uint8)
+    blob = encode(symbols, tables)
+    assert blob[0] == 0xA0 + 8 * 2, "four lanes, uint8"
+    np.testing.assert_array_equal(decode(blob, tables), symbols, strict=True)
+
+
 def test_limits_and_arguments():
     symbols, index = drawn(7, 100)
     blob = encode(symbols, GAUSS, index, lanes=32)

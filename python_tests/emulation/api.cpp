@@ -141,12 +141,14 @@ int64_t emulated_heights_adam_solve_workspace(int64_t is_double, int64_t N, int6
                                               int64_t batch) {
   return cuda::heights_adam_solve_workspace(real(is_double), N, D, batch);
 }
-// lr and step lie in host memory, so they come as addresses; the callback stops after `steps`.
+// lr and step lie in host memory, so they come as addresses, or step on the device; the callback
+// stops after `steps`.
 const char* emulated_heights_adam_solve(int64_t is_double, int64_t N, int64_t D, int64_t batch,
                                         int64_t iterations, int64_t source, int64_t seed,
                                         int64_t bias_correction, int64_t stop_after, int64_t lr,
                                         int64_t step, void* y, void* nu, void* h, void* m, void* v,
-                                        void* chi2, void* workspace, int64_t bytes) {
+                                        void* chi2, void* device_step, void* workspace,
+                                        int64_t bytes) {
   return guarded([&] {
     const DType t = real(is_double);
     const cuda::SolveArguments arguments{view(y, t, {N, D}),
@@ -161,7 +163,8 @@ const char* emulated_heights_adam_solve(int64_t is_double, int64_t N, int64_t D,
                                          uint64_t(seed),
                                          batch,
                                          bias_correction != 0,
-                                         {0.0, 0.9, 0.999, 1e-8}};
+                                         {0.0, 0.9, 0.999, 1e-8},
+                                         static_cast<int64_t*>(device_step)};
     Poll poll;
     if (stop_after > 0) {
       // A Poll calls back every 10 ms; this one must not depend on time.

@@ -70,22 +70,30 @@ def emulated_step(emulator: Emulator, h, m, v, mass, nu, step, *, lr, **settings
 
 
 def emulated_solve(emulator: Emulator, y, nu, state, source, *, iterations, batch, lr, **options):
-    """chi2 of the steps made; `state` moves on, as in otcuda.heights_adam_solve."""
+    """chi2 of the steps made; `state` moves on, as in otcuda.heights_adam_solve.
+
+    A step that is an array of one int64 counts on the device.
+    """
     N, D = y.shape
     kind = int(y.dtype == np.float64)
     rates = np.full(iterations, lr) if np.ndim(lr) == 0 else lr
-    steps = np.array([state.step], np.int64)
+    on_device = InOut(aligned(state.step)) if isinstance(state.step, np.ndarray) else None
+    steps = np.array([-1 if on_device else state.step], np.int64)  # -1: nobody may look at it
     chi2 = Output(aligned(np.zeros(iterations)))
     h, m, v = (InOut(aligned(a)) for a in (state.h, state.m, state.v))
     numbers = (kind, N, D, batch, iterations, SOURCES.index(source), options.pop("seed", 0), 1)
     host = (options.pop("stop_after", 0), rates.ctypes.data, steps.ctypes.data)
     scratch = emulator.workspace("heights_adam_solve", kind, N, D, batch)
-    arrays = (aligned(y), aligned(nu), h, m, v, chi2, scratch)
+    arrays = (aligned(y), aligned(nu), h, m, v, chi2, on_device, scratch)
     try:
         emulator.call("heights_adam_solve", *numbers, *host, *arrays, **options)
     finally:
         state.h, state.m, state.v = h.array, m.array, v.array
-        state.step, done = int(steps[0]), int(steps[0]) - state.step
+        if on_device:
+            assert steps[0] == -1
+            done, state.step = int((on_device.array - state.step)[0]), on_device.array
+        else:
+            state.step, done = int(steps[0]), int(steps[0]) - state.step
     return chi2.array[:done]
 
 

@@ -86,6 +86,7 @@ ARITHMETIC: dict[str, Callable] = {  # all operands have the type of the opcode
     "min": _minimum,
     "div": _divide,
     "sqrt": np.sqrt,
+    "rcp": lambda x: x.dtype.type(1) / x,
     "brev": _reversed_bits,
     "clz": lambda x: np.array([32 - int(v).bit_length() for v in x], np.uint32),
     "popc": lambda x: np.array([int(v).bit_count() for v in x], np.uint32),

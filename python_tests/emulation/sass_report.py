@@ -151,8 +151,8 @@ BARS = {
     "rans32_encode_kernel<uint8>": Bar(("VOTE", "POPC"), blocks=2, loop=78),
     "rans32_offsets_kernel": Bar(("SHFL", "BAR")),
     "range64_encode_kernel": Bar(("STG", "IMAD"), blocks=16),
-    "range64_decode_kernel<direct>": Bar(("LDG", "IMAD"), blocks=16),
-    "range64_decode_kernel<global>": Bar(("LDG", "IMAD"), blocks=16),
+    "range64_decode_kernel<direct>": Bar(("LDG", "IMAD"), blocks=12),
+    "range64_decode_kernel<global>": Bar(("LDG", "IMAD"), blocks=12),
     "range64_sums_kernel": Bar(("SHFL", "BAR")),
 }
 

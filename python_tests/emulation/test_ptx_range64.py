@@ -100,3 +100,11 @@ def test_ptx_writes_and_reads_the_bytes_of_the_cpu(kind, dtype, ptx):
     job.check_ends(ptx, "byte_ends", len(want) - 1, False, 2)
     assert job.arrays["faults"][0] & 255 == 2
     assert job.arrays["wrong"][0] >= 0
+
+
+def test_sums_of_over_a_million_messages(ptx):
+    """Three rounds of the scan over blocks, which no message test is long enough for."""
+    totals = np.random.default_rng(0).integers(0, 2**40, 2500)
+    want = np.cumsum(totals) - totals
+    launch(kernel(ptx, "totals_kernel"), (1,), 1024, [Written(totals), 2500])
+    assert totals.tolist() == want.tolist()

@@ -73,12 +73,13 @@ def test_shares_are_whole_units_and_leave_nothing_out():
         assert all(a % unit == 0 for a, _ in parts)
 
 
-@pytest.mark.parametrize("shard", ["auto", "targets"])
-def test_a_group_of_one_gives_the_bits_of_fit(alone, shard, tmp_path):
+@pytest.mark.parametrize(("shard", "device"), [("auto", None), ("targets", None), ("auto", "cpu")])
+def test_a_group_of_one_gives_the_bits_of_fit(alone, shard, device, tmp_path):
+    """With a device given, scans are of torch tensors, as on a card."""
     y = clusters(300, 3)
     plain, mine = SemiDiscreteOT(y), SemiDiscreteOT(y)
     truth = plain.fit("asgd", chi2=0.1)
-    found = fit_distributed(mine, shard=shard, chi2=0.1)
+    found = fit_distributed(mine, shard=shard, chi2=0.1, device=device)
     np.testing.assert_array_equal(mine.heights, plain.heights)
     same = ("chi2", "chi2_interval", "stopped_by", "samples", "scanned", "converged")
     assert all(getattr(found, name) == getattr(truth, name) for name in same)
@@ -99,6 +100,8 @@ def test_limits_and_wrong_arguments(alone):
     assert (result.stopped_by, result.scanned <= 20_000) == ("samples", True)
     with pytest.raises(ArgumentError, match="shard is 'rows', expected 'auto', 'samples'"):
         fit_distributed(ot, shard="rows")
+    with pytest.raises(ArgumentError, match="device is 'abacus'"):
+        fit_distributed(ot, device="abacus")
     with pytest.raises(ArgumentError, match="source is 'callable'"):
         fit_distributed(SemiDiscreteOT(y, source=lambda n: np.zeros((n, 3))))
     assert fit_distributed(SemiDiscreteOT(y[:, :1])).stopped_by == "closed_form"

@@ -154,9 +154,8 @@ def power_argmax(
             no_gradient_into_out(op, x, y, h)
     extras = []
     if return_gap:
-        values, indices = _top(x, y, h, 2, arrays)
-        value, index = values[..., 0], indices[..., 0]
-        extras.append(gap_of(arrays, values, indices))
+        value, index, gap = _best_and_gap(x, y, h, arrays, out)
+        extras.append(gap)
     else:
         value, index = _best(x, y, h, arrays, out)
     if return_mass:
@@ -164,8 +163,6 @@ def power_argmax(
     if out is not None:
         value, index = written(arrays, out, (value, index))
         return value, index, *(like_first(kind, extra) for extra in extras)
-    if return_gap:
-        value, index = (arrays.dense(array) for array in (value, index))
     return like_first(kind, value, index, *extras)
 
 
@@ -173,6 +170,34 @@ def _best(x: Any, y: Any, h: Any, arrays: Any, out: Any = None) -> tuple[Any, An
     if arrays is TorchArrays and needs_dispatcher(x, y, h) and registered():
         return sys.modules["torch"].ops.otcuda.power_argmax.default(x, y, h)
     return _power_argmax(x, y, h, arrays, out)
+
+
+def _best_and_gap(x: Any, y: Any, h: Any, arrays: Any, out: Any) -> tuple[Any, Any, Any]:
+    if arrays is TorchArrays and needs_dispatcher(x, y, h):  # the second best hears of a gradient
+        values, indices = _top(x, y, h, 2, arrays)
+        value, index = (arrays.dense(array[..., 0]) for array in (values, indices))
+        return value, index, gap_of(arrays, values, indices)
+    on_host("return_gap", arrays, x)
+    respect_torch_threads()
+    given = [arrays.contiguous(array) for array in (x, y, h)]
+    value, index = outputs(arrays, x, tuple(x.shape[:-1]), out)
+    gap = arrays.empty(tuple(x.shape[:-1]), arrays.dtype(x), x)
+    native.power_argmax_gap(*problems(arrays, x, *given, value, index, gap))
+    if out is not None:
+        arrays.wrote(value, index)
+    return value, index, gap
+
+
+def on_host(what: str, arrays: Any, x: Any) -> None:
+    """Raises DeviceError where x lies elsewhere."""
+    if arrays is TorchArrays and x.device.type != "cpu":
+        raise DeviceError(f"{what}: x lies on {x.device}; more than the best is found on a CPU")
+
+
+def problems(arrays: Any, x: Any, *given: Any) -> list[Any]:
+    """What crosses into C++, one problem with G = 1 in front."""
+    whole = given if len(x.shape) == 3 else [array[None] for array in given]
+    return [arrays.native(array) for array in whole]
 
 
 def _power_argmax(x: Any, y: Any, h: Any, arrays: Any, out: Any = None) -> tuple[Any, Any]:
@@ -336,15 +361,11 @@ def _power_topk(x: Any, y: Any, h: Any, k: int, arrays: Any, out: Any = None) ->
     if k == 1 and out is None:
         value, index = _power_argmax(x, y, h, arrays)
         return value[..., None], index[..., None]
-    if arrays is TorchArrays and x.device.type != "cpu":
-        raise DeviceError(f"power_topk: x lies on {x.device}; more than the best is found on a CPU")
+    on_host("power_topk", arrays, x)
     respect_torch_threads()
     x, y, h = arrays.contiguous(x), arrays.contiguous(y), arrays.contiguous(h)
     value, index = outputs(arrays, x, (*x.shape[:-1], k), out)
-    whole = [x, y, h, value, index]
-    if len(x.shape) == 2:  # one group
-        whole = [array[None] for array in whole]
-    native.power_topk(*map(arrays.native, whole))
+    native.power_topk(*problems(arrays, x, x, y, h, value, index))
     if out is not None:
         arrays.wrote(value, index)
     return value, index

@@ -127,16 +127,15 @@ class PowerIndex:
         if weights is not None and not return_mass:
             raise ArgumentError("PowerIndex: weights are for return_mass=True")
         arrays, x_, kind = *self._samples(x), x
-        extras = []
-        shape = (x_.shape[0],) if not return_gap else (x_.shape[0], 2)
+        extras, shape = [], (x_.shape[0],)
         if out is not None:
-            self._check_out(arrays, out, shape[:1], x_)
-        given = out if not return_gap else None
-        value, index = self._found(arrays, x_, shape, method, given)
-        value = self._differentiable(arrays, x_, value, index)
+            self._check_out(arrays, out, shape, x_)
         if return_gap:
-            extras.append(gap_of(arrays, value, index))
-            value, index = (arrays.dense(array[:, 0]) for array in (value, index))
+            value, index, gap = self._found_with_gap(arrays, x_, method, out)
+            extras.append(gap)
+        else:
+            value, index = self._found(arrays, x_, shape, method, out)
+            value = self._differentiable(arrays, x_, value, index)
         if return_mass:
             weights = (
                 arrays.widened(self._own("weights", weights)[0]) if weights is not None else None
@@ -204,13 +203,31 @@ class PowerIndex:
             arrays.wrote(value, index)
         return value, index
 
+    def _found_with_gap(self, arrays: Any, x: Any, method: str, out: Any) -> tuple[Any, Any, Any]:
+        if self._watched(arrays, x):  # the second best hears of a gradient
+            values, indices = self._found(arrays, x, (x.shape[0], 2), method, None)
+            values = self._differentiable(arrays, x, values, indices)
+            value, index = (arrays.dense(array[:, 0]) for array in (values, indices))
+            return value, index, gap_of(arrays, values, indices)
+        respect_torch_threads()
+        value, index = outputs(arrays, x, (x.shape[0],), out)
+        gap = arrays.empty((x.shape[0],), self.dtype, x)
+        found = map(arrays.native, (arrays.contiguous(x), value, index, gap))
+        self._handle.argmax_gap(*found, method)
+        if out is not None:
+            arrays.wrote(value, index)
+        return value, index, gap
+
+    def _watched(self, arrays: Any, x: Any) -> bool:
+        """Whether a gradient is asked for."""
+        if arrays is NumpyArrays or not sys.modules["torch"].is_grad_enabled():
+            return False
+        return x.requires_grad or self._h is not None
+
     def _differentiable(self, arrays: Any, x: Any, value: Any, index: Any) -> Any:
-        if arrays is NumpyArrays:
+        if not self._watched(arrays, x):
             return value
-        torch = sys.modules["torch"]
-        if not torch.is_grad_enabled() or not (x.requires_grad or self._h is not None):
-            return value
-        return _scores(torch).apply(x, self._h, self, value, index)
+        return _scores(sys.modules["torch"]).apply(x, self._h, self, value, index)
 
     def _targets(self, index: Any, like: Any) -> Any:
         """Rows of y, [M, D], from the copy of the handle; zeros for -1."""

@@ -22,6 +22,14 @@ cpu::IndexMethod index_method(const std::string& name) {
   return cpu::IndexMethod::tree;
 }
 
+// Of what has no screen.
+cpu::IndexMethod list_method(const std::string& name) {
+  const cpu::IndexMethod method = index_method(name);
+  OTCUDA_CHECK(method != cpu::IndexMethod::screen,
+               "method is 'screen', expected auto, brute or tree");
+  return method;
+}
+
 template <class T>
 void bind_power_index_of(pybind11::module_& m, const char* name, DType dtype) {
   using Index = cpu::PowerIndex<T>;
@@ -88,9 +96,7 @@ void bind_power_index_of(pybind11::module_& m, const char* name, DType dtype) {
             for (const TensorView* view : {&x, &value, &place}) {
               check_on_cpu("PowerIndex", "an argument", *view);
             }
-            const cpu::IndexMethod how = index_method(method);
-            OTCUDA_CHECK(how != cpu::IndexMethod::screen,
-                         "method is 'screen', expected auto, brute or tree");
+            const cpu::IndexMethod how = list_method(method);
             Poll poll = python_poll();
             const pybind11::gil_scoped_release unlocked;
             index.topk(x.read<T>(), x.shape[0], int(k), value.write<T>(), place.write<int64_t>(),
@@ -98,6 +104,25 @@ void bind_power_index_of(pybind11::module_& m, const char* name, DType dtype) {
           },
           pybind11::arg("x"), pybind11::arg("value"), pybind11::arg("index"),
           pybind11::arg("method"), "x [B, D] -> value, index [B, k].")
+      .def(
+          "argmax_gap",
+          [dtype](Index& index, const TensorView& x, const TensorView& value,
+                  const TensorView& winner, const TensorView& gap, const std::string& method) {
+            check_tensor("x", x, dtype, {any, index.D()});
+            check_output("value", value, dtype, {x.shape[0]});
+            check_output("index", winner, DType::i64, {x.shape[0]});
+            check_output("gap", gap, dtype, {x.shape[0]});
+            for (const TensorView* view : {&x, &value, &winner, &gap}) {
+              check_on_cpu("PowerIndex", "an argument", *view);
+            }
+            const cpu::IndexMethod how = list_method(method);
+            Poll poll = python_poll();
+            const pybind11::gil_scoped_release unlocked;
+            index.argmax_gap(x.read<T>(), x.shape[0], value.write<T>(), winner.write<int64_t>(),
+                             gap.write<T>(), how, &poll);
+          },
+          pybind11::arg("x"), pybind11::arg("value"), pybind11::arg("index"), pybind11::arg("gap"),
+          pybind11::arg("method"), "x [B, D] -> value, index, gap [B].")
       .def(
           "targets",
           [dtype](const Index& index, const TensorView& which, const TensorView& out) {

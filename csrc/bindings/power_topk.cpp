@@ -24,6 +24,32 @@ void power_topk_on_cpu(const TensorView& x, const TensorView& y, const TensorVie
                   &poll);
 }
 
+template <class T>
+void power_argmax_gap_on_cpu(const TensorView& x, const TensorView& y, const TensorView& h,
+                             const TensorView& value, const TensorView& index,
+                             const TensorView& gap) {
+  Poll poll = python_poll();
+  const pybind11::gil_scoped_release unlocked;
+  cpu::power_argmax_gap(
+      cpu::GapProblem<T>{x.read<T>(), y.read<T>(), h.read<T>(), x.shape[0], x.shape[1], y.shape[1],
+                         x.shape[2], value.write<T>(), index.write<int64_t>(), gap.write<T>()},
+      &poll);
+}
+
+// Problems in a row, x [G, B, D]; the dtype to work in.
+DType check_problems(const char* op, const TensorView& x, const TensorView& y,
+                     const TensorView& h) {
+  const DType dtype = x.dtype == DType::f64 ? DType::f64 : DType::f32;
+  check_tensor("x", x, dtype, {any, any, any});
+  check_tensor("y", y, dtype, {x.shape[0], any, x.shape[2]});
+  OTCUDA_CHECK(y.shape[1] >= 1, "y holds no target, expected at least one");
+  check_tensor("h", h, dtype, {x.shape[0], y.shape[1]});
+  check_on_cpu(op, "x", x);
+  check_same_device("y", y, "x", x);
+  check_same_device("h", h, "x", x);
+  return dtype;
+}
+
 }  // namespace
 
 void bind_power_topk(pybind11::module_& m) {
@@ -31,20 +57,14 @@ void bind_power_topk(pybind11::module_& m) {
       "power_topk",
       [](const TensorView& x, const TensorView& y, const TensorView& h, const TensorView& value,
          const TensorView& index) {
-        const DType dtype = x.dtype == DType::f64 ? DType::f64 : DType::f32;
-        check_tensor("x", x, dtype, {any, any, any});
+        const DType dtype = check_problems("power_topk", x, y, h);
         const int64_t G = x.shape[0], B = x.shape[1];
-        check_tensor("y", y, dtype, {G, any, x.shape[2]});
-        OTCUDA_CHECK(y.shape[1] >= 1, "y holds no target, expected at least one");
-        check_tensor("h", h, dtype, {G, y.shape[1]});
         check_output("value", value, dtype, {G, B, any});
         const int64_t k = value.shape[2];
         OTCUDA_CHECK(k >= 1 && k <= kMostTopk, "k is " + std::to_string(k) + ", expected 1 to 64");
         check_output("index", index, DType::i64, {G, B, k});
-        check_on_cpu("power_topk", "x", x);
-        for (const TensorView* view : {&y, &h, &value, &index}) {
-          check_same_device("an argument", *view, "x", x);
-        }
+        check_same_device("value", value, "x", x);
+        check_same_device("index", index, "x", x);
         if (dtype == DType::f32) {
           power_topk_on_cpu<float>(x, y, h, value, index);
         } else {
@@ -55,6 +75,26 @@ void bind_power_topk(pybind11::module_& m) {
       pybind11::arg("index"),
       "x [G, B, D], y [G, N, D], h [G, N] -> value, index [G, B, k]. Contract: "
       "csrc/common/power_topk.h.");
+  m.def(
+      "power_argmax_gap",
+      [](const TensorView& x, const TensorView& y, const TensorView& h, const TensorView& value,
+         const TensorView& index, const TensorView& gap) {
+        const DType dtype = check_problems("power_argmax_gap", x, y, h);
+        check_output("value", value, dtype, {x.shape[0], x.shape[1]});
+        check_output("index", index, DType::i64, {x.shape[0], x.shape[1]});
+        check_output("gap", gap, dtype, {x.shape[0], x.shape[1]});
+        for (const TensorView* view : {&value, &index, &gap}) {
+          check_same_device("an output", *view, "x", x);
+        }
+        if (dtype == DType::f32) {
+          power_argmax_gap_on_cpu<float>(x, y, h, value, index, gap);
+        } else {
+          power_argmax_gap_on_cpu<double>(x, y, h, value, index, gap);
+        }
+      },
+      pybind11::arg("x"), pybind11::arg("y"), pybind11::arg("h"), pybind11::arg("value"),
+      pybind11::arg("index"), pybind11::arg("gap"),
+      "The best of each sample and its gap: value, index, gap [G, B].");
 }
 
 }  // namespace otcuda

@@ -4,8 +4,9 @@
 //   value[b, 0 .. k-1]   the k largest s(b, i) = <x_b, y_i> + h_i, largest first
 //   index[b, j]          the target that has value[b, j]
 //
-// k = 1 is power_argmax; value[b, 0] - value[b, 1] is how far a sample lies from the border of its
-// cell, in the unit of scores.
+// k = 1 is power_argmax. Its gap[b] = value[b, 0] - value[b, 1], rounded once, is how far a sample
+// lies from the border of its cell, in the unit of scores; 0 where both are equal (infinities too),
+// +inf where there is no second above -inf, NaN where there is no first.
 //
 // Contract, the same for every backend:
 //   shapes   x [G, B, D], y [G, N, D], h [G, N] -> value [G, B, k], index [G, B, k] int64; each

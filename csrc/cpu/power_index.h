@@ -56,6 +56,9 @@ class PowerIndex {
 
   // x [B, D] -> value, index [B, k] by the contract of common/power_topk.h; method is no screen.
   void topk(const T* x, int64_t B, int k, T* value, int64_t* index, IndexMethod method, Poll* poll);
+  // The best and its gap, [B] each: the contract of power_argmax's return_gap.
+  void argmax_gap(const T* x, int64_t B, T* value, int64_t* index, T* gap, IndexMethod method,
+                  Poll* poll);
   // Targets index [M] -> out [M, D]; zeros for -1.
   void targets(const int64_t* index, int64_t M, T* out) const;
 
@@ -68,6 +71,7 @@ class PowerIndex {
   bool pays(const T* x, int64_t B, Poll* poll) const;
   void by_tree(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const;
   std::shared_ptr<PowerScreen> screen(const T* x, int64_t B, Poll* poll);
+  bool topk_takes_tree(const T* x, int64_t B, int k, IndexMethod method, Poll* poll);
   bool topk_pays(const T* x, int64_t B, int k, Poll* poll);
   bool topk_query(const T* x, int k, int64_t* visits, TreeTopk<T>* q) const;
   void topk_by_tree(const T* x, int64_t B, int k, T* value, int64_t* index, Poll* poll) const;

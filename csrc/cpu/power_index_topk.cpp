@@ -115,20 +115,47 @@ void PowerIndex<T>::topk_by_tree(const T* x, int64_t B, int k, T* value, int64_t
   }
 }
 
+// Whether the tree is to answer; an error where it cannot but must.
 template <class T>
-void PowerIndex<T>::topk(const T* x, int64_t B, int k, T* value, int64_t* index, IndexMethod method,
-                         Poll* poll) {
-  const std::shared_lock<std::shared_mutex> lock(mutex_);
+bool PowerIndex<T>::topk_takes_tree(const T* x, int64_t B, int k, IndexMethod method, Poll* poll) {
   OTCUDA_CHECK(heights_set_, "the index has no heights yet; call set_heights(h) first");
   OTCUDA_CHECK(method != IndexMethod::tree || has_tree(),
                "method is 'tree', but the index has none: it holds few targets, or some out of "
                "range");
-  if (B == 0) return;
-  const bool automatic = method == IndexMethod::automatic;
-  bool tree = has_tree() && heights_fit_ && (automatic || method == IndexMethod::tree);
-  if (tree && automatic) tree = topk_pays(x, B, k, poll);
-  if (tree) return topk_by_tree(x, B, k, value, index, poll);
-  power_topk(TopkProblem<T>{x, y_.data(), h_.data(), 1, B, N_, D_, k, value, index}, poll);
+  if (B == 0 || !has_tree() || !heights_fit_) return false;
+  return method == IndexMethod::tree ||
+         (method == IndexMethod::automatic && topk_pays(x, B, k, poll));
+}
+
+template <class T>
+void PowerIndex<T>::topk(const T* x, int64_t B, int k, T* value, int64_t* index, IndexMethod method,
+                         Poll* poll) {
+  const std::shared_lock<std::shared_mutex> lock(mutex_);
+  if (topk_takes_tree(x, B, k, method, poll)) {
+    topk_by_tree(x, B, k, value, index, poll);
+  } else {
+    power_topk(TopkProblem<T>{x, y_.data(), h_.data(), 1, B, N_, D_, k, value, index}, poll);
+  }
+}
+
+template <class T>
+void PowerIndex<T>::argmax_gap(const T* x, int64_t B, T* value, int64_t* index, T* gap,
+                               IndexMethod method, Poll* poll) {
+  const std::shared_lock<std::shared_mutex> lock(mutex_);
+  if (!topk_takes_tree(x, B, 2, method, poll)) {
+    power_argmax_gap(GapProblem<T>{x, y_.data(), h_.data(), 1, B, N_, D_, value, index, gap}, poll);
+    return;
+  }
+  Buffer<T> values(2 * B);
+  Buffer<int64_t> indices(2 * B);
+  topk_by_tree(x, B, 2, values.data(), indices.data(), poll);
+  for (int64_t b = 0; b < B; ++b) {
+    value[b] = values[2 * b];
+    index[b] = indices[2 * b];
+    const T second =
+        indices[2 * b + 1] < 0 ? -std::numeric_limits<T>::infinity() : values[2 * b + 1];
+    gap[b] = value[b] == second ? T(0) : value[b] - second;
+  }
 }
 
 template <class T>
@@ -150,6 +177,9 @@ void PowerIndex<T>::targets(const int64_t* index, int64_t M, T* out) const {
   template bool PowerIndex<T>::topk_query(const T*, int, int64_t*, TreeTopk<T>*) const;         \
   template bool PowerIndex<T>::topk_pays(const T*, int64_t, int, Poll*);                        \
   template void PowerIndex<T>::topk_by_tree(const T*, int64_t, int, T*, int64_t*, Poll*) const; \
+  template bool PowerIndex<T>::topk_takes_tree(const T*, int64_t, int, IndexMethod, Poll*);     \
+  template void PowerIndex<T>::argmax_gap(const T*, int64_t, T*, int64_t*, T*, IndexMethod,     \
+                                          Poll*);                                               \
   template void PowerIndex<T>::topk(const T*, int64_t, int, T*, int64_t*, IndexMethod, Poll*);  \
   template void PowerIndex<T>::targets(const int64_t*, int64_t, T*) const
 OTCUDA_TOPK_OF(float);

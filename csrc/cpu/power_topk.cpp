@@ -20,6 +20,7 @@ constexpr int64_t kPanelBytes = 1 << 18;   // targets that pass over them at a t
 constexpr int64_t kMostBlocks = 16;        // of a run: their lists stay in L2
 constexpr int64_t kMostTargets = 1 << 30;  // of a run: places are 32-bit
 constexpr int64_t kFmasABeat = 1 << 20;    // of one sample, done one after the other
+constexpr int64_t kEarlyTargets = 8192;    // that most often change some sample's two best
 constexpr double kEntryCost = 45;          // of an entry in a list, cycles
 constexpr double kNanosecondsPerFma = 0.03;
 
@@ -57,8 +58,8 @@ struct Shares {
   int64_t panel;  // targets of a panel
 };
 
-template <class T>
-Shares share(const TopkProblem<T>& p, const TopkKernel<T>& kernel, int threads) {
+template <class Problem, class T>
+Shares share(const Problem& p, const TopkKernel<T>& kernel, int threads) {
   const int64_t row = std::max<int64_t>(1, p.D) * int64_t(sizeof(T));
   const int64_t most = std::clamp<int64_t>(kPackedBytes / (row * kernel.samples), 1, kMostBlocks);
   const int64_t blocks = round_up(p.B, kernel.samples) / kernel.samples;
@@ -72,6 +73,61 @@ Shares share(const TopkProblem<T>& p, const TopkKernel<T>& kernel, int threads) 
                               (p.N + kMostTargets - 1) / kMostTargets);
   s.targets = round_up((p.N + s.parts - 1) / s.parts, kernel.targets);
   return s;
+}
+
+// Whole blocks of samples, [D][block] each; those that are missing in the last one are zero.
+template <class T>
+void pack(const T* x, int64_t count, int64_t D, int64_t block, T* packed) {
+  for (int64_t b = 0; b < round_up(count, block); ++b) {
+    T* const to = packed + b / block * block * D + b % block;
+    for (int64_t d = 0; d < D; ++d) to[d * block] = b < count ? x[b * D + d] : T(0);
+  }
+}
+
+// Scores of -inf are numbers, but enter no list of the kernel: the first `room` targets of [first,
+// last) that have one.
+template <class T>
+int64_t dead(const TopkKernel<T>& kernel, const T* x, const T* y, const T* h, int64_t D,
+             int64_t first, int64_t last, int64_t* index, int64_t room) {
+  for (int64_t d = 0; d < D; ++d) {
+    if (std::isnan(x[d])) return 0;
+  }
+  const int64_t some = std::max<int64_t>(1, kFmasABeat / std::max<int64_t>(1, D));
+  int64_t found = 0;
+  for (int64_t i = first; i < last && found < room; i += some) {
+    found += kernel.dead(x, y + i * D, h + i, std::min(some, last - i), D, i, index + found,
+                         room - found);
+    heartbeat();
+  }
+  return found;
+}
+
+// Tiles for `prove`. The cost of one is that of its products and of sorting in its maxima; that of
+// an entry some 45 cycles, and k ln(N / targets seen) entries are left.
+template <class T>
+int64_t proving_tiles(const TopkKernel<T>& kernel, int64_t targets, int64_t D, int64_t k) {
+  const double product = double(D) * double(sizeof(T)) / 116 + 0.1;
+  const double best = kEntryCost / kernel.targets * double(k) / (product + double(k) / 96);
+  const int64_t tiles = std::min(std::max(int64_t(best), 2 * k), targets / (4 * kernel.targets));
+  return tiles < 2 * k ? 0 : tiles;
+}
+
+// Thresholds from tiles spread over all targets of the panel, where that saves more entries in
+// lists than it costs. k targets have at least the score that is proved, so what is less is in no
+// list; what equals it may be, hence the number below. `most` is room that is kept.
+template <class T>
+void prove(const TopkKernel<T>& kernel, TopkPanel<T> panel, Buffer<T>* most) {
+  constexpr T kInfinity = std::numeric_limits<T>::infinity();
+  const int64_t tiles = proving_tiles(kernel, panel.targets, panel.D, panel.k);
+  if (tiles == 0) return;
+  panel.targets -= kernel.targets;  // where the last tile may begin
+  if (most->size() == 0) *most = Buffer<T>(int64_t(panel.k) * kernel.samples);
+  kernel.warm(panel, tiles, most->data());
+  for (int q = 0; q < kernel.samples; ++q) {
+    const T proved = (*most)[(panel.k - 1) * kernel.samples + q];
+    panel.threshold[q] = std::nextafter(proved, -kInfinity);
+  }
+  heartbeat();
 }
 
 // Where the lists of a run go: rows of k.
@@ -101,11 +157,7 @@ class Scan {
 
   void run(int64_t begin, int64_t end, int64_t first, int64_t last, const Rows<T>& to) {
     const int64_t block = kernel_.samples, blocks = round_up(end - begin, block) / block;
-    for (int64_t b = 0; b < blocks * block; ++b) {
-      T* const packed = packed_.data() + b / block * block * p_.D + b % block;
-      const T* const x = p_.x + (begin + b) * p_.D;
-      for (int64_t d = 0; d < p_.D; ++d) packed[d * block] = begin + b < end ? x[d] : T(0);
-    }
+    pack(p_.x + begin * p_.D, end - begin, p_.D, block, packed_.data());
     for (int64_t k = 0; k < blocks; ++k) warm(k, first, last);
     for (int64_t i = first; i < last; i += panel_) {
       const int64_t targets = std::min(panel_, last - i);
@@ -123,39 +175,12 @@ class Scan {
  private:
   static constexpr T kInfinity = std::numeric_limits<T>::infinity();
 
-  // Thresholds from tiles spread over all targets, where that saves more entries in lists than it
-  // costs. k targets have at least the score that is proved, so what is less is in no list; what
-  // equals it may be, hence the number below.
   void warm(int64_t block, int64_t first, int64_t last) {
-    const int64_t tiles = warm_tiles(last - first);
-    if (tiles == 0) return;
-    const int64_t begin = block * kernel_.samples;
-    const TopkPanel<T> panel{packed_.data() + begin * p_.D,
-                             p_.y + first * p_.D,
-                             p_.h + first,
-                             last - first - kernel_.targets,
-                             p_.D,
-                             0,
-                             threshold_.data() + begin,
-                             lists_.data() + begin,
-                             p_.k};
-    if (most_.size() == 0) most_ = Buffer<T>(p_.k * kernel_.samples);
-    kernel_.warm(panel, tiles, most_.data());
-    for (int64_t q = 0; q < kernel_.samples; ++q) {
-      const T proved = most_[(p_.k - 1) * kernel_.samples + q];
-      threshold_[begin + q] = std::nextafter(proved, -kInfinity);
-    }
-    heartbeat();
-  }
-
-  // The cost of a tile of them is that of its products and of sorting in its maxima; that of an
-  // entry some 45 cycles, and k ln(N / targets seen) entries are left.
-  int64_t warm_tiles(int64_t targets) const {
-    const double product = double(p_.D) * double(sizeof(T)) / 116 + 0.1, k = double(p_.k);
-    const int64_t best = int64_t(kEntryCost / kernel_.targets * k / (product + k / 96));
-    const int64_t tiles =
-        std::min(std::max(best, 2 * int64_t(p_.k)), targets / (4 * kernel_.targets));
-    return tiles < 2 * p_.k ? 0 : tiles;
+    const int64_t at = block * kernel_.samples;
+    prove(kernel_,
+          {packed_.data() + at * p_.D, p_.y + first * p_.D, p_.h + first, last - first, p_.D, 0,
+           threshold_.data() + at, lists_.data() + at, p_.k},
+          &most_);
   }
 
   void write(int64_t b, const TopkList<T>& list, int64_t first, int64_t last,
@@ -167,27 +192,12 @@ class Scan {
       to.index[k] = first + list.index[TopkList<T>::kBefore + k];
     }
     if (k == p_.k) return;
-    const int64_t numbers = k + dead(b, first, last, to.index + k, p_.k - k);
+    const int64_t numbers =
+        k + dead(kernel_, p_.x + b * p_.D, p_.y, p_.h, p_.D, first, last, to.index + k, p_.k - k);
     for (; k < p_.k; ++k) {
       to.value[k] = k < numbers ? -kInfinity : std::numeric_limits<T>::quiet_NaN();
       if (k >= numbers) to.index[k] = -1;
     }
-  }
-
-  // Scores of -inf are numbers, but enter no list of the kernel.
-  int64_t dead(int64_t b, int64_t first, int64_t last, int64_t* index, int64_t room) const {
-    const T* const x = p_.x + b * p_.D;
-    for (int64_t d = 0; d < p_.D; ++d) {
-      if (std::isnan(x[d])) return 0;
-    }
-    const int64_t some = std::max<int64_t>(1, kFmasABeat / std::max<int64_t>(1, p_.D));
-    int64_t found = 0;
-    for (int64_t i = first; i < last && found < room; i += some) {
-      found += kernel_.dead(x, p_.y + i * p_.D, p_.h + i, std::min(some, last - i), p_.D, i,
-                            index + found, room - found);
-      heartbeat();
-    }
-    return found;
   }
 
   const TopkProblem<T>& p_;
@@ -259,7 +269,119 @@ void solve(const TopkProblem<T>& p, Poll* poll) {
   if (s.parts > 1) merge(p, s.parts, value, index);
 }
 
+// The best, its index and the second best of some samples of a group against some of its targets.
+template <class T>
+class GapScan {
+ public:
+  GapScan(const GapProblem<T>& group, const TopkKernel<T>& kernel, const Shares& shares)
+      : p_(group),
+        kernel_(kernel),
+        panel_(shares.panel),
+        packed_(shares.samples * group.D),
+        best_(shares.samples, -kInfinity),
+        second_(shares.samples, -kInfinity),
+        place_(shares.samples, -1) {}
+
+  // The second best goes where the gap will be.
+  void run(int64_t begin, int64_t end, int64_t first, int64_t last, T* value, int64_t* index,
+           T* second) {
+    const int64_t block = kernel_.samples, blocks = round_up(end - begin, block) / block;
+    pack(p_.x + begin * p_.D, end - begin, p_.D, block, packed_.data());
+    for (int64_t i = first; i < last; i += panel_) {
+      for (int64_t k = 0; k < blocks; ++k) {
+        const int64_t at = k * block;
+        (i - first < kEarlyTargets ? kernel_.pair_early : kernel_.pair)(
+            {packed_.data() + at * p_.D, p_.y + i * p_.D, p_.h + i, std::min(panel_, last - i),
+             p_.D, i - first, best_.data() + at, second_.data() + at, place_.data() + at});
+        heartbeat();
+      }
+    }
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t i = first + place_[b - begin];
+      second[b] = second_[b - begin];
+      if (i >= first) {
+        index[b] = i + kernel_.settle(p_.x + b * p_.D, p_.y + i * p_.D, p_.h + i, last - i, p_.D,
+                                      value + b);
+      } else {  // nothing exceeds -inf
+        value[b] = -kInfinity;
+        if (dead(kernel_, p_.x + b * p_.D, p_.y, p_.h, p_.D, first, last, index + b, 1) == 0) {
+          value[b] = std::numeric_limits<T>::quiet_NaN();
+          index[b] = -1;
+        }
+      }
+      if ((b - begin) % kernel_.samples == 0) heartbeat();
+    }
+  }
+
+ private:
+  static constexpr T kInfinity = std::numeric_limits<T>::infinity();
+
+  const GapProblem<T>& p_;
+  const TopkKernel<T>& kernel_;
+  const int64_t panel_;
+  Buffer<T> packed_, best_, second_;
+  Buffer<typename TopkIndex<T>::Type> place_;
+};
+
+// From parts [parts][rows] in ascending order to the first; the lower index keeps a tie.
+template <class T>
+void merge_pairs(int64_t parts, int64_t rows, T* value, int64_t* index, T* second) {
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t at = rows + row; at < parts * rows; at += rows) {
+      if (index[at] < 0) continue;  // no number there
+      const bool later = index[row] < 0 || value[at] > value[row];
+      const T loser = later ? value[row] : value[at];
+      second[row] = std::max(second[row], second[at]);
+      if (index[row] >= 0) second[row] = std::max(second[row], loser);
+      if (later) {
+        value[row] = value[at];
+        index[row] = index[at];
+      }
+    }
+  }
+}
+
+template <class T>
+void solve_gap(const GapProblem<T>& p, Poll* poll) {
+  if (p.G == 0 || p.B == 0) return;
+  const DefaultFloatMode mode;  // of merging: subnormals differ
+  const TopkKernel<T> level = kernel<T>(p.G * p.B);
+  const double work = double(p.G) * double(p.B) * double(p.N) * double(p.D + 2);
+  const int threads = threads_for(kNanosecondsPerFma * work);
+  const Shares s = share(p, level, threads);
+  const int64_t rows = p.G * p.B, spare = s.parts > 1 ? s.parts * rows : 0;
+  Buffer<T> values(spare), seconds(spare);
+  Buffer<int64_t> indices(spare);
+  T* const value = spare > 0 ? values.data() : p.value;
+  T* const second = spare > 0 ? seconds.data() : p.gap;
+  int64_t* const index = spare > 0 ? indices.data() : p.index;
+  const auto one = [&](int64_t task, int64_t) {
+    const int64_t part = task / s.runs % s.parts, group = task / s.runs / s.parts;
+    const int64_t begin = task % s.runs * s.samples, end = std::min(p.B, begin + s.samples);
+    const int64_t first = std::min(p.N, part * s.targets);
+    const int64_t last = std::min(p.N, first + s.targets), to = part * rows + group * p.B;
+    GapProblem<T> alone = p;
+    alone.x += group * p.B * p.D;
+    alone.y += group * p.N * p.D;
+    alone.h += group * p.N;
+    GapScan<T>(alone, level, s).run(begin, end, first, last, value + to, index + to, second + to);
+  };
+  parallel_for(p.G * s.parts * s.runs, 1, one, poll, threads);
+  if (spare > 0) {
+    merge_pairs(s.parts, rows, value, index, second);
+    std::copy_n(value, rows, p.value);
+    std::copy_n(index, rows, p.index);
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    const T best = p.value[row];
+    p.gap[row] = best == second[row] ? T(0) : best - second[row];  // inf - inf would be NaN
+  }
+}
+
 }  // namespace
+
+void power_argmax_gap(const GapProblem<float>& p, Poll* poll) { solve_gap(p, poll); }
+void power_argmax_gap(const GapProblem<double>& p, Poll* poll) { solve_gap(p, poll); }
 
 void power_topk(const TopkProblem<float>& p, Poll* poll) { solve(p, poll); }
 void power_topk(const TopkProblem<double>& p, Poll* poll) { solve(p, poll); }

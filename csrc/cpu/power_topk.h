@@ -19,6 +19,21 @@ struct TopkProblem {
   int64_t* index;
 };
 
+// The best of each sample, [G, B], and its gap: the contract of power_argmax and of its return_gap.
+template <class T>
+struct GapProblem {
+  const T* x;
+  const T* y;
+  const T* h;
+  int64_t G, B, N, D;
+  T* value;
+  int64_t* index;
+  T* gap;
+};
+
+void power_argmax_gap(const GapProblem<float>& problem, Poll* poll = nullptr);
+void power_argmax_gap(const GapProblem<double>& problem, Poll* poll = nullptr);
+
 void power_topk(const TopkProblem<float>& problem, Poll* poll = nullptr);
 void power_topk(const TopkProblem<double>& problem, Poll* poll = nullptr);
 

@@ -19,6 +19,12 @@ struct Lanes32 {
   static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
   static Vector max(Vector a, Vector b) { return _mm256_max_ps(a, b); }
   static Vector min(Vector a, Vector b) { return _mm256_min_ps(a, b); }
+  static void keep_place(Vector highest, Vector best, int64_t here, int32_t* places) {
+    const auto to = reinterpret_cast<__m256i*>(places);
+    const auto stays = _mm256_castps_si256(_mm256_cmp_ps(highest, best, _CMP_NGT_UQ));
+    const __m256i place = _mm256_set1_epi32(static_cast<int32_t>(here));
+    _mm256_store_si256(to, _mm256_blendv_epi8(place, _mm256_load_si256(to), stays));
+  }
   static uint32_t above(Vector a, Vector b) {
     return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)));
   }
@@ -36,6 +42,12 @@ struct Lanes64 {
   static Vector add(Vector a, Vector b) { return _mm256_add_pd(a, b); }
   static Vector max(Vector a, Vector b) { return _mm256_max_pd(a, b); }
   static Vector min(Vector a, Vector b) { return _mm256_min_pd(a, b); }
+  static void keep_place(Vector highest, Vector best, int64_t here, int64_t* places) {
+    const auto to = reinterpret_cast<__m256i*>(places);
+    const auto stays = _mm256_castpd_si256(_mm256_cmp_pd(highest, best, _CMP_NGT_UQ));
+    const __m256i place = _mm256_set1_epi64x(static_cast<int64_t>(here));
+    _mm256_store_si256(to, _mm256_blendv_epi8(place, _mm256_load_si256(to), stays));
+  }
   static uint32_t above(Vector a, Vector b) {
     return uint32_t(_mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_GT_OQ)));
   }

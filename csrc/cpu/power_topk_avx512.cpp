@@ -19,6 +19,11 @@ struct Lanes32 {
   static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
   static Vector max(Vector a, Vector b) { return _mm512_maskz_max_ps(0xFFFF, a, b); }
   static Vector min(Vector a, Vector b) { return _mm512_maskz_min_ps(0xFFFF, a, b); }
+  static void keep_place(Vector highest, Vector best, int64_t here, int32_t* to) {
+    const __mmask16 beats = _mm512_cmp_ps_mask(highest, best, _CMP_GT_OQ);
+    const __m512i place = _mm512_set1_epi32(static_cast<int32_t>(here));
+    _mm512_store_si512(to, _mm512_mask_mov_epi32(_mm512_load_si512(to), beats, place));
+  }
   static uint32_t above(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 };
 
@@ -34,6 +39,11 @@ struct Lanes64 {
   static Vector add(Vector a, Vector b) { return _mm512_add_pd(a, b); }
   static Vector max(Vector a, Vector b) { return _mm512_maskz_max_pd(0xFF, a, b); }
   static Vector min(Vector a, Vector b) { return _mm512_maskz_min_pd(0xFF, a, b); }
+  static void keep_place(Vector highest, Vector best, int64_t here, int64_t* to) {
+    const __mmask8 beats = _mm512_cmp_pd_mask(highest, best, _CMP_GT_OQ);
+    const __m512i place = _mm512_set1_epi64(static_cast<int64_t>(here));
+    _mm512_store_si512(to, _mm512_mask_mov_epi64(_mm512_load_si512(to), beats, place));
+  }
   static uint32_t above(Vector a, Vector b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ); }
 };
 

@@ -4,7 +4,9 @@
 // compare a vector, the others enter the lists one by one.
 //
 // Lanes offers Value, Vector, kLanes, kVectors, kTargets; fill, load, store, fma, add,
-// max (NaN first never wins), min of numbers, above(a, b): bit k is set where a > b in lane k.
+// max (NaN first never wins), min (NaN second comes through),
+// above(a, b): bit k is set where a > b in lane k, keep_place(highest, best, here, to): the place
+// `here` where highest > best, else what is there.
 // Everything here has internal linkage: a copy built with AVX-512 must not become the one of
 // everybody.
 #pragma once
@@ -101,9 +103,9 @@ template <class Lanes, int kTargets>
 using TopkSums = typename Lanes::Vector[kTargets][Lanes::kVectors];
 
 // Inner products of a tile. kD: the dimension where it is known, else 0.
-template <class Lanes, int kTargets, int kD>
-inline __attribute__((always_inline)) void topk_products(
-    const TopkPanel<typename Lanes::Value>& panel, int64_t i, TopkSums<Lanes, kTargets>& sum) {
+template <class Lanes, int kTargets, int kD, class Panel>
+inline __attribute__((always_inline)) void topk_products(const Panel& panel, int64_t i,
+                                                         TopkSums<Lanes, kTargets>& sum) {
   using T = typename Lanes::Value;
   using Vector = typename Lanes::Vector;
   constexpr int kVectors = Lanes::kVectors;
@@ -131,15 +133,16 @@ inline __attribute__((always_inline)) void topk_products(
 #pragma GCC unroll 4
     for (int d = 0; d < kD; ++d) step(d);
   } else {
+#pragma GCC unroll 2
     for (int64_t d = 0; d < D; ++d) step(d);
   }
 }
 
 // The most of `least` and the scores of a tile, vector q of samples.
-template <class Lanes, int kTargets>
+template <class Lanes, int kTargets, class Panel>
 inline __attribute__((always_inline)) typename Lanes::Vector topk_highest(
-    const TopkPanel<typename Lanes::Value>& panel, int64_t i, const TopkSums<Lanes, kTargets>& sum,
-    int q, typename Lanes::Vector least) {
+    const Panel& panel, int64_t i, const TopkSums<Lanes, kTargets>& sum, int q,
+    typename Lanes::Vector least) {
 #pragma GCC unroll 8
   for (int t = 0; t < kTargets; ++t) {
     least = Lanes::max(Lanes::add(sum[t][q], Lanes::fill(panel.h[i + t])), least);
@@ -224,6 +227,82 @@ void topk_warm(const TopkPanel<typename Lanes::Value>& panel, int64_t tiles,
   }
 }
 
+// Late in a scan most tiles exceed the second best of no sample, and a compare says so; early on
+// that branch would be mispredicted all the time, and all vectors of samples go on without it. Who
+// won is asked at the end, of one tile.
+template <class Lanes, int kTargets, int kD, bool kEarly>
+inline __attribute__((always_inline)) void pair_tile(const PairPanel<typename Lanes::Value>& panel,
+                                                     int64_t i) {
+  constexpr int kVectors = Lanes::kVectors;
+  TopkSums<Lanes, kTargets> sum;
+  topk_products<Lanes, kTargets, kD>(panel, i, sum);
+  uint32_t above = kEarly ? ~0u : 0;
+#pragma GCC unroll 4
+  for (int q = 0; q < (kEarly ? 0 : kVectors); ++q) {
+    const auto second = Lanes::load(panel.second + q * Lanes::kLanes);
+    const auto highest = topk_highest<Lanes, kTargets>(panel, i, sum, q, second);
+    above |= uint32_t(Lanes::above(highest, second) != 0) << q;
+  }
+  if (!kEarly && __builtin_expect(above == 0, 1)) return;
+#pragma GCC unroll 4
+  for (int q = 0; q < kVectors; ++q) {
+    if (!kEarly && (above >> q & 1) == 0) continue;
+    const int at = q * Lanes::kLanes;
+    const auto best = Lanes::load(panel.best + at);
+    auto highest = best, second = Lanes::load(panel.second + at);
+#pragma GCC unroll 8
+    for (int t = 0; t < kTargets; ++t) {
+      const auto score = Lanes::add(sum[t][q], Lanes::fill(panel.h[i + t]));
+      second = Lanes::max(Lanes::min(highest, score), second);  // a NaN comes through min, not max
+      highest = Lanes::max(score, highest);
+    }
+    Lanes::keep_place(highest, best, panel.first + i, panel.place + at);
+    Lanes::store(panel.best + at, highest);
+    Lanes::store(panel.second + at, second);
+  }
+}
+
+template <class Lanes, int kTargets>
+inline void pair_last_tile(const PairPanel<typename Lanes::Value>& panel, int64_t i) {
+  if constexpr (kTargets > 0) {
+    if (panel.targets - i == kTargets) {
+      pair_tile<Lanes, kTargets, 0, true>(panel, i);
+    } else {
+      pair_last_tile<Lanes, kTargets - 1>(panel, i);
+    }
+  }
+}
+
+template <class Lanes, bool kEarly, int kD = kUnrolledTopkD>
+void pair_panel(const PairPanel<typename Lanes::Value>& given) {
+  if (kD > 0 && given.D != kD) return pair_panel<Lanes, kEarly, (kD > 0 ? kD - 1 : 0)>(given);
+  const PairPanel<typename Lanes::Value> panel = given;  // which storing a best does not change
+  int64_t i = 0;
+  for (; i + Lanes::kTargets <= panel.targets; i += Lanes::kTargets) {
+    pair_tile<Lanes, Lanes::kTargets, kD, kEarly>(panel, i);
+  }
+  pair_last_tile<Lanes, Lanes::kTargets - 1>(panel, i);
+}
+
+template <class T, int kTargets>
+int pair_settle(const T* x, const T* y, const T* h, int64_t targets, int64_t D, T* value) {
+  T score[kTargets] = {};
+  const T* row[kTargets];
+  const int last = targets < kTargets ? int(targets) - 1 : kTargets - 1;
+  for (int t = 0; t < kTargets; ++t) row[t] = y + (t < last ? t : last) * D;
+  for (int64_t d = 0; d < D; ++d) {
+#pragma GCC unroll 8
+    for (int t = 0; t < kTargets; ++t) score[t] = exact_fma(x[d], row[t][d], score[t]);
+  }
+  int winner = -1;
+  for (int t = 0; t <= last; ++t) {
+    score[t] += h[t];
+    if (score[t] == score[t] && (winner < 0 || score[t] > score[winner])) winner = t;
+  }
+  *value = score[winner];
+  return winner;
+}
+
 template <class T>
 int64_t topk_dead(const T* x, const T* y, const T* h, int64_t targets, int64_t D, int64_t first,
                   int64_t* index, int64_t room) {
@@ -237,7 +316,13 @@ int64_t topk_dead(const T* x, const T* y, const T* h, int64_t targets, int64_t D
 
 template <class Lanes>
 constexpr TopkKernel<typename Lanes::Value> topk_kernel() {
-  return {Lanes::kLanes * Lanes::kVectors, Lanes::kTargets, &topk_panel<Lanes>, &topk_warm<Lanes>,
+  return {Lanes::kLanes * Lanes::kVectors,
+          Lanes::kTargets,
+          &topk_panel<Lanes>,
+          &pair_panel<Lanes, true>,
+          &pair_panel<Lanes, false>,
+          &pair_settle<typename Lanes::Value, Lanes::kTargets>,
+          &topk_warm<Lanes>,
           &topk_dead<typename Lanes::Value>};
 }
 

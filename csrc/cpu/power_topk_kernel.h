@@ -43,11 +43,27 @@ struct TopkPanel {
   int k;
 };
 
+// The same for the best and the second best score alone.
+template <class T>
+struct PairPanel {
+  using Index = typename TopkIndex<T>::Type;
+
+  const T *x, *y, *h;
+  int64_t targets, D, first;
+  T *best, *second;  // [samples], 64-byte aligned; -inf before the first panel
+  Index* place;      // [samples], aligned too; -1 before: the first target of the best one's tile
+};
+
 template <class T>
 struct TopkKernel {
   int samples;  // of a block
   int targets;  // of a tile
   void (*panel)(const TopkPanel<T>&);
+  void (*pair_early)(const PairPanel<T>&);  // the same as pair, faster while much still changes
+  void (*pair)(const PairPanel<T>&);
+  // The lowest of at most a tile's targets that has the most, from 0, and what it has; one is
+  // above -inf.
+  int (*settle)(const T* x, const T* y, const T* h, int64_t targets, int64_t D, T* value);
   // What `tiles` tiles prove of the k-th best: topk_warm in power_topk_body.h.
   void (*warm)(const TopkPanel<T>&, int64_t tiles, T* most);
   // Targets whose score with a sample is -inf, lowest first; how many of `room` were found.

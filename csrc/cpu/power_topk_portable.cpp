@@ -35,6 +35,11 @@ struct Lanes {
       if (a.lane[k] < b.lane[k]) b.lane[k] = a.lane[k];
     return b;
   }
+  static void keep_place(const Vector& highest, const Vector& best, int64_t here,
+                         typename TopkIndex<T>::Type* to) {
+    for (int k = 0; k < kLanes; ++k)
+      if (highest.lane[k] > best.lane[k]) to[k] = typename TopkIndex<T>::Type(here);
+  }
   static uint32_t above(const Vector& a, const Vector& b) {
     uint32_t mask = 0;
     for (int k = 0; k < kLanes; ++k) mask |= uint32_t(a.lane[k] > b.lane[k]) << k;

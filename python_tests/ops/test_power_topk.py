@@ -78,7 +78,7 @@ def test_golden_cases_rounding_by_rounding(simd_level):
         assert first[0].tobytes() == value.tobytes()
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("dtype", ["f4", pytest.param("f8", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", list(argmax_cases.HARD))
 def test_hard_cases(name, dtype, simd_level):
     x, y, h = argmax_cases.hard_case(name, dtype)
@@ -325,6 +325,32 @@ def test_gap_is_the_difference_of_the_two_best(dtype, rng, simd_level):
     assert_same_bits([gap], [best[:, 0] - best[:, 1]])
     assert (gap == 0).any()
     assert (gap > 0).any()
+
+
+def assert_gap_of_the_lists(x, y, h):
+    """All three results against the two best of power_topk."""
+    values, indices = (np.asarray(a) for a in otcuda.power_topk(x, y, h, 2))
+    second = np.where(indices[..., 1] < 0, -np.inf, values[..., 1]).astype(values.dtype)
+    with np.errstate(invalid="ignore"):
+        gap = np.where(values[..., 0] == second, 0, values[..., 0] - second).astype(values.dtype)
+    got = otcuda.power_argmax(x, y, h, return_gap=True)
+    assert_same_bits(got, (values[..., 0], indices[..., 0], gap))
+
+
+@pytest.mark.parametrize("dtype", ["f4", pytest.param("f8", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", list(argmax_cases.HARD))
+def test_gap_in_hard_cases(name, dtype, simd_level):
+    assert_gap_of_the_lists(*argmax_cases.hard_case(name, dtype))
+
+
+@pytest.mark.parametrize(("B", "N"), [(1, 20_000), (70, 9001)])
+def test_gap_early_and_late_and_on_any_number_of_threads(B, N, rng, threads, simd_level):
+    for x, y, h in (
+        problem(rng, B, N, 5),
+        [integers(rng, *shape) for shape in ((B, 2), (N, 2), (N,))],  # ties
+    ):
+        assert_gap_of_the_lists(x, y, h)
+        assert_gap_of_the_lists(*(a.expand(2, *a.shape) for a in (x, y, h)))
 
 
 def test_gap_at_the_edges():

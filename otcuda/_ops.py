@@ -401,6 +401,7 @@ def _register_source_samples(torch: Any, library: Any) -> None:
 # but for rans32, which also works on tensors of a CUDA device.
 
 NativeTables = native.Tables
+NativeCausalPrior = native.CausalPrior
 NativeRangeEncoder = native.RangeEncoder
 NativeRangeDecoder = native.RangeDecoder
 range64_encode = native.range64_encode

@@ -64,6 +64,15 @@ SimdLevel simd_level() {
   return best;
 }
 
+bool simd_has_vnni() {
+#if OTCUDA_X86_LEVELS
+  static const bool there = __builtin_cpu_supports("avx512vnni");
+  return there && simd_level() == SimdLevel::avx512;
+#else
+  return false;
+#endif
+}
+
 bool simd_has_vbmi2() {
 #if OTCUDA_X86_LEVELS
   static const bool there =

@@ -14,6 +14,7 @@ enum class SimdLevel : int { portable, avx2, avx512 };
 const char* simd_level_name(SimdLevel level);
 std::vector<SimdLevel> simd_levels();  // those this build and this CPU have, portable first
 SimdLevel simd_level();                // the one in force
+bool simd_has_vnni();                  // level avx512 is in force on a CPU that has VNNI, too
 bool simd_has_vbmi2();  // level avx512 is in force on a CPU that has VBMI and VBMI2, too
 void set_simd_level(const std::string& name);  // "auto" goes back to OTCUDA_SIMD or the best one
 

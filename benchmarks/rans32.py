@@ -3,7 +3,8 @@
 
 Whole Python calls; inputs lie ready in the form each library likes best. "conditional": one of 64
 Gaussian tables for each symbol; "static": one table. "otcuda" writes and checks the long container;
-"otcuda portable" is the same without vector instructions. torch_ans is given our integer tables.
+"otcuda avx2" and "otcuda portable" are the same at those levels. torch_ans is given our integer
+tables; CompressAI's `ans` extension too, in the lists it wants (COMPRESSAI_ANS names its file).
 `excess` is bytes, heads included, over the Shannon information under the unrounded model, percent.
 Rivals that are not installed are left out.
 """
@@ -11,6 +12,7 @@ Rivals that are not installed are left out.
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +24,7 @@ from range64 import HIGH, LOW, SCALES, at_level, gaussian_pmf
 from otcuda._ops import native
 from otcuda.coding import Tables, decode, encode_long
 
-BLOCK = 1 << 18
+BLOCK = None  # as encode_long chooses
 Pair = tuple[Callable[[], Any], Callable[[], Any], int]  # encode, decode, bytes
 
 
@@ -30,7 +32,7 @@ def installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def ours(symbols: np.ndarray, tables: Tables, index: Any, block: int = BLOCK) -> Pair:
+def ours(symbols: np.ndarray, tables: Tables, index: Any, block: int | None = BLOCK) -> Pair:
     blob = encode_long(symbols, tables, index, block)
     np.testing.assert_array_equal(decode(blob, tables, index), symbols)
     return (
@@ -111,15 +113,48 @@ def torch_ans_pair(symbols: np.ndarray, index: np.ndarray, pmf: np.ndarray) -> P
     )
 
 
+def compressai_pair(symbols: np.ndarray, index: np.ndarray, pmf: np.ndarray, path: str) -> Pair:
+    """The last symbol of each table is its sentinel: never used here, as nothing lies outside."""
+    spec = importlib.util.spec_from_file_location("ans", path)
+    ans = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ans)
+    weights = np.pad(np.rint(pmf * 2**31).astype(np.int64), ((0, 0), (0, 1)))
+    frequencies = Tables.from_weights(weights, 16, escape=False).frequencies.astype(np.int64)
+    cdfs = np.pad(frequencies.cumsum(1), ((0, 0), (1, 0))).tolist()
+    sizes, offsets = [len(row) for row in cdfs], [LOW] * len(cdfs)
+    values, which = symbols.astype(int).tolist(), index.astype(int).tolist()
+    message = ans.RansEncoder().encode_with_indexes(values, which, cdfs, sizes, offsets)
+    decoder = ans.RansDecoder()
+    assert decoder.decode_with_indexes(message, which, cdfs, sizes, offsets) == values
+    return (
+        lambda: ans.RansEncoder().encode_with_indexes(values, which, cdfs, sizes, offsets),
+        lambda: decoder.decode_with_indexes(message, which, cdfs, sizes, offsets),
+        len(message),
+    )
+
+
+def simple_ans_pair(symbols: np.ndarray) -> Pair:
+    import simple_ans
+
+    values = symbols.view(np.uint8)
+    message = simple_ans.ans_encode(values)
+    np.testing.assert_array_equal(simple_ans.ans_decode(message), values)
+    size = message.size()
+    return lambda: simple_ans.ans_encode(values), lambda: simple_ans.ans_decode(message), size
+
+
 def rivals(symbols: np.ndarray, index: Any, pmf: np.ndarray, tables: Tables) -> dict[str, Pair]:
     first = ours(symbols, tables, index)
-    portable = tuple(at_level("portable", call) for call in first[:2])
+    levels = {
+        f"otcuda {level}": (*(at_level(level, call) for call in first[:2]), first[2])
+        for level in native.simd_levels()[:-1]
+    }
     blob, room = encode_long(symbols, tables, index, BLOCK), np.empty_like(symbols)
     into = (first[0], lambda: decode(blob, tables, index, out=room), first[2])
     found: dict[str, Pair] = {
         "otcuda": first,
         "otcuda out=": into,
-        "otcuda portable": (*portable, first[2]),
+        **levels,
     }
     if installed("constriction"):
         scales = None if index is None else SCALES[index]
@@ -127,6 +162,11 @@ def rivals(symbols: np.ndarray, index: Any, pmf: np.ndarray, tables: Tables) -> 
     if installed("torch_ans") and len(symbols) % 8 == 0:
         which = np.zeros(len(symbols), np.int32) if index is None else index
         found["torch_ans"] = torch_ans_pair(symbols, which, pmf)
+    if "COMPRESSAI_ANS" in os.environ and len(symbols) <= 100_000:  # its lists take their time
+        which = np.zeros(len(symbols), np.int32) if index is None else index
+        found["compressai"] = compressai_pair(symbols, which, pmf, os.environ["COMPRESSAI_ANS"])
+    if installed("simple_ans") and index is None:
+        found["simple_ans"] = simple_ans_pair(symbols)
     if installed("zstandard") and index is None:
         found["zstd -1"] = zstd_pair(symbols)
     return found
@@ -207,28 +247,56 @@ def share_of_the_check() -> dict[str, float]:
 
 
 def two_threads() -> dict[str, float]:
-    """Gain of a second thread by the wall clock, for two idle cores; and by CPU time, near 1."""
+    """What a second thread takes over: the work of one thread over the larger share of two.
+
+    By CPU time, so it holds on a machine that other work keeps busy: the gain that two idle cores
+    would give. The best of some calls, as whoever is held up takes fewer blocks.
+    """
     rng = np.random.default_rng(7)
     index = rng.integers(0, len(SCALES), 1 << 22).astype(np.uint8)
     symbols = np.rint(rng.standard_normal(1 << 22) * SCALES[index]).clip(LOW, HIGH).astype(np.int8)
     tables = Tables.gaussian(SCALES, LOW, HIGH)
-    blob = encode_long(symbols, tables, index, BLOCK)
+    blob, room = encode_long(symbols, tables, index), np.empty_like(symbols)
     calls = {
-        "encode": lambda: encode_long(symbols, tables, index, BLOCK),
-        "decode": lambda: decode(blob, tables, index),
+        "encode": lambda: encode_long(symbols, tables, index),
+        "decode": lambda: decode(blob, tables, index, out=room),
     }
     found = {}
     for name, call in calls.items():
-        taken = {(clock, threads): [] for clock in ("wall", "cpu") for threads in (1, 2)}
-        for threads in (1, 2) * 15:
+        alone, together = [], []
+        for threads in (1, 2) * 25:
             native.set_num_threads(threads)
-            start = time.perf_counter()
-            taken["cpu", threads].append(seconds(call, time.process_time, 1))
-            taken["wall", threads].append(time.perf_counter() - start)
+            here, everywhere = time.thread_time(), time.process_time()
+            call()
+            here, everywhere = time.thread_time() - here, time.process_time() - everywhere
+            (alone if threads == 1 else together).append(max(here, everywhere - here))
         native.set_num_threads(1)
-        for clock in ("wall", "cpu"):
-            gain = min(taken[clock, 1]) / min(taken[clock, 2])
-            found[f"{name} {clock}"] = round(gain, 2)
+        found[name] = round(min(alone) / min(together), 2)
+    return found
+
+
+def cold_decode() -> dict[str, dict[str, float]]:
+    """Conditional decoding after 16 MiB of other data went through the caches, Msym/s, median."""
+    import torch_ans  # noqa: F401
+
+    found, other = {}, np.zeros(16 << 20, np.uint8)
+    for length in (100_000, 1_000_000):
+        rng = np.random.default_rng(length)
+        index = rng.integers(0, len(SCALES), length).astype(np.uint8)
+        drawn = rng.standard_normal(length) * SCALES[index]
+        symbols = np.rint(drawn).clip(LOW, HIGH).astype(np.int8)
+        pmf = np.stack([gaussian_pmf(scale) for scale in SCALES])
+        pairs = {
+            "otcuda": ours(symbols, Tables.gaussian(SCALES, LOW, HIGH), index),
+            "torch_ans": torch_ans_pair(symbols, index, pmf),
+        }
+        taken = {name: [] for name in pairs}
+        for _ in range(15):
+            for name, pair in pairs.items():
+                other += 1
+                taken[name].append(seconds(pair[1], time.process_time, 1))
+        rates = {name: length / 1e6 / float(np.median(times)) for name, times in taken.items()}
+        found[f"n={length}"] = {name: round(rate, 1) for name, rate in rates.items()}
     return found
 
 
@@ -243,9 +311,10 @@ if __name__ == "__main__":
     harness.main(
         "rans32",
         cases(),
-        packages=("constriction", "torch_ans", "zstandard", "numpy"),
+        packages=("constriction", "torch_ans", "zstandard", "simple_ans", "numpy"),
         simd_level=native.simd_level(),
         excess_percent_one_block=excess_of_large_blocks(),
         check_percent=share_of_the_check(),
         two_threads=two_threads(),
+        cold_conditional_decode=cold_decode() if installed("torch_ans") else {},
     )

@@ -308,6 +308,7 @@ def _register_source_samples(torch: Any, library: Any) -> None:
 # but for rans32 and messages of range64, which also work on tensors of a CUDA device.
 
 NativeTables = native.Tables
+NativeCausalPrior = native.CausalPrior
 NativeRangeEncoder = native.RangeEncoder
 NativeRangeDecoder = native.RangeDecoder
 range64_encode = native.range64_encode

@@ -28,6 +28,7 @@ void bind_context_net(pybind11::module_& m);
 void bind_net(pybind11::module_& m);
 void bind_range64(pybind11::module_& m);
 void bind_adaptive(pybind11::module_& m);
+void bind_causal_prior(pybind11::module_& m);
 void bind_compat64(pybind11::module_& m);
 void bind_rans32(pybind11::module_& m);
 void bind_tables(pybind11::module_& m);
@@ -137,6 +138,7 @@ PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   otcuda::bind_tables(m);
   otcuda::bind_range64(m);
   otcuda::bind_adaptive(m);
+  otcuda::bind_causal_prior(m);
   otcuda::bind_compat64(m);
   otcuda::bind_rans32(m);
   otcuda::bind_sobol_samples(m);

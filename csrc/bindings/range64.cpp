@@ -15,6 +15,7 @@
 #include "bindings/tensor_caster.h"
 #include "common/backend_info.h"
 #include "common/check.h"
+#include "cpu/causal_prior.h"
 #include "cuda/range64.h"
 
 namespace otcuda {
@@ -273,6 +274,13 @@ void bind_encoder(py::module_& m) {
     Poll poll = python_poll(nobody);
     self.use([&](auto& encoder) { cpu::adaptive_put(encoder, model, map, poll); });
   };
+  const auto causal = [](SharedEncoder& self, const TensorView& map,
+                         const cpu::CausalPrior& prior) {
+    check_map(map);
+    const py::none nobody;
+    Poll poll = python_poll(nobody);
+    self.use([&](auto& encoder) { cpu::causal_put(encoder, prior, map, poll); });
+  };
   const auto finish = [](SharedEncoder& self) {
     Vector<uint8_t> message;
     self.use([&](auto& encoder) { message = encoder.finish(); });
@@ -286,6 +294,7 @@ void bind_encoder(py::module_& m) {
       .def("bit", bit, py::arg("values"), py::arg("p1"), py::arg("precision"))
       .def("exp_golomb", exp_golomb, py::arg("values"))
       .def("adaptive", adaptive, py::arg("symbols"), py::arg("model"))
+      .def("causal", causal, py::arg("symbols"), py::arg("prior"))
       .def("finish", finish);
 }
 
@@ -331,6 +340,14 @@ void bind_decoder(py::module_& m) {
     Poll poll = python_poll(nobody);
     self.use([&](auto& decoder) { cpu::adaptive_get(decoder, model, map, poll); });
   };
+  const auto causal = [](SharedDecoder& self, const TensorView& map,
+                         const cpu::CausalPrior& prior) {
+    check_map(map);
+    check_output("symbols", map, DType::u16, {any, any});
+    const py::none nobody;
+    Poll poll = python_poll(nobody);
+    self.use([&](auto& decoder) { cpu::causal_get(decoder, prior, map, poll); });
+  };
   py::class_<SharedDecoder>(m, "RangeDecoder", "Contract: csrc/common/range64.h.")
       .def(py::init<py::bytes>(), py::arg("message"))
       .def("get", get, py::arg("tables"), py::arg("index"), py::arg("symbols"))
@@ -339,6 +356,7 @@ void bind_decoder(py::module_& m) {
       .def("bit", bit, py::arg("values"), py::arg("p1"), py::arg("precision"))
       .def("exp_golomb", exp_golomb, py::arg("values"))
       .def("adaptive", adaptive, py::arg("symbols"), py::arg("model"))
+      .def("causal", causal, py::arg("symbols"), py::arg("prior"))
       .def("finish", [](SharedDecoder& self) { self.use(&finish_decoding); });
 }
 

@@ -12,6 +12,7 @@
 namespace otcuda::cpu {
 namespace {
 
+constexpr int64_t kFastSlots = 1 << 12;
 constexpr int64_t kDirectSlots = 1 << 14;
 
 int32_t get_escaped(RangeDecoder& decoder, const Tables& tables, uint32_t table) {
@@ -76,15 +77,29 @@ struct Entry {
   uint32_t symbol, frequency, rank;
 };
 
-// One load a slot. kPrecision, if not 0, is that of the tables; kOne: there is one table.
-template <int kPrecision, bool kOne>
+// A load for each number: no shift or mask between the division of a step and the one of the next.
+template <int kPrecision>
+struct SlotLookup {
+  const Tables::Slot* slots;
+  const Tables& tables;
+
+  int precision() const { return kPrecision != 0 ? kPrecision : tables.precision(); }
+  Entry operator()(uint32_t table, uint32_t slot) const {
+    const auto& at =
+        slots[kPrecision != 0 ? slot : static_cast<size_t>(table) << precision() | slot];
+    return {at.symbol, at.frequency, at.rank};
+  }
+};
+
+// One load a slot. kPrecision, if not 0, is that of the tables.
+template <int kPrecision>
 struct DirectLookup {
   const uint32_t* direct;
   const Tables& tables;
 
   int precision() const { return kPrecision != 0 ? kPrecision : tables.precision(); }
   Entry operator()(uint32_t table, uint32_t slot) const {
-    const uint32_t e = direct[kOne ? slot : static_cast<size_t>(table) << precision() | slot];
+    const uint32_t e = direct[static_cast<size_t>(table) << precision() | slot];
     return {e & 0xff, (e >> 8 & 0xfff) + 1, e >> 20};
   }
 };
@@ -196,19 +211,22 @@ void range64_get(Lanes<RangeDecoder> lanes, const Tables& tables, const TensorVi
   // A look-up that leaves the first caches costs more than it saves, and so does one made in vain.
   const int64_t slots = tables.count() << tables.precision();
   const bool worth = slots <= kDirectSlots && symbols.size() * 4 >= slots;
-  const uint32_t* direct = worth ? tables.direct() : nullptr;
+  const Tables::Slot* fast = worth && slots <= kFastSlots ? tables.slots() : nullptr;
+  const uint32_t* direct = worth && fast == nullptr ? tables.direct() : nullptr;
   Run run;
   for_runs(symbols.size(), [&](int64_t begin, int64_t n) {
     poll(double(begin) / double(symbols.size()));
     if (index != nullptr) run.load_index(tables, *index, begin, n);
-    if (direct == nullptr) {
+    if (fast != nullptr && tables.precision() == 12) {
+      get_run(lanes, SlotLookup<12>{fast, tables}, tables, n, run);  // of one table
+    } else if (fast != nullptr) {
+      get_run(lanes, SlotLookup<0>{fast, tables}, tables, n, run);
+    } else if (direct == nullptr) {
       get_run(lanes, BucketLookup{tables}, tables, n, run);
     } else if (tables.precision() != 12) {
-      get_run(lanes, DirectLookup<0, false>{direct, tables}, tables, n, run);
-    } else if (tables.count() > 1) {
-      get_run(lanes, DirectLookup<12, false>{direct, tables}, tables, n, run);
+      get_run(lanes, DirectLookup<0>{direct, tables}, tables, n, run);
     } else {
-      get_run(lanes, DirectLookup<12, true>{direct, tables}, tables, n, run);
+      get_run(lanes, DirectLookup<12>{direct, tables}, tables, n, run);
     }
     for (const RangeDecoder& decoder : lanes) {
       if (!decoder.corrupt()) continue;

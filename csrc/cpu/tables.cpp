@@ -293,6 +293,24 @@ void Tables::fill_direct(uint32_t table) const {
   if (escape_) *slots = 0;
 }
 
+const Tables::Slot* Tables::slots() const {
+  if (precision_ > kDirectPrecisionMax) return nullptr;
+  std::call_once(slots_made_, [this] {
+    slots_.resize(static_cast<size_t>(count_) << precision_, Slot{1, 0, 0, 0});
+    Slot* to = slots_.data();
+    for (int64_t t = 0; t < count_; ++t) {
+      for (uint32_t s = 0; s < symbols_; ++s) {
+        const auto f = static_cast<uint16_t>(interval(static_cast<uint32_t>(t), s).frequency);
+        for (uint16_t rank = 0; rank < f; ++rank) {
+          *to++ = {f, rank, static_cast<uint16_t>(s), 0};
+        }
+      }
+      if (escape_) ++to;
+    }
+  });
+  return slots_.data();
+}
+
 const uint16_t* Tables::places() const {
   if (!narrow() || kept_.size() > 65536) return nullptr;  // kept_ has one more a table, too
   std::call_once(places_made_, [this] {

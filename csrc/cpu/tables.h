@@ -79,7 +79,14 @@ class Tables {
   // first call: messages of a few symbols do without.
   const uint32_t* direct() const;
 
-  // The same in half the memory, [T, 2^P]: the slot's place in entries(), which hold symbol |
+  // A slot's symbol, its frequency and the slot's rank in it, each for one load: [T, 2^P], 8 bytes
+  // a slot, so for small look-ups. The escape's slot has rank 0 and frequency 1. For P <= 12.
+  struct Slot {
+    uint16_t frequency, rank, symbol, unused;
+  };
+  const Slot* slots() const;
+
+  // As direct() in half the memory, [T, 2^P]: the slot's place in entries(), which hold symbol |
   // (frequency - 1) << 8 | start << 20, the escape's among them. Null as direct(), or for 2^16
   // entries and more.
   const uint16_t* places() const;
@@ -124,7 +131,8 @@ class Tables {
   int bucket_bits_;
   Vector<uint32_t> intervals_, kept_, kept_begin_, starts_;
   Vector<uint16_t> buckets_;  // and one more, since gathers read 32 bits
-  mutable std::once_flag direct_made_, places_made_;
+  mutable std::once_flag direct_made_, slots_made_, places_made_;
+  mutable Vector<Slot> slots_;
   mutable Vector<uint32_t> direct_, entries_;
   mutable Vector<uint16_t> places_;
 };

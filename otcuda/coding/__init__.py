@@ -10,6 +10,7 @@ The format: docs/coding.md.
 
 from otcuda.coding.adaptive import AdaptiveModel
 from otcuda.coding.batch import decode_batch, encode_batch
+from otcuda.coding.causal import CausalPrior
 from otcuda.coding.container import decode, encode
 from otcuda.coding.device import DeviceMessage, decode_blocks, encode_blocks
 from otcuda.coding.device_batch import (
@@ -25,6 +26,7 @@ from otcuda.coding.tables import Tables
 __all__ = [
     "MAX_SYMBOLS",
     "AdaptiveModel",
+    "CausalPrior",
     "DeviceMessage",
     "DeviceMessages",
     "RangeDecoder",

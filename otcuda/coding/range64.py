@@ -10,6 +10,7 @@ import numpy as np
 from otcuda import _ops
 from otcuda.coding.adaptive import AdaptiveModel, as_map
 from otcuda.coding.arrays import empty_symbols, flat_pair, given_back, integers
+from otcuda.coding.causal import CausalPrior
 from otcuda.coding.tables import Tables
 from otcuda.errors import ShapeError
 
@@ -136,6 +137,10 @@ class RangeEncoder:
         """A map [h, w] of symbols from 0 to 2^bits - 1, by a model that learns on the way."""
         self._coder.adaptive(as_map("adaptive", symbols), model._state())
 
+    def causal(self, symbols: Any, prior: CausalPrior) -> None:
+        """A map [h, w] of symbols from 0 to K - 1, each by what the prior foretells."""
+        self._coder.causal(as_map("causal", symbols), prior._native)
+
     def finish(self) -> bytes:
         """The message. The encoder is then as new."""
         return self._coder.finish()
@@ -194,6 +199,14 @@ class RangeDecoder:
         if symbols.ndim != 2:
             raise ShapeError(f"adaptive: shape is {shape}, expected (h, w)")
         self._coder.adaptive(symbols, model._state())
+        return symbols
+
+    def causal(self, prior: CausalPrior, shape: tuple[int, int]) -> np.ndarray:
+        """A map of this shape, uint16, by the prior it was written with."""
+        symbols, _ = empty_symbols("causal", None, tuple(shape), "uint16", self._limit)
+        if symbols.ndim != 2:
+            raise ShapeError(f"causal: shape is {shape}, expected (h, w)")
+        self._coder.causal(symbols, prior._native)
         return symbols
 
     def _step(self, step: str, shape: Any, *arguments: Any) -> Any:

@@ -149,7 +149,7 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"k >= rows\)", "k > rows)"),
         (r"put_height\(state.packed, i, float\(state.h\[i\]\)\);", ";"),
         (r"\*base \+ plus", "plus"),
-        (r"if \(!step.centres\(\)\) return;", ";"),
+        (r"(double\[2\]\);\n  )if \(!step.centres\(\)\) return;", r"\1;"),
         (r"a.device_step == nullptr \|\| done == 0", "true"),
     ],
     "range64": [

@@ -244,7 +244,7 @@ def heights_adam_solve(y: Array, nu: Array, h: Array, m: Array, v: Array, step: 
 @typing.overload
 def heights_adam_solve(y: Array, nu: Array, h: Array, m: Array, v: Array, step: Array, lr: Array, chi2: Array, workspace: Array, stream: int, *, source: str, seed: int, batch: int, bias_correction: bool, beta1: float, beta2: float, eps: float, callback: typing.Any) -> None:
     """
-    The same on a CUDA stream, which it does not wait for; step and lr lie in host memory.
+    The same on a CUDA stream, which it does not wait for; lr lies in host memory, step there or on the device: csrc/cuda/heights_adam_solve.h.
     """
 def heights_adam_solve_workspace(is_double: bool, N: int, D: int, batch: int) -> int:
     """

@@ -207,7 +207,7 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"lane_of\(\) < left", "lane_of() <= left"),
         (r"ballot & lanes_below\(\)", "ballot"),
         (r"% \(2 \* kWindow\);", "% kWindow;"),
-        (r"taken >= limit", "taken > limit"),
+        (r"taken >= limit", "taken >= limit + kWindow"),
         (r"limit - kWindow\)", "limit)"),
         (r"limit \+= kWindow;", ";"),
         (r"taken \+= __popc\(ballot\);", ";"),

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ops on a CUDA device beside their rivals: python benchmarks/gpu.py argmax | solve | rans32.
+"""Ops on a CUDA device beside their rivals: python benchmarks/gpu.py argmax | mass | solve | ...
 
 Rounds are interleaved, the first is dropped, times are medians of CUDA events. Rivals of argmax:
 torch addmm + max in chunks, in float32 (exact but for order) and in bfloat16 (inexact), and faiss
 where its GPU build is installed; and both of our own paths. `same` is the share of samples with our
-winner. rans32 is measured beside our own CPU code, on symbols that stay where they are.
+winner. mass stands beside torch.bincount, solve also as a captured graph, rans32 beside our own CPU
+code and torch_ans where that is installed, range64 beside our own CPU code; symbols stay where they
+are.
 """
 
 from __future__ import annotations
@@ -24,7 +26,17 @@ import otcuda
 from otcuda import _screen
 from otcuda._io import atomic_write
 from otcuda._ops import native
-from otcuda.coding import Tables, decode, decode_blocks, encode_blocks, encode_long
+from otcuda.coding import (
+    Tables,
+    decode,
+    decode_batch,
+    decode_blocks,
+    decode_messages,
+    encode_batch,
+    encode_blocks,
+    encode_long,
+    encode_messages,
+)
 
 Rivals = dict[str, Callable[[], torch.Tensor]]
 
@@ -91,7 +103,46 @@ def solve_cases(device: torch.device, small: bool) -> Iterator[tuple[str, float,
         def solve(y=y, steps=steps, batch=batch) -> torch.Tensor:
             return otcuda.heights_adam_solve(y, iterations=steps, batch=batch)[0].h
 
-        yield f"N={N} D={D} batch={batch}", steps, "steps/s", {"otcuda": solve}
+        rivals: Rivals = {"otcuda": solve}
+        if device.type == "cuda":
+            rivals["otcuda, graph"] = captured_solve(y, steps, batch)
+        yield f"N={N} D={D} batch={batch}", steps, "steps/s", rivals
+
+
+def captured_solve(y: torch.Tensor, steps: int, batch: int) -> Callable[[], torch.Tensor]:
+    """The same steps as one graph; each replay goes on from the one before."""
+    step = torch.zeros(1, dtype=torch.int64, device=y.device)
+    state = otcuda.HeightsState(*(torch.zeros_like(y[:, 0]) for _ in range(3)), step)
+    otcuda.heights_adam_solve(y, iterations=1, batch=batch, state=state)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        otcuda.heights_adam_solve(y, iterations=steps, batch=batch, state=state)
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return state.h
+
+    return replay
+
+
+def mass_cases(device: torch.device, small: bool) -> Iterator[tuple[str, float, str, Rivals]]:
+    """Counts and sums, of few cells (in shared memory) and of many."""
+    B = 4096 if small else 1 << 24
+    for N in (100, 4096, 1 << 20):
+        index, weights = torch.randint(N, (B,), device=device), torch.rand(B, device=device)
+
+        def ours(w: Any = None, i=index, N=N) -> torch.Tensor:
+            return otcuda.cell_mass(i, N, w)
+
+        def torchs(w: Any = None, i=index, N=N) -> torch.Tensor:
+            return torch.bincount(i, w, minlength=N)
+
+        yield f"counts N={N}", 1e-9 * B, "Gsample/s", {"otcuda": ours, "torch": torchs}
+        weighted: Rivals = {
+            "otcuda": lambda f=ours, w=weights: f(w),
+            "torch (order varies)": lambda f=torchs, w=weights: f(w),
+        }
+        yield f"sums N={N}", 1e-9 * B, "Gsample/s", weighted
 
 
 def rans32_cases(device: torch.device, small: bool) -> Iterator[tuple[str, float, str, Rivals]]:
@@ -114,11 +165,63 @@ def rans32_cases(device: torch.device, small: bool) -> Iterator[tuple[str, float
             message = encode_blocks(s, tables, i, block)
             rivals["encode"] = lambda t=tables, s=s, i=i: encode_blocks(s, t, i, block, False).size
             rivals["decode"] = lambda t=tables, m=message, i=i: decode_blocks(m, t, i, False)
+            try:
+                rivals |= torch_ans_rivals(tables, s, i)
+            except Exception as error:  # absent, or another version: the others are measured
+                print(f"torch_ans is left out: {error}")
         rivals["otcuda"] = rivals.get("decode", rivals["decode, cpu"])
         yield f"n={n} tables={len(scales)}", 1e-9 * n, "Gsymbol/s", rivals
 
 
-def _size(blob: bytes) -> torch.Tensor:
+def torch_ans_rivals(tables: Tables, symbols: torch.Tensor, index: torch.Tensor) -> Rivals:
+    """torch_ans with 32 lanes a stream, in streams of 8,192 symbols, by the same frequencies."""
+    from torch_ans.utils import TorchANSInterface
+
+    settings = {"freq_precision": tables.precision, "num_interleaves": 32, "bypass_coding": False}
+    coder = TorchANSInterface(impl="rans32_16", device=str(symbols.device), **settings)
+    pmf = torch.from_numpy(tables.frequencies.clip(1).astype("f4")).to(symbols.device)
+    sizes = torch.full((len(pmf),), pmf.shape[1], dtype=torch.int32)
+    coder.init_params(pmf / pmf.sum(1, keepdim=True), sizes, torch.zeros_like(sizes))
+    values = (symbols.int() - tables.low).view(-1, 8192)
+    which = index.int().view(-1, 8192)
+    message = coder.encode_with_indexes(values, which)
+    return {
+        "torch_ans encode": lambda: (coder.encode_with_indexes(values, which), symbols)[1],
+        "torch_ans decode": lambda: coder.decode_with_indexes(message, which),
+    }
+
+
+def range64_cases(device: torch.device, small: bool) -> Iterator[tuple[str, float, str, Rivals]]:
+    """Messages of 100 and of 1,000 symbols; as many as a card wants."""
+    n = 4000 if small else 1 << 23
+    tables = Tables.gaussian([0.11 * 1.1**k for k in range(64)], -128, 127)
+    generator = torch.Generator().manual_seed(0)
+    index = torch.randint(0, 64, (n,), generator=generator).to(torch.uint8)
+    symbols = (3 * torch.randn(n, generator=generator)).round().to(torch.int16)
+    for length in (100, 1000):
+        ends = torch.arange(1, n // length + 1) * length
+        count, size = len(ends), len(ends) * length
+        s, i = symbols[:size], index[:size]
+        parts = s.numpy().reshape(count, length), i.numpy().reshape(count, length)
+        batch = encode_batch(parts[0], tables, parts[1])
+        rivals: Rivals = {
+            "encode, cpu": lambda p=parts: _size(b"".join(encode_batch(p[0], tables, p[1]))),
+            "decode, cpu": lambda b=batch, p=parts: _size(decode_batch(b, tables, p[1])),
+        }
+        if device.type == "cuda":
+            s, i, e = s.to(device), i.to(device), ends.to(device)
+            sent = encode_messages(s, tables, e, i)
+
+            def encode(s=s, e=e, i=i) -> torch.Tensor:
+                return encode_messages(s, tables, e, i, check=False).byte_ends
+
+            rivals["encode"] = encode
+            rivals["decode"] = lambda m=sent, i=i: decode_messages(m, tables, i, check=False)
+        rivals["otcuda"] = rivals.get("decode", rivals["decode, cpu"])
+        yield f"messages={count} length={length}", 1e-9 * size, "Gsymbol/s", rivals
+
+
+def _size(blob: Any) -> torch.Tensor:
     return torch.tensor(len(blob))
 
 
@@ -143,7 +246,14 @@ def measure(rivals: Rivals, work: float, device: torch.device, rounds: int) -> d
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("op", choices=["argmax", "solve", "rans32"])
+    makers = {
+        "argmax": argmax_cases,
+        "mass": mass_cases,
+        "solve": solve_cases,
+        "rans32": rans32_cases,
+        "range64": range64_cases,
+    }
+    parser.add_argument("op", choices=list(makers))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--small", action="store_true", help="tiny sizes, no file: is it in order?")
@@ -151,7 +261,6 @@ def main() -> None:
     device = torch.device(options.device)
     torch.backends.cuda.matmul.allow_tf32 = False
     otcuda.backend_info(reset=True)
-    makers = {"argmax": argmax_cases, "solve": solve_cases, "rans32": rans32_cases}
     cases = makers[options.op](device, options.small)
     rows = []
     for name, work, unit, rivals in cases:

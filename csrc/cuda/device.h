@@ -22,8 +22,18 @@ inline void check_cuda(cudaError_t error, const char* what) {
   throw DeviceError(std::string(what) + ": CUDA says \"" + cudaGetErrorString(error) + "\"");
 }
 
-// After each launch: a refused launch is an exception here, not a riddle at the next sync.
-inline void check_launch(const char* op) { check_cuda(cudaGetLastError(), op); }
+// After each launch: a refused launch is an exception here, not a riddle at the next sync. It names
+// the kernel and the shape of the launch.
+inline void check_launch(const char* op) {
+  const cudaError_t error = cudaGetLastError();
+  if (error == cudaSuccess) return;
+  const Launch& launch = last_launch;
+  const auto number = [](unsigned long long n) { return std::to_string(n); };
+  throw DeviceError(std::string(op) + ": CUDA says \"" + cudaGetErrorString(error) + "\" of " +
+                    launch.kernel + ", grid " + number(launch.grid[0]) + " x " +
+                    number(launch.grid[1]) + ", " + number(launch.threads) + " threads, " +
+                    number(launch.shared_bytes) + " bytes of shared memory");
+}
 
 // Makes the device of a tensor current while this lives.
 class DeviceGuard {

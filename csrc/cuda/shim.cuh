@@ -8,13 +8,29 @@
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
 
+namespace otcuda::cuda {
+// The last launch of this thread, for the error it may meet.
+struct Launch {
+  const char* kernel;
+  unsigned grid[2], threads;
+  unsigned long long shared_bytes;
+};
+inline thread_local Launch last_launch = {};
+template <class Dim3>
+void note_launch(const char* kernel, const Dim3& grid, const Dim3& block,
+                 unsigned long long shared_bytes) {
+  last_launch = {kernel, {grid.x, grid.y}, block.x, shared_bytes};
+}
+}  // namespace otcuda::cuda
+
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
 
 #include <cstdint>
 
 #define OTCUDA_LAUNCH(kernel, grid, block, smem, stream, ...) \
-  kernel<<<grid, block, smem, stream>>>(__VA_ARGS__)
+  (::otcuda::cuda::note_launch(#kernel, grid, block, smem),   \
+   kernel<<<grid, block, smem, stream>>>(__VA_ARGS__))
 // The second argument is a type, arrays such as float[4][8] included.
 template <class T>
 using otcuda_type = T;

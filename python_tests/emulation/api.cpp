@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cuda/cell_mass.h"
+#include "cuda/device.h"
 #include "cuda/heights_adam_solve.h"
 #include "cuda/heights_adam_step.h"
 #include "cuda/power_argmax.h"
@@ -76,6 +77,7 @@ cuda::RangeCall range_call(const int64_t* tables, int64_t n, int64_t messages, i
           view(byte_ends, DType::i64, {messages}),
           view(faults, DType::i64, {3})};
 }
+__global__ void idle_kernel(int) {}
 DType real(int64_t is_double) { return is_double ? DType::f64 : DType::f32; }
 }  // namespace
 
@@ -237,6 +239,12 @@ const char* emulated_range64_decode(int64_t tables, int64_t n, int64_t messages,
         range_call(reinterpret_cast<const int64_t*>(tables), n, messages, symbol_bytes, index_bytes,
                    capacity, image, symbols, index, ends, data, byte_ends, faults),
         view(workspace, DType::u8, {bytes}), 0);
+  });
+}
+const char* emulated_refused_launch() {
+  return guarded([&] {
+    OTCUDA_LAUNCH(idle_kernel, dim3{2}, dim3{2048}, 100, nullptr, 0);
+    cuda::check_launch("idle");
   });
 }
 const char* emulated_planted(int64_t bug, void* in, void* out, int64_t n, void* total) {

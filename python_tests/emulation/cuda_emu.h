@@ -75,8 +75,9 @@ constexpr size_t granule =
 #define gridDim emu::grid_dim
 
 #define OTCUDA_LAUNCH(kernel, grid, block, smem, stream, ...)                                      \
-  ((void)(stream), emu::launch(reinterpret_cast<const void*>(&kernel), #kernel, grid, block, smem, \
-                               [=] { kernel(__VA_ARGS__); }))
+  ((void)(stream), otcuda::cuda::note_launch(#kernel, grid, block, smem),                          \
+   emu::launch(reinterpret_cast<const void*>(&kernel), #kernel, grid, block, smem,                 \
+               [=] { kernel(__VA_ARGS__); }))
 #define OTCUDA_SHARED(name, ...)                                  \
   static char name##_key;                                         \
   auto& name = *static_cast<emu::type<__VA_ARGS__>*>(emu::shared( \

@@ -149,7 +149,7 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"k >= rows\)", "k > rows)"),
         (r"put_height\(state.packed, i, float\(state.h\[i\]\)\);", ";"),
         (r"\*base \+ plus", "plus"),
-        (r"if \(!step.centres\(\)\) return;", ";"),
+        (r"(double\[2\]\);\n  )if \(!step.centres\(\)\) return;", r"\1;"),
         (r"a.device_step == nullptr \|\| done == 0", "true"),
     ],
     "range64": [
@@ -207,7 +207,7 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"lane_of\(\) < left", "lane_of() <= left"),
         (r"ballot & lanes_below\(\)", "ballot"),
         (r"% \(2 \* kWindow\);", "% kWindow;"),
-        (r"taken >= limit", "taken > limit"),
+        (r"taken >= limit", "taken >= limit + kWindow"),
         (r"limit - kWindow\)", "limit)"),
         (r"limit \+= kWindow;", ";"),
         (r"taken \+= __popc\(ballot\);", ";"),

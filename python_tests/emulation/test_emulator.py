@@ -51,6 +51,12 @@ def test_planted_bug_is_found(bug, seed, emulator):
         planted(emulator, BUGS[bug], seed=seed)
 
 
+def test_a_refused_launch_is_told_with_kernel_and_shape(emulator):
+    words = r"idle: CUDA says .* of idle_kernel, grid 2 x 1, 2048 threads, 100 bytes of shared"
+    with pytest.raises(EmulationError, match=words):
+        emulator.call("refused_launch")
+
+
 def test_an_output_left_unwritten_is_found(emulator):
     out = Output(aligned(np.zeros(201, np.float32)))
     total = InOut(aligned(np.zeros(1, np.uint32)))

@@ -2,11 +2,12 @@
 """power_argmax beside its rivals on one thread, GFLOP/s: python benchmarks/power_argmax.py.
 
 Normal x and y, heights of the nearest neighbour. `otcuda` is power_argmax, which may make integers
-of y for the call; `index` a PowerIndex that has them; `blocked` the same without the screen. torch
-in the best of four chunkings, and in bfloat16; NumPy and JAX 256 rows a time; torch.compile where
-asked for; faiss on the augmented vectors (x, 1), (y, h). `same` is the share of rows with our
-winner: the rivals are not exact. The peak is that of multiply-adds on registers, in every round;
-`dram` the rate, in GB/s, at which NumPy sums memory.
+of y for the call; `index` a PowerIndex that has them; `blocked` the same without the screen; `avx2`
+and `avx2-index` the last two at that level. torch in the best of four chunkings, and in bfloat16;
+NumPy and JAX 256 rows a time; torch.compile where asked for; faiss and ScaNN, both brute force, on
+the augmented vectors (x, 1), (y, h). `same` is the share of rows with our winner: the rivals are
+not exact. The peak is that of multiply-adds on registers, in every round (`avx2_peak`: at that
+level); `dram` the rate, in GB/s, at which NumPy sums memory. After N and D, a curve over B.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ try:
     import faiss
 except ImportError:
     faiss = None
+try:
+    import scann
+except ImportError:
+    scann = None
 try:
     import jax
 except ImportError:
@@ -89,9 +94,18 @@ def jax_rows() -> Callable[..., np.ndarray]:
     return argmax
 
 
-def by_index(method: str, y: np.ndarray, h: np.ndarray) -> Callable[..., np.ndarray]:
+def by_index(
+    method: str, y: np.ndarray, h: np.ndarray, level: str = "auto"
+) -> Callable[..., np.ndarray]:
     index = otcuda.PowerIndex(y, h, tree=False)
-    return lambda x, y, h: index.argmax(x, method=method)[1]
+
+    def argmax(x: np.ndarray, y: np.ndarray, h: np.ndarray) -> np.ndarray:
+        otcuda.set_simd_level(level)
+        winner = index.argmax(x, method=method)[1]
+        otcuda.set_simd_level("auto")
+        return winner
+
+    return argmax
 
 
 def dram_rate() -> float:
@@ -115,6 +129,18 @@ def faiss_flat(y: np.ndarray, h: np.ndarray) -> Callable[..., np.ndarray]:
     return argmax
 
 
+def scann_brute(y: np.ndarray, h: np.ndarray) -> Callable[..., np.ndarray]:
+    rows = np.concatenate([y, h[:, None]], 1)
+    searcher = scann.scann_ops_pybind.builder(rows, 1, "dot_product").score_brute_force().build()
+    ones = np.ones((1 << 16, 1), "f4")
+
+    def argmax(x: np.ndarray, y: np.ndarray, h: np.ndarray) -> np.ndarray:
+        winners = searcher.search_batched(np.concatenate([x, ones[: len(x)]], 1))[0]
+        return winners[:, 0].astype("i8")
+
+    return argmax
+
+
 def rivals(arguments: tuple[np.ndarray, ...]) -> dict[str, Callable[..., Any]]:
     def seconds(chunk: tuple[int, int]) -> float:
         return harness.seconds_of(torch_in_chunks(*chunk), arguments, 0.0)
@@ -125,6 +151,8 @@ def rivals(arguments: tuple[np.ndarray, ...]) -> dict[str, Callable[..., Any]]:
         "otcuda": ours,
         "index": by_index("auto", *arguments[1:]),
         "blocked": by_index("brute", *arguments[1:]),
+        "avx2": by_index("brute", *arguments[1:], "avx2"),
+        "avx2-index": by_index("auto", *arguments[1:], "avx2"),
         name: torch_in_chunks(rows, columns),
         "numpy": numpy_rows,
     }
@@ -136,6 +164,8 @@ def rivals(arguments: tuple[np.ndarray, ...]) -> dict[str, Callable[..., Any]]:
         found["jax"] = jax_rows()
     if faiss is not None:
         found["faiss"] = faiss_flat(*arguments[1:])
+    if scann is not None:
+        found["scann"] = scann_brute(*arguments[1:])
     return found
 
 
@@ -144,31 +174,39 @@ def extra_rivals() -> str:
     return os.environ.get("OTCUDA_RIVALS", "")
 
 
-def fma_peak() -> float:
-    return 1e-9 * native.fma_peak(0.02)
+def fma_peak(level: str = "auto") -> float:
+    otcuda.set_simd_level(level)
+    peak = 1e-9 * native.fma_peak(0.02)
+    otcuda.set_simd_level("auto")
+    return peak
+
+
+def case(B: int, N: int, D: int, names: set[str] | None = None) -> harness.Case:
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((n, D), np.float32) for n in (B, N))
+    h = -np.square(y).sum(1) / 2
+    arguments, winners = (x, y, h), ours(x, y, h)
+    found = {k: call for k, call in rivals(arguments).items() if not names or k.split()[0] in names}
+    same = {name: float((call(*arguments) == winners).mean()) for name, call in found.items()}
+    return harness.Case(
+        f"B={B} N={N} D={D}",
+        arguments,
+        work=2e-9 * B * N * D,
+        unit="GFLOP/s",
+        rivals=found,
+        notes={"same": same, "avx2_peak": fma_peak("avx2")},
+        peak=fma_peak,
+    )
 
 
 def cases() -> Iterator[harness.Case]:
-    rng = np.random.default_rng(0)
-    for N in (4096, 65_536):
+    for N, B in ((4096, 4096), (65_536, 2048)):
         for D in (2, 4, 8, 16, 17, 64, 128, 256):
-            B = int(np.clip(1e9 / (2 * N * D), 1024, 8192))
-            x, y = (rng.standard_normal((n, D), np.float32) for n in (B, N))
-            h = -np.square(y).sum(1) / 2
-            arguments, winners = (x, y, h), ours(x, y, h)
-            found = rivals(arguments)
-            same = {
-                name: float((call(*arguments) == winners).mean()) for name, call in found.items()
-            }
-            yield harness.Case(
-                f"B={B} N={N} D={D}",
-                arguments,
-                work=2e-9 * B * N * D,
-                unit="GFLOP/s",
-                rivals=found,
-                notes={"same": same},
-                peak=fma_peak,
-            )
+            yield case(B if D >= 16 else B // 4, N, D)
+    for B in (1, 2, 4, 8, 16, 24, 25, 64, 65, 256):
+        yield case(B, 65_536, 64, {"otcuda", "index", "blocked", "avx2", "torch", "numpy"})
+    for B in (1, 4, 8, 512):
+        yield case(B, 1_000_000, 64, {"index", "blocked", "torch"})
 
 
 if __name__ == "__main__":
@@ -180,7 +218,7 @@ if __name__ == "__main__":
     harness.main(
         "power_argmax",
         cases(),
-        packages=["otcuda", "torch", "numpy", "faiss-cpu"],
+        packages=["otcuda", "torch", "numpy", "jax", "faiss-cpu", "scann"],
         backend=otcuda.backend_info,
         dram=dram_rate,
         date=time.strftime("%Y-%m-%d"),

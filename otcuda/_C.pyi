@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_rows', 'range64_encode', 'range64_encode_many', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
+__all__: list[str] = ['CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'SOBOL_DIMENSIONS', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_workspace', 'power_topk', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_messages', 'range64_decode_rows', 'range64_device_bytes', 'range64_encode', 'range64_encode_many', 'range64_encode_messages', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'simd_vnni', 'sobol_samples', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
 class PowerIndexF32:
     """
     Contract: csrc/common/power_index.h.
@@ -24,6 +24,14 @@ class PowerIndexF32:
     def set_heights(self, h: Array) -> None:
         """
         h [N].
+        """
+    def targets(self, index: Array, out: Array) -> None:
+        """
+        index [M] -> out [M, D]; zeros for -1.
+        """
+    def topk(self, x: Array, value: Array, index: Array, method: str) -> None:
+        """
+        x [B, D] -> value, index [B, k].
         """
     @property
     def has_tree(self) -> bool:
@@ -45,6 +53,14 @@ class PowerIndexF64:
     def set_heights(self, h: Array) -> None:
         """
         h [N].
+        """
+    def targets(self, index: Array, out: Array) -> None:
+        """
+        index [M] -> out [M, D]; zeros for -1.
+        """
+    def topk(self, x: Array, value: Array, index: Array, method: str) -> None:
+        """
+        x [B, D] -> value, index [B, k].
         """
     @property
     def has_tree(self) -> bool:
@@ -295,7 +311,7 @@ def num_threads() -> int:
 @typing.overload
 def power_argmax(x: Array, y: Array, h: Array, value: Array, index: Array) -> None:
     """
-    x [B, D], y [N, D], h [N] -> value [B], index [B]. Contract: csrc/common/power_argmax.h.
+    x [B, D], y [N, D], h [N] -> value [B], index [B], or the same with G in front of each. Contract: csrc/common/power_argmax.h.
     """
 @typing.overload
 def power_argmax(x: Array, y: Array, h: Array, value: Array, index: Array, workspace: Array, stream: int) -> None:
@@ -314,6 +330,10 @@ def power_argmax_workspace(is_double: bool, B: int, N: int, D: int) -> int:
     """
     Bytes of workspace on the device.
     """
+def power_topk(x: Array, y: Array, h: Array, value: Array, index: Array) -> None:
+    """
+    x [G, B, D], y [G, N, D], h [G, N] -> value, index [G, B, k]. Contract: csrc/common/power_topk.h.
+    """
 def quantise_weights(weights: Array, precision: int, escape: bool, frequencies: Array) -> None:
     """
     weights [T, n] uint32 -> frequencies [T, n] uint32. Contract: csrc/common/tables.h.
@@ -326,9 +346,17 @@ def range64_decode_many(tables: Tables, data: bytes, byte_ends: Array, index: Ar
     """
     data, byte_ends [B], index [n] or None, ends [B] -> symbols [n].
     """
+def range64_decode_messages(tables: Tables, image: Array, symbols: Array, index: Array | None, message: tuple, workspace: Array, stream: int) -> None:
+    """
+    The inverse; symbols [n] and faults of message are out.
+    """
 def range64_decode_rows(cdf: Array, message: bytes, symbols: Array) -> None:
     """
     cdf [n, L + 1] int32, message -> symbols [n] int32.
+    """
+def range64_device_bytes(tables: Tables, symbols: Array, messages: int) -> tuple[int, int, int]:
+    """
+    Bytes that data needs for any symbols, and the workspaces of encoding and decoding.
     """
 def range64_encode(tables: Tables, symbols: Array, index: Array | None, lanes: int) -> bytes:
     """
@@ -337,6 +365,10 @@ def range64_encode(tables: Tables, symbols: Array, index: Array | None, lanes: i
 def range64_encode_many(tables: Tables, symbols: Array, index: Array | None, ends: Array, byte_ends: Array) -> bytes:
     """
     symbols [n], index [n] or None, ends [B] int64 -> bytes; byte_ends [B] int64, out.
+    """
+def range64_encode_messages(tables: Tables, image: Array, symbols: Array, index: Array | None, message: tuple, workspace: Array, stream: int) -> None:
+    """
+    On a CUDA stream; message is ends [B] int64, and data [bytes] uint8, byte_ends [B] int64 and faults [3] int64, all out: csrc/cuda/range64.h.
     """
 def range64_encode_rows(cdf: Array, symbols: Array) -> bytes:
     """
@@ -390,6 +422,12 @@ def simd_level() -> str:
     ...
 def simd_levels() -> list[str]:
     ...
+def simd_vnni() -> bool:
+    ...
+def sobol_samples(out: Array, source: str, seed: int, stream: int, offset: int) -> None:
+    """
+    -> out [B, D]. Contract: csrc/common/sobol_samples.h.
+    """
 @typing.overload
 def source_samples(out: Array, source: str, seed: int, stream: int, offset: int) -> None:
     """
@@ -412,3 +450,4 @@ def top_cells_product(x: Array, y: Array, h: Array, L: int, index: Array, inner:
     """
     The same for x [G, 16, D] of product samples: results have 256 G rows.
     """
+SOBOL_DIMENSIONS: int = 32

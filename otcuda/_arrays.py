@@ -11,7 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from otcuda.errors import ArgumentError, DeviceError
+from otcuda._torch import need_torch
+from otcuda.errors import ArgumentError, DeviceError, ShapeError
+
+HALVES = ("float16", "bfloat16")
+ON_GPU = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 
 
 class NumpyArrays:
@@ -32,6 +36,26 @@ class NumpyArrays:
     def full(shape: tuple[int, ...], value: float, like: np.ndarray) -> np.ndarray:
         """Filled, with dtype and device of `like`."""
         return np.full(shape, value, like.dtype)
+
+    @staticmethod
+    def dense(array: np.ndarray) -> np.ndarray:
+        """Row-major."""
+        return np.ascontiguousarray(array)
+
+    @staticmethod
+    def is_contiguous(array: np.ndarray) -> bool:
+        """Whether it is row-major, in the byte order of this machine."""
+        return array.flags.c_contiguous and array.dtype.isnative
+
+    @staticmethod
+    def as_int64(array: np.ndarray) -> np.ndarray:
+        """Integers in 64 bits."""
+        return array.astype(np.int64)
+
+    @staticmethod
+    def widened(array: np.ndarray) -> np.ndarray:
+        """float16 and bfloat16 as float32, which is exact; others as they are."""
+        return array.astype(np.float32) if array.dtype.name in HALVES else array
 
     @staticmethod
     def all_finite(array: np.ndarray) -> bool:
@@ -71,6 +95,27 @@ class TorchArrays:
     def full(shape: tuple[int, ...], value: float, like: Any) -> Any:
         """Filled, with dtype and device of `like`."""
         return like.new_full(shape, value)
+
+    @staticmethod
+    def dense(tensor: Any) -> Any:
+        """Row-major, as autograd sees it."""
+        return tensor.contiguous()
+
+    @staticmethod
+    def is_contiguous(tensor: Any) -> bool:
+        """Whether it is row-major."""
+        return tensor.is_contiguous() and not tensor.is_neg()
+
+    @staticmethod
+    def as_int64(tensor: Any) -> Any:
+        """Integers in 64 bits."""
+        return tensor.long()
+
+    @staticmethod
+    def widened(tensor: Any) -> Any:
+        """float16 and bfloat16 as float32, which is exact; others as they are."""
+        torch = sys.modules["torch"]
+        return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
     @staticmethod
     def all_finite(tensor: Any) -> bool:
@@ -123,18 +168,67 @@ def as_numpy(op: str, **arrays: Any) -> list[np.ndarray | None]:
             raise ArgumentError(
                 f"{op}: {name} is a torch tensor, the first argument is not; pass one kind"
             )
-        elif hasattr(array, "__dlpack__"):
-            converted.append(np.from_dlpack(array))
         else:
-            converted.append(np.asarray(array))
+            converted.append(_as_numpy(array))
     return converted
 
 
-def like_first(first: Any, *results: np.ndarray) -> Any:
-    """Results as the kind that came in; arrays of the array API by their own from_dlpack."""
-    if not isinstance(first, np.ndarray) and hasattr(first, "__array_namespace__"):
-        namespace = first.__array_namespace__()
-        results = tuple(namespace.from_dlpack(result) for result in results)
+def _as_numpy(array: Any) -> np.ndarray:
+    try:
+        return np.from_dlpack(array)
+    except (AttributeError, RuntimeError, TypeError, BufferError):  # bfloat16, or no DLPack at all
+        return np.asarray(array)
+
+
+def on_gpu(array: Any) -> bool:
+    """Whether it is an array of a CUDA device that is no torch tensor, such as CuPy's."""
+    device = getattr(array, "__dlpack_device__", None)
+    return device is not None and not is_torch(array) and int(device()[0]) in ON_GPU
+
+
+def as_tensors(op: str, **arrays: Any) -> list[Any]:
+    """Arrays of a CUDA device as torch tensors, without a copy: torch has streams and memory.
+
+    Raises:
+        BackendError: torch is not installed.
+        DeviceError: torch has no CUDA, or an array is not on the device of the first.
+    """
+    torch = need_torch(f"{op} on arrays of a CUDA device")
+    for name, array in arrays.items():
+        if array is not None and not (on_gpu(array) or is_torch(array)):
+            raise DeviceError(f"{op}: {name} lies in host memory, the first argument does not")
+    try:
+        return [None if a is None else torch.from_dlpack(a) for a in arrays.values()]
+    except (AssertionError, RuntimeError) as error:
+        raise DeviceError(f"{op}: torch cannot reach the device of the arrays: {error}") from error
+
+
+def taken(op: str, **given: Any) -> tuple[Any, list[Any]]:
+    """What an op works on: the kind of arrays, and the arguments as that, halves widened.
+
+    Raises:
+        ArgumentError, DeviceError: they are not of one kind, or lie on different devices.
+    """
+    first = next(iter(given.values()))
+    if is_torch(first):
+        check_torch(op, **given)
+        arrays, held = TorchArrays, list(given.values())
+    elif on_gpu(first):
+        arrays, held = TorchArrays, as_tensors(op, **given)
+    else:
+        arrays, held = NumpyArrays, as_numpy(op, **given)
+    return arrays, [None if array is None else arrays.widened(array) for array in held]
+
+
+def like_first(first: Any, *results: Any) -> Any:
+    """Results as the kind that came in, by its own from_dlpack; NumPy arrays where it has none."""
+    if not isinstance(first, np.ndarray) and not is_torch(first):
+        if hasattr(first, "__array_namespace__"):
+            namespace = first.__array_namespace__()
+        else:
+            namespace = sys.modules.get(type(first).__module__.partition(".")[0])
+        if hasattr(namespace, "from_dlpack"):
+            results = tuple(namespace.from_dlpack(result) for result in results)
     return results[0] if len(results) == 1 else results
 
 
@@ -202,3 +296,50 @@ def raise_cell_mass_faults(workspace: Any, N: int, index: Any, weights: Any = No
         )
     if infinite >= 0:
         raise ArgumentError(f"weights[{infinite}] is not finite; weights are finite numbers")
+
+
+# --- out=
+
+
+def _span(array: Any) -> tuple[int, int]:
+    """Where its elements lie in memory, for arrays of any layout."""
+    if is_torch(array):
+        first, item, strides = array.data_ptr(), array.element_size(), array.stride()
+        steps = [step * item for step in strides]
+    else:
+        first, item = array.__array_interface__["data"][0], array.itemsize
+        steps = list(array.strides)
+    if 0 in array.shape:
+        return first, first
+    ends = [(size - 1) * step for size, step in zip(array.shape, steps, strict=True)]
+    low, high = sum(min(end, 0) for end in ends), sum(max(end, 0) for end in ends)
+    return first + low, first + high + item
+
+
+def check_out(
+    op: str, arrays: Any, out: Any, shape: tuple[int, ...], dtype: str, inputs: list[Any]
+) -> tuple[Any, Any]:
+    """The arrays of `out=(value, index)`, if the results can be written into them.
+
+    Raises:
+        ShapeError, ArgumentError, DeviceError: what is wrong with which of them.
+    """
+    if not isinstance(out, (tuple, list)) or len(out) != 2:
+        raise ArgumentError(f"{op}: out is {type(out).__name__}, expected a pair (value, index)")
+    for name, array, wanted in (("out[0]", out[0], dtype), ("out[1]", out[1], "int64")):
+        if arrays is NumpyArrays:
+            check_writable(op, **{name: array})
+            if not array.flags.writeable:
+                raise ArgumentError(f"{op}: {name} is read-only")
+        else:
+            check_torch(op, x=inputs[0], **{name: array})
+        if tuple(array.shape) != tuple(shape):
+            raise ShapeError(f"{op}: {name} is {list(array.shape)}, expected {list(shape)}")
+        if arrays.dtype(array) != wanted:
+            raise ArgumentError(f"{op}: {name} is {arrays.dtype(array)}, expected {wanted}")
+    spans = [_span(array) for array in (*out, *inputs)]
+    for k in (0, 1):
+        begin, end = spans[k]
+        if any(begin < high and low < end for low, high in spans[k + 1 if k else 1 :]):
+            raise ArgumentError(f"{op}: out[{k}] shares memory with another argument")
+    return out[0], out[1]

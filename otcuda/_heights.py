@@ -127,13 +127,14 @@ class HeightsState:
         h: heights, [N].
         m: running mean of the gradient, [N].
         v: running mean of its square, [N].
-        step: steps done; the samples of a step depend on its number.
+        step: steps done; the samples of a step depend on its number. On a CUDA device it may be a
+            tensor there, int64 [1]: then nothing waits for the device (docs/cuda.md).
     """
 
     h: Any
     m: Any
     v: Any
-    step: int = 0
+    step: Any = 0
 
 
 def heights_adam_solve(
@@ -168,7 +169,9 @@ def heights_adam_solve(
         eps: Adam's epsilon.
         bias_correction: Adam's; AE-OT leaves it out.
         seed: of the samples; step t uses stream t.
-        state: where to go on, changed in place; None starts from zero heights.
+        state: where to go on, changed in place; None starts from zero heights. With a tensor as its
+            step the call waits for nothing, chi2 is a tensor of the device, y and nu are not looked
+            at, and the call can be captured in a CUDA graph: each replay makes the next steps.
         callback: called with the progress in [0, 1] about every 10 ms; returning False stops.
 
     Returns:
@@ -193,7 +196,8 @@ def heights_adam_solve(
     arrays, y, nu, state = _check_heights_adam_solve(y, nu, state)
     respect_torch_threads()
     rates = _learning_rates(lr, iterations)
-    steps, batch = np.array([state.step], np.int64), operator.index(batch)
+    batch, counted_there = operator.index(batch), is_torch(state.step)
+    steps = state.step if counted_there else np.array([state.step], np.int64)
     on_device = [arrays.contiguous(y), arrays.contiguous(nu), state.h, state.m, state.v]
     chi2: Any = np.empty(len(rates))
     tail: tuple[Any, ...] = (chi2,)
@@ -205,7 +209,7 @@ def heights_adam_solve(
     try:
         native.heights_adam_solve(
             *map(arrays.native, on_device),
-            steps,
+            arrays.native(steps) if counted_there else steps,
             rates,
             *tail,
             source=source,
@@ -220,8 +224,11 @@ def heights_adam_solve(
     except Interrupted:
         pass
     finally:
-        done, state.step = int(steps[0]) - state.step, int(steps[0])
-        arrays.wrote(state.h, state.m, state.v)
+        arrays.wrote(state.h, state.m, state.v, *([steps] if counted_there else []))
+        if not counted_there:
+            done, state.step = int(steps[0]) - state.step, int(steps[0])
+    if counted_there:
+        return state, chi2
     chi2 = chi2.cpu().numpy() if on_cuda(native, y) else chi2
     return state, chi2[:done]
 
@@ -243,9 +250,22 @@ def _check_heights_adam_solve(y: Any, nu: Any, state: HeightsState | None) -> tu
     cells = {"nu": nu, "h": state.h, "m": state.m, "v": state.v}
     check_shapes("heights_adam_solve", y=(y, "N D"), **{k: (a, "N") for k, a in cells.items()})
     check_floats("heights_adam_solve", arrays, y=y, **cells)
-    if not (arrays.all_finite(y) and arrays.all_finite(nu) and float(nu.min()) >= 0):
+    if is_torch(state.step):
+        _check_step_on_device(state.step, y)
+    elif not (arrays.all_finite(y) and arrays.all_finite(nu) and float(nu.min()) >= 0):
         raise ArgumentError("heights_adam_solve: y and nu are finite numbers, nu not negative")
     return arrays, y, nu, state
+
+
+def _check_step_on_device(step: Any, y: Any) -> None:
+    if not on_cuda(native, y):
+        raise ArgumentError(
+            "heights_adam_solve: state.step is a tensor only for y on a CUDA device"
+        )
+    if str(step.dtype) != "torch.int64" or tuple(step.shape) != (1,):
+        raise ArgumentError(
+            f"heights_adam_solve: state.step is {step.dtype} {list(step.shape)}, expected int64 [1]"
+        )
 
 
 def _learning_rates(lr: Any, iterations: int) -> np.ndarray:

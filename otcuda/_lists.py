@@ -16,6 +16,7 @@ from otcuda._ops import native, respect_torch_threads
 from otcuda.errors import Interrupted
 
 HALVES = 16  # of a side of a product group, which holds HALVES^2 samples
+SOBOL_DIMENSIONS = native.SOBOL_DIMENSIONS
 
 
 def top_cells(
@@ -34,6 +35,23 @@ def top_cells(
         native.top_cells_product(x, y, h, x.shape[2] // 2, *out)
     else:
         native.top_cells(x, y, h, *out)
+
+
+def sobol_samples(
+    out: np.ndarray, source: str, *, seed: int, stream: int = 0, offset: int = 0
+) -> np.ndarray:
+    """Samples on scrambled Sobol points, float32 [B, D]: csrc/common/sobol_samples.h.
+
+    Args:
+        out: written, and returned; at most `SOBOL_DIMENSIONS` columns.
+        source: a named source.
+        seed: with `stream` which scramble.
+        stream: see `seed`.
+        offset: first point; offset + B <= 2^32.
+    """
+    respect_torch_threads()
+    native.sobol_samples(out, source, seed, stream, offset)
+    return out
 
 
 @dataclass

@@ -17,13 +17,9 @@ from typing import Any
 import numpy as np
 
 from otcuda import _C as native  # noqa: N811 - the one place that imports it
-from otcuda import _screen
 from otcuda._arrays import (
     NumpyArrays,
     TorchArrays,
-    as_numpy,
-    check_floats,
-    check_torch,
     check_writable,
     cuda_stream,
     cuda_workspace,
@@ -32,6 +28,7 @@ from otcuda._arrays import (
     needs_dispatcher,
     on_cuda,
     raise_cell_mass_faults,
+    taken,
 )
 from otcuda.errors import ArgumentError, ShapeError, check_shapes
 
@@ -45,6 +42,8 @@ def set_num_threads(n: int) -> None:
 
 def set_simd_level(level: str) -> None:
     """Force "portable", "avx2" or "avx512"; "auto": back to OTCUDA_SIMD or the best of this CPU.
+
+    "vnni" is avx512 with the byte products of VNNI where a kernel uses them, "avx512" without.
 
     Raises:
         BackendError: this CPU or build does not have the level.
@@ -70,12 +69,20 @@ def backend_info(reset: bool = False) -> dict[str, Any]:
         reset: forget the paths after reading them.
 
     Returns:
-        simd_level and simd_levels; num_threads; cuda (whether compiled in) and cuda_absent_reason;
-        compiler; paths: "op/backend" -> calls and items (samples, targets or numbers worked on).
+        simd_level and simd_levels; simd_vnni (whether byte products are in use); num_threads;
+        cuda (whether compiled in) and cuda_absent_reason; compiler; paths: "op/path" -> calls and
+        items (samples, targets or numbers worked on), for what has run: docs/ops.md lists them.
+
+    >>> import otcuda
+    >>> before = otcuda.backend_info(reset=True)
+    >>> _ = otcuda.cell_mass([2, 0, 2], 4)
+    >>> otcuda.backend_info()["paths"]
+    {'cell_mass/cpu': {'calls': 1, 'items': 3}}
     """
     info = {
         "simd_level": native.simd_level(),
         "simd_levels": native.simd_levels(),
+        "simd_vnni": native.simd_vnni(),
         "num_threads": native.num_threads(),
         **native.build_options(),
         "paths": native.backend_paths(),
@@ -137,12 +144,14 @@ def cell_mass(index: Any, N: int, weights: Any = None) -> Any:
     of at most `B^2 max|weights| 2^-62` before the one rounding to the dtype of `weights`.
 
     Args:
-        index: cells, [B], int64, in [0, N); -1 (power_argmax's mark for a row of NaN) is left out.
+        index: cells, [B], int64 or int32, in [0, N); -1 (power_argmax's mark for a row of NaN) is
+            left out.
         N: number of cells, at least 1.
-        weights: weights of the samples, [B], float32 or float64, finite; None counts.
+        weights: weights of the samples, [B], float32 or float64, finite; float16 and bfloat16 are
+            widened to float32; None counts.
 
     Returns:
-        mass, [N]: int64 counts, or sums in the dtype of `weights`; differentiable in `weights`.
+        mass, [N]: int64 counts, or sums in the dtype added up in; differentiable in `weights`.
 
     Raises:
         ShapeError: index and weights do not fit together.
@@ -153,13 +162,13 @@ def cell_mass(index: Any, N: int, weights: Any = None) -> Any:
     >>> cell_mass(np.array([2, 0, 2]), 4)
     array([1, 0, 2, 0])
     """
-    if not is_torch(index):
-        i, w = as_numpy("cell_mass", index=index, weights=weights)
-        return like_first(index, _cell_mass(i, N, w, NumpyArrays))
-    check_torch("cell_mass", index=index, weights=weights)
-    if needs_dispatcher(index, *(() if weights is None else (weights,))) and registered():
+    kind, (arrays, (index, weights)) = index, taken("cell_mass", index=index, weights=weights)
+    if arrays.dtype(index) == "int32":  # JAX has no int64 unless asked
+        index = arrays.as_int64(index)
+    watched = () if weights is None else (weights,)
+    if arrays is TorchArrays and needs_dispatcher(index, *watched) and registered():
         return sys.modules["torch"].ops.otcuda.cell_mass.default(index, N, weights)
-    return _cell_mass(index, N, weights, TorchArrays)
+    return like_first(kind, _cell_mass(index, N, weights, arrays))
 
 
 def _check_cell_mass(index: Any, N: int, weights: Any, arrays: Any) -> None:
@@ -211,108 +220,6 @@ def _register_cell_mass(torch: Any, library: Any) -> None:
     schema = "cell_mass(Tensor index, SymInt N, Tensor? weights=None) -> Tensor"
     define(torch, library, schema, kernel, fake)
     torch.library.register_autograd("otcuda::cell_mass", backward, setup_context=setup, lib=library)
-
-
-# --- power_argmax -----------------------------------------------------------------------------
-
-
-def power_argmax(x: Any, y: Any, h: Any) -> tuple[Any, Any]:
-    """Cell of the power diagram in which each sample lies: `max_i <x_b, y_i> + h_i`.
-
-    Exact: the score is one chain of fused multiply-adds over d, then `+ h_i`, the same bits on
-    every CPU level, device and number of threads; nothing of size B x N is stored. Ties go to the
-    lowest index. A NaN score never wins; where all are NaN, value is NaN and index -1 (torch.max
-    instead returns the first NaN). Heights of -inf are dead cells.
-
-    Args:
-        x: samples, [B, D], float32 or float64; float16 and bfloat16 are widened to float32.
-        y: targets, [N, D], N >= 1, dtype and device of `x`.
-        h: heights, [N], in the unit of `<x, y>`; docs/transport.md turns dual potentials into them.
-
-    Returns:
-        value: score of the winner, the Brenier potential u_h(x_b), [B], in the dtype computed in;
-            differentiable in x, y, h.
-        index: the winner, [B], int64.
-
-    Raises:
-        ShapeError: the shapes do not fit together.
-        ArgumentError: no target, or a dtype that is not allowed.
-        DeviceError: the tensors lie on different devices.
-
-    Source: An et al., AE-OT: a new generative model based on extended semi-discrete optimal
-    transport, ICLR 2020.
-
-    >>> import numpy as np
-    >>> y = np.array([[1.0, 0.0], [-1.0, 0.0]])
-    >>> value, index = power_argmax(np.array([[0.5, 0.0], [-2.0, 1.0]]), y, np.zeros(2))
-    >>> value.tolist(), index.tolist()
-    ([0.5, 2.0], [0, 1])
-    """
-    if not is_torch(x):
-        arrays = as_numpy("power_argmax", x=x, y=y, h=h)
-        widened = [a.astype("float32") if a.dtype == np.float16 else a for a in arrays]
-        return like_first(x, *_power_argmax(*widened, NumpyArrays))
-    check_torch("power_argmax", x=x, y=y, h=h)
-    torch = sys.modules["torch"]
-    if x.dtype in (torch.float16, torch.bfloat16) and x.dtype == y.dtype == h.dtype:
-        x, y, h = x.float(), y.float(), h.float()
-    if needs_dispatcher(x, y, h) and registered():
-        return torch.ops.otcuda.power_argmax.default(x, y, h)
-    return _power_argmax(x, y, h, TorchArrays)
-
-
-def _check_power_argmax(x: Any, y: Any, h: Any, arrays: Any) -> None:
-    check_shapes("power_argmax", x=(x, "B D"), y=(y, "N D"), h=(h, "N"))
-    check_floats("power_argmax", arrays, x=x, y=y, h=h)
-    if y.shape[0] < 1:
-        raise ArgumentError("power_argmax: y holds no target, expected at least one")
-
-
-def _power_argmax(x: Any, y: Any, h: Any, arrays: Any) -> tuple[Any, Any]:
-    _check_power_argmax(x, y, h, arrays)
-    respect_torch_threads()
-    x, y, h = arrays.contiguous(x), arrays.contiguous(y), arrays.contiguous(h)
-    if on_cuda(native, x) and _screen.screens(native, x, y):
-        return _screen.run(native, "power_argmax_screen", x, y, h)
-    value = arrays.empty((x.shape[0],), arrays.dtype(x), x)
-    index = arrays.empty((x.shape[0],), "int64", x)
-    given: tuple[Any, ...] = (x, y, h, value, index)
-    if on_cuda(native, x):
-        sizes = (arrays.dtype(x) == "float64", x.shape[0], *y.shape)
-        given += (cuda_workspace(native, "power_argmax", x, *sizes),)
-    native.power_argmax(*map(arrays.native, given), *cuda_stream(native, x))
-    return value, index
-
-
-@registers
-def _register_power_argmax(torch: Any, library: Any) -> None:
-
-    def kernel(x, y, h):
-        return _power_argmax(x, y, h, TorchArrays)
-
-    def fake(x, y, h):
-        _check_power_argmax(x, y, h, TorchArrays)
-        return x.new_empty(x.shape[:1]), x.new_empty(x.shape[:1], dtype=torch.int64)
-
-    def setup(ctx, inputs, output):
-        x, y, _ = inputs
-        ctx.save_for_backward(x, y, output[1])
-        ctx.mark_non_differentiable(output[1])
-
-    # Danskin: near x_b the winner i is constant, so value[b] is linear in each input.
-    def backward(ctx, grad, _):
-        x, y, index = ctx.saved_tensors
-        won = index >= 0  # a row of NaN has no winner, and hands on no gradient
-        i, g = index.clamp(min=0), torch.where(won, grad, 0)
-        dx = torch.where(won[:, None], y[i] * g[:, None], 0)
-        dy = torch.zeros_like(y).index_add(0, i, torch.where(won[:, None], x * g[:, None], 0))
-        return dx, dy, torch.zeros_like(y[:, 0]).index_add(0, i, g)
-
-    schema = "power_argmax(Tensor x, Tensor y, Tensor h) -> (Tensor value, Tensor index)"
-    define(torch, library, schema, kernel, fake)
-    torch.library.register_autograd(
-        "otcuda::power_argmax", backward, setup_context=setup, lib=library
-    )
 
 
 # --- source_samples ---------------------------------------------------------------------------
@@ -398,7 +305,7 @@ def _register_source_samples(torch: Any, library: Any) -> None:
 
 # --- coding: tables, range64, rans32 -------------------------------------------------------------
 # What otcuda.coding is made of. Arrays are NumPy's, contiguous, in host memory: coding is serial,
-# but for rans32, which also works on tensors of a CUDA device.
+# but for rans32 and messages of range64, which also work on tensors of a CUDA device.
 
 NativeTables = native.Tables
 NativeRangeEncoder = native.RangeEncoder
@@ -415,6 +322,32 @@ NativeCompatDecoder = native.CompatDecoder
 rans32_encode = native.rans32_encode
 rans32_decode = native.rans32_decode
 rans32_device_bytes = native.rans32_device_bytes
+
+
+def range64_device_bytes(
+    tables: native.Tables, symbols: Any, messages: int
+) -> tuple[int, int, int]:
+    """Bytes of data for any symbols of this dtype, workspaces of encoding and decoding."""
+    return native.range64_device_bytes(tables, TorchArrays.native(symbols), messages)
+
+
+def range64_run_cuda(
+    verb: str, tables: native.Tables, given: tuple[Any, ...], message: tuple[Any, ...]
+) -> None:
+    """range64_encode_messages or range64_decode_messages on the current stream of a device.
+
+    Args:
+        verb: "encode" or "decode".
+        tables: of a `Tables`.
+        given: tensors image, symbols [n], index [n] or None, workspace.
+        message: tensors ends, data, byte_ends, faults: csrc/cuda/range64.h.
+    """
+    image, symbols, index, workspace = (
+        None if tensor is None else TorchArrays.native(tensor) for tensor in given
+    )
+    run = getattr(native, f"range64_{verb}_messages")
+    parts = tuple(map(TorchArrays.native, message))
+    run(tables, image, symbols, index, parts, workspace, *cuda_stream(native, given[1]))
 
 
 def rans32_on_cuda(array: Any) -> bool:

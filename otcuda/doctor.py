@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import otcuda
-from otcuda import _nets, _ops, batch
+from otcuda import _nets, _ops, _power, batch
 from otcuda._ops import native
 from otcuda._torch import INSTALL
 from otcuda.errors import Error
@@ -215,14 +215,14 @@ def _test_power_argmax() -> Iterator[np.ndarray]:
     for B, N, D in [(1, 1, 1), (65, 130, 17), (300, 1000, 64)]:
         x, y = (rng.integers(-8, 9, (n, D)).astype(np.float32) for n in (B, N))
         h = rng.integers(-8, 9, N).astype(np.float32)
-        value, index = _ops.power_argmax(x, y, h)
+        value, index = _power.power_argmax(x, y, h)
         score = x @ y.T + h  # small integers: exact in any order
         if not (np.array_equal(index, score.argmax(1)) and np.array_equal(value, score.max(1))):
             raise ArithmeticError("the winners differ from NumPy's")
         yield from (value, index)
         for dtype in (np.float32, np.float64):
             arrays = [rng.standard_normal(shape).astype(dtype) for shape in ((B, D), (N, D), N)]
-            yield from _ops.power_argmax(*arrays)
+            yield from _power.power_argmax(*arrays)
 
 
 def _test_range64() -> Iterator[np.ndarray]:

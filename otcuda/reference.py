@@ -32,6 +32,28 @@ def power_argmax(x: Tensor, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(none, torch.nan, value), torch.where(none, -1, index)
 
 
+def power_topk(x: Tensor, y: Tensor, h: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest `<x_b, y_i> + h_i`, of equal ones the lower index first; [..., B, k].
+
+    NaN scores are left out; places without a score hold NaN and -1.
+    """
+    scores = x @ y.mT + h[..., None, :]
+    room = (*scores.shape[:-1], max(0, k - scores.shape[-1]))
+    scores = torch.cat([scores, scores.new_full(room, torch.nan)], -1)
+    beaten = scores.isnan()
+    # Two stable sorts: by score, then what is no number behind what is -inf.
+    order = (
+        torch.where(beaten, -torch.inf, scores).sort(dim=-1, descending=True, stable=True).indices
+    )
+    order = order.gather(
+        -1, beaten.gather(-1, order).to(torch.int8).sort(dim=-1, stable=True).indices
+    )
+    order = order[..., :k]
+    none = beaten.gather(-1, order)
+    value = torch.where(none, torch.nan, scores.gather(-1, order))
+    return value, torch.where(none, -1, order)
+
+
 def philox_words(seed: int, stream: int, first: int, count: int) -> Tensor:
     """Words 4 * first .. of Philox4x32-10 as int64 in [0, 2^32), [4 * count]."""
     position = torch.arange(first, first + count, dtype=torch.int64)

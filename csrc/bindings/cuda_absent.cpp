@@ -7,6 +7,7 @@
 #include "cuda/heights_adam_step.h"
 #include "cuda/power_argmax.h"
 #include "cuda/power_argmax_screen.h"
+#include "cuda/range64.h"
 #include "cuda/rans32.h"
 #include "cuda/source_samples.h"
 
@@ -57,6 +58,12 @@ int64_t heights_adam_solve_workspace(DType, int64_t, int64_t, int64_t) {
 void heights_adam_solve(const SolveArguments&, const TensorView&, Poll*, uintptr_t) {
   absent("heights_adam_solve");
 }
+
+int64_t range64_bound(const RansShape&, DType, int64_t, int64_t) { absent("range64"); }
+int64_t range64_encode_workspace(const RansShape&, DType, int64_t, int64_t) { absent("range64"); }
+int64_t range64_decode_workspace() { absent("range64"); }
+void range64_encode(const RangeCall&, const TensorView&, uintptr_t) { absent("range64"); }
+void range64_decode(const RangeCall&, const TensorView&, uintptr_t) { absent("range64"); }
 
 int64_t rans32_bound(const RansShape&, int64_t, int64_t) { absent("rans32"); }
 int64_t rans32_encode_workspace(const RansShape&, int64_t, int64_t) { absent("rans32"); }

@@ -63,14 +63,16 @@ void solve_on_cuda(const SolveArguments& a, const TensorView& workspace, uintptr
                    Poll* poll) {
   check_on_cuda("heights_adam_solve", "y", a.y);
   check_same_device("chi2", a.chi2, "y", a.y);
-  check_on_cpu("heights_adam_solve", "step", a.step);
+  const bool counted_there = a.step.device != Device::cpu;
+  if (counted_there) check_same_device("step", a.step, "y", a.y);
   check_on_cpu("heights_adam_solve", "lr", a.lr);
   check_workspace(workspace, a.y);
   count_backend_path(BackendPath::power_argmax_cuda, a.batch * a.lr.shape[0]);
   const pybind11::gil_scoped_release unlocked;
+  int64_t* step = a.step.write<int64_t>();
   cuda::heights_adam_solve(
-      {a.y, a.nu, a.h, a.m, a.v, a.chi2, a.lr.read<double>(), a.step.write<int64_t>(), a.source,
-       a.seed, a.batch, a.bias_correction, a.adam},
+      {a.y, a.nu, a.h, a.m, a.v, a.chi2, a.lr.read<double>(), counted_there ? nullptr : step,
+       a.source, a.seed, a.batch, a.bias_correction, a.adam, counted_there ? step : nullptr},
       workspace, poll, stream);
 }
 
@@ -96,7 +98,8 @@ void bind_heights_adam_solve_on_cuda(pybind11::module_& m) {
       pybind11::arg("source"), pybind11::arg("seed"), pybind11::arg("batch"),
       pybind11::arg("bias_correction"), pybind11::arg("beta1"), pybind11::arg("beta2"),
       pybind11::arg("eps"), pybind11::arg("callback"),
-      "The same on a CUDA stream, which it does not wait for; step and lr lie in host memory.");
+      "The same on a CUDA stream, which it does not wait for; lr lies in host memory, step there "
+      "or on the device: csrc/cuda/heights_adam_solve.h.");
   m.def(
       "heights_adam_solve_workspace",
       [](bool is_double, int64_t N, int64_t D, int64_t batch) {

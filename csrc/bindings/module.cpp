@@ -22,6 +22,7 @@ void bind_heights_adam_step(pybind11::module_& m);
 void bind_heights_asgd_solve(pybind11::module_& m);
 void bind_list_newton(pybind11::module_& m);
 void bind_power_argmax(pybind11::module_& m);
+void bind_power_topk(pybind11::module_& m);
 void bind_power_index(pybind11::module_& m);
 void bind_context_net(pybind11::module_& m);
 void bind_net(pybind11::module_& m);
@@ -30,6 +31,7 @@ void bind_adaptive(pybind11::module_& m);
 void bind_compat64(pybind11::module_& m);
 void bind_rans32(pybind11::module_& m);
 void bind_tables(pybind11::module_& m);
+void bind_sobol_samples(pybind11::module_& m);
 void bind_source_samples(pybind11::module_& m);
 void bind_top_cells(pybind11::module_& m);
 
@@ -70,6 +72,7 @@ void translate(std::exception_ptr pointer) {
 
 void bind_switches(py::module_& m) {
   m.def("simd_level", [] { return std::string(simd_level_name(simd_level())); });
+  m.def("simd_vnni", &simd_vnni);
   m.def("simd_levels", [] {
     std::vector<std::string> names;
     for (const SimdLevel level : simd_levels()) names.emplace_back(simd_level_name(level));
@@ -127,6 +130,7 @@ PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   otcuda::bind_list_newton(m);
   otcuda::bind_power_argmax(m);
   otcuda::bind_power_index(m);
+  otcuda::bind_power_topk(m);
   otcuda::bind_context_net(m);
   otcuda::bind_conv3(m);
   otcuda::bind_net(m);
@@ -135,6 +139,7 @@ PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   otcuda::bind_adaptive(m);
   otcuda::bind_compat64(m);
   otcuda::bind_rans32(m);
+  otcuda::bind_sobol_samples(m);
   otcuda::bind_source_samples(m);
   otcuda::bind_top_cells(m);
 }

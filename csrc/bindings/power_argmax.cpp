@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cpu/power_argmax.h"
+#include "cuda/power_argmax.h"
 
 #include <pybind11/pybind11.h>
 
@@ -8,7 +8,7 @@
 #include "bindings/tensor_caster.h"
 #include "common/backend_info.h"
 #include "common/check.h"
-#include "cuda/power_argmax.h"
+#include "cpu/power_argmax_groups.h"
 #include "cuda/power_argmax_screen.h"
 
 namespace otcuda {
@@ -17,11 +17,33 @@ namespace {
 template <class T>
 void power_argmax_on_cpu(const TensorView& x, const TensorView& y, const TensorView& h,
                          const TensorView& value, const TensorView& index) {
+  const int last = x.ndim - 1;
+  const cpu::ArgmaxProblem<T> problem{x.read<T>(),       y.read<T>(),           h.read<T>(),
+                                      x.shape[last - 1], y.shape[last - 1],     x.shape[last],
+                                      value.write<T>(),  index.write<int64_t>()};
   Poll poll = python_poll();
   const pybind11::gil_scoped_release unlocked;
-  cpu::power_argmax({x.read<T>(), y.read<T>(), h.read<T>(), x.shape[0], y.shape[0], x.shape[1],
-                     value.write<T>(), index.write<int64_t>()},
-                    &poll);
+  if (x.ndim == 2) {
+    cpu::power_argmax(problem, &poll);
+  } else {
+    cpu::power_argmax_groups(x.shape[0], problem, &poll);
+  }
+}
+
+DType check_power_argmax_groups(const TensorView& x, const TensorView& y, const TensorView& h,
+                                const TensorView& value, const TensorView& index) {
+  const DType dtype = x.dtype == DType::f64 ? DType::f64 : DType::f32;
+  check_tensor("x", x, dtype, {any, any, any});
+  const int64_t G = x.shape[0], B = x.shape[1];
+  check_tensor("y", y, dtype, {G, any, x.shape[2]});
+  OTCUDA_CHECK(y.shape[1] >= 1, "y holds no target, expected at least one");
+  check_tensor("h", h, dtype, {G, y.shape[1]});
+  check_output("value", value, dtype, {G, B});
+  check_output("index", index, DType::i64, {G, B});
+  for (const TensorView* view : {&y, &h, &value, &index}) {
+    check_same_device("an argument", *view, "x", x);
+  }
+  return dtype;
 }
 
 DType check_power_argmax(const TensorView& x, const TensorView& y, const TensorView& h,
@@ -48,7 +70,8 @@ void bind_power_argmax(pybind11::module_& m) {
       "power_argmax",
       [](const TensorView& x, const TensorView& y, const TensorView& h, const TensorView& value,
          const TensorView& index) {
-        const DType dtype = check_power_argmax(x, y, h, value, index);
+        const DType dtype = x.ndim == 3 ? check_power_argmax_groups(x, y, h, value, index)
+                                        : check_power_argmax(x, y, h, value, index);
         check_on_cpu("power_argmax", "x", x);
         if (dtype == DType::f32) {
           power_argmax_on_cpu<float>(x, y, h, value, index);
@@ -58,7 +81,8 @@ void bind_power_argmax(pybind11::module_& m) {
       },
       pybind11::arg("x"), pybind11::arg("y"), pybind11::arg("h"), pybind11::arg("value"),
       pybind11::arg("index"),
-      "x [B, D], y [N, D], h [N] -> value [B], index [B]. Contract: csrc/common/power_argmax.h.");
+      "x [B, D], y [N, D], h [N] -> value [B], index [B], or the same with G in front of each. "
+      "Contract: csrc/common/power_argmax.h.");
   m.def(
       "power_argmax",
       [](const TensorView& x, const TensorView& y, const TensorView& h, const TensorView& value,

@@ -9,6 +9,7 @@
 #include "bindings/python_poll.h"
 #include "bindings/tensor_caster.h"
 #include "common/check.h"
+#include "common/power_topk.h"
 
 namespace otcuda {
 namespace {
@@ -73,7 +74,41 @@ void bind_power_index_of(pybind11::module_& m, const char* name, DType dtype) {
                          &poll);
           },
           pybind11::arg("x"), pybind11::arg("value"), pybind11::arg("index"),
-          pybind11::arg("method"), "x [B, D] -> value [B], index [B].");
+          pybind11::arg("method"), "x [B, D] -> value [B], index [B].")
+      .def(
+          "topk",
+          [dtype](Index& index, const TensorView& x, const TensorView& value,
+                  const TensorView& place, const std::string& method) {
+            check_tensor("x", x, dtype, {any, index.D()});
+            check_output("value", value, dtype, {x.shape[0], any});
+            const int64_t k = value.shape[1];
+            OTCUDA_CHECK(k >= 1 && k <= kMostTopk,
+                         "k is " + std::to_string(k) + ", expected 1 to 64");
+            check_output("index", place, DType::i64, {x.shape[0], k});
+            for (const TensorView* view : {&x, &value, &place}) {
+              check_on_cpu("PowerIndex", "an argument", *view);
+            }
+            const cpu::IndexMethod how = index_method(method);
+            OTCUDA_CHECK(how != cpu::IndexMethod::screen,
+                         "method is 'screen', expected auto, brute or tree");
+            Poll poll = python_poll();
+            const pybind11::gil_scoped_release unlocked;
+            index.topk(x.read<T>(), x.shape[0], int(k), value.write<T>(), place.write<int64_t>(),
+                       how, &poll);
+          },
+          pybind11::arg("x"), pybind11::arg("value"), pybind11::arg("index"),
+          pybind11::arg("method"), "x [B, D] -> value, index [B, k].")
+      .def(
+          "targets",
+          [dtype](const Index& index, const TensorView& which, const TensorView& out) {
+            check_tensor("index", which, DType::i64, {any});
+            check_output("out", out, dtype, {which.shape[0], index.D()});
+            check_on_cpu("PowerIndex", "index", which);
+            check_on_cpu("PowerIndex", "out", out);
+            const pybind11::gil_scoped_release unlocked;
+            index.targets(which.read<int64_t>(), which.shape[0], out.write<T>());
+          },
+          pybind11::arg("index"), pybind11::arg("out"), "index [M] -> out [M, D]; zeros for -1.");
 }
 
 }  // namespace

@@ -9,9 +9,13 @@
 #include <utility>
 
 #include "bindings/adaptive_model.h"
+#include "bindings/cuda_call.h"
 #include "bindings/python_poll.h"
+#include "bindings/rans_shape.h"
 #include "bindings/tensor_caster.h"
+#include "common/backend_info.h"
 #include "common/check.h"
+#include "cuda/range64.h"
 
 namespace otcuda {
 namespace {
@@ -338,9 +342,72 @@ void bind_decoder(py::module_& m) {
       .def("finish", [](SharedDecoder& self) { self.use(&finish_decoding); });
 }
 
+// --- on a CUDA device
+
+// Tensors of a message: ends, data, byte_ends and faults.
+template <void (*run)(const cuda::RangeCall&, const TensorView&, uintptr_t)>
+void on_device(const cpu::Tables& tables, const TensorView& image, const TensorView& symbols,
+               const OptionalView& index, const py::tuple& message, const TensorView& workspace,
+               uintptr_t stream) {
+  OTCUDA_CHECK(message.size() == 4, "message is ends, data, byte_ends and faults");
+  TensorView parts[4];
+  for (size_t k = 0; k < 4; ++k) parts[k] = message[k].cast<TensorView>();
+  const auto& [ends, data, byte_ends, faults] = parts;
+  const RansShape shape = shape_of(tables);
+  check_tensor("symbols", symbols, symbols.dtype, {any});
+  check_tensor("image", image, DType::u32, {shape.words()});
+  check_tensor("ends", ends, DType::i64, {any});
+  check_output("data", data, DType::u8, {any});
+  check_output("byte_ends", byte_ends, DType::i64, {ends.shape[0]});
+  check_output("faults", faults, DType::i64, {3});
+  if (index) {
+    check_tensor("index", *index, index->dtype, {symbols.shape[0]});
+    check_same_device("index", *index, "symbols", symbols);
+    const DType dtype = index->dtype;
+    OTCUDA_CHECK(
+        dtype == DType::u8 || dtype == DType::i16 || dtype == DType::i32 || dtype == DType::i64,
+        std::string("range64 on CUDA: index is ") + dtype_name(dtype) +
+            ", expected uint8, int16, int32 or int64");
+  }
+  OTCUDA_CHECK(index || tables.count() == 1, "index is missing, but there are several tables");
+  check_on_cuda("range64", "symbols", symbols);
+  check_workspace(workspace, symbols);
+  for (const TensorView* view : {&image, &ends, &data, &byte_ends, &faults}) {
+    check_same_device("an argument of range64", *view, "symbols", symbols);
+  }
+  count_backend_path(BackendPath::range64_cuda, symbols.shape[0]);
+  const py::gil_scoped_release unlocked;
+  run({shape, image, symbols, or_null(index), ends, data, byte_ends, faults}, workspace, stream);
+}
+
+void bind_range64_on_cuda(py::module_& m) {
+  m.def(
+      "range64_device_bytes",
+      [](const cpu::Tables& tables, const TensorView& symbols, int64_t messages) {
+        OTCUDA_CHECK(messages >= 0, "messages is negative");
+        const RansShape shape = shape_of(tables);
+        const int64_t n = symbols.size();
+        return py::make_tuple(cuda::range64_bound(shape, symbols.dtype, n, messages),
+                              cuda::range64_encode_workspace(shape, symbols.dtype, n, messages),
+                              cuda::range64_decode_workspace());
+      },
+      py::arg("tables"), py::arg("symbols"), py::arg("messages"),
+      "Bytes that data needs for any symbols, and the workspaces of encoding and decoding.");
+  m.def("range64_encode_messages", &on_device<&cuda::range64_encode>, py::arg("tables"),
+        py::arg("image"), py::arg("symbols"), py::arg("index"), py::arg("message"),
+        py::arg("workspace"), py::arg("stream"),
+        "On a CUDA stream; message is ends [B] int64, and data [bytes] uint8, byte_ends [B] int64 "
+        "and faults [3] int64, all out: csrc/cuda/range64.h.");
+  m.def("range64_decode_messages", &on_device<&cuda::range64_decode>, py::arg("tables"),
+        py::arg("image"), py::arg("symbols"), py::arg("index"), py::arg("message"),
+        py::arg("workspace"), py::arg("stream"),
+        "The inverse; symbols [n] and faults of message are out.");
+}
+
 }  // namespace
 
 void bind_range64(pybind11::module_& m) {
+  bind_range64_on_cuda(m);
   bind_encoder(m);
   bind_decoder(m);
   m.def("range64_encode", &encode_symbols, py::arg("tables"), py::arg("symbols"), py::arg("index"),

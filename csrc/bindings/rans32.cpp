@@ -9,6 +9,7 @@
 
 #include "bindings/cuda_call.h"
 #include "bindings/python_poll.h"
+#include "bindings/rans_shape.h"
 #include "bindings/tensor_caster.h"
 #include "common/backend_info.h"
 #include "common/check.h"
@@ -22,6 +23,7 @@ namespace py = pybind11;
 void check_rans_shapes(const cpu::Tables& tables, const TensorView& symbols,
                        const std::optional<TensorView>& index, int64_t block,
                        const TensorView& directory) {
+  check_narrow("rans32", tables);
   check_tensor("symbols", symbols, symbols.dtype, {any});
   const int64_t n = symbols.shape[0];
   if (index) check_tensor("index", *index, index->dtype, {n});
@@ -85,24 +87,6 @@ void decode_blocks(const cpu::Tables& tables, const py::bytes& message, int64_t 
 }
 
 // --- on a CUDA device
-
-RansShape shape_of(const cpu::Tables& tables) {
-  const int64_t T = tables.count(), n = tables.symbols();
-  RansShape shape = {
-      T,
-      n,
-      T * (n + 1),  // with the end of each
-      tables.low(),
-      tables.precision(),
-      tables.bucket_bits(),
-      tables.escape(),
-      tables.precision() <= 12 && n <= 256 && T << tables.precision() <= kRansDirectWords};
-  if (tables.escape()) {
-    shape.kept -= std::count_if(tables.intervals(), tables.intervals() + T * n,
-                                [](uint32_t interval) { return interval >> 16 == 0; });
-  }
-  return shape;
-}
 
 void fill_image(const cpu::Tables& tables, const TensorView& image) {
   const RansShape shape = shape_of(tables);

@@ -16,9 +16,15 @@ enum class BackendPath : int {
   power_argmax_tree,              // samples
   power_argmax_tree_scores,       // targets that they were compared with
   power_argmax_screen,            // samples
+  power_argmax_screen_vnni,       // of these, the ones whose bytes VNNI multiplied
   power_argmax_screen_pairs,      // targets that the integers did not rule out at once
   power_argmax_screen_chains,     // of these, the ones whose scores were computed
   power_argmax_screen_fallbacks,  // samples of the blocked loop after a screen was tried
+  power_topk_portable,
+  power_topk_avx2,
+  power_topk_avx512,
+  power_topk_tree,         // samples
+  power_topk_tree_scores,  // targets that they were compared with
   cell_mass_cpu,
   cell_mass_cuda,
   heights_adam_step_cpu,
@@ -28,7 +34,9 @@ enum class BackendPath : int {
   rans32_portable,
   rans32_avx2,
   rans32_avx512,
+  rans32_avx512_tree,  // of these, symbols of one small table, decoded in registers
   rans32_cuda,
+  range64_cuda,
   top_cells_portable,
   top_cells_avx2,
   top_cells_avx512,

@@ -11,8 +11,10 @@
 
 #if defined(__CUDACC__)
 #define OTCUDA_HD __host__ __device__ inline __attribute__((always_inline))
+#define OTCUDA_ON_BOTH __host__ __device__  // inlined where the compiler likes
 #else
 #define OTCUDA_HD inline __attribute__((always_inline))
+#define OTCUDA_ON_BOTH
 #endif
 
 namespace otcuda {

@@ -7,7 +7,8 @@
 // (docs/transport.md, eq. 3); value is the Brenier potential u_h(x_b).
 //
 // Contract, the same for every backend:
-//   shapes   x [B, D], y [N, D], h [N] -> value [B], index [B] int64; row-major; B, D >= 0, N >= 1
+//   shapes   x [B, D], y [N, D], h [N] -> value [B], index [B] int64; row-major; B, D >= 0, N >= 1;
+//            or G such problems, [G, B, D] .. [G, B], each alone
 //   dtypes   float32 or float64, the same for x, y, h and value
 //   value    s = +0; for d = 0 .. D-1: s = fma(x[b,d], y[i,d], s); then s + h[i]; bit for bit
 //   ties     the lowest index wins; +0 and -0 are equal

@@ -3,7 +3,8 @@
 //
 // A PowerIndex owns a copy of y [N, D] and, where it may pay, a tree of boxes; heights h [N] are
 // set in O(N). Its argmax has the contract of common/power_argmax.h, bit for bit: the tree leaves
-// out only targets that provably can neither win nor tie.
+// out only targets that provably can neither win nor tie. Its topk has the contract of
+// common/power_topk.h: the same boxes, held against the k-th best score instead of the best.
 //
 //   S_i = <x, y_i> + h_i = |x|^2 / 2 + w_i - |x - y_i|^2 / 2,   w_i = h_i + |y_i|^2 / 2
 //

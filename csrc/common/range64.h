@@ -18,9 +18,9 @@
 //   length; 0 for equiprobable symbols loops     decoding n symbols takes O(n) steps whatever the
 //   bytes are: the caller bounds n
 //
-// Depends on the standard library only, so that a context model can interleave it with its own
-// arithmetic, symbol by symbol. Arguments outside the contract are the caller's error: they are
-// checked at the door, not in here. The format for a stranger: docs/coding.md.
+// Host and device share the text. Depends on little, so that a context model can interleave it with
+// its own arithmetic, symbol by symbol. Arguments outside the contract are the caller's error: they
+// are checked at the door, not in here. The format for a stranger: docs/coding.md.
 #pragma once
 
 #include <cstddef>
@@ -28,10 +28,18 @@
 #include <utility>
 #include <vector>
 
+#include "common/host_device.h"
+
 namespace otcuda {
 
 constexpr int kRangePrecisionMax = 24;  // r >= 2^8, so one renormalisation a step is enough
 constexpr uint32_t kRangeUniformMax = uint32_t{1} << kRangePrecisionMax;
+
+// Big-endian; a container that stores whole words at once has a function of its own.
+template <class Bytes>
+OTCUDA_ON_BOTH void push_word(Bytes& bytes, uint32_t word) {
+  for (int shift = 24; shift >= 0; shift -= 8) bytes.push_back(static_cast<uint8_t>(word >> shift));
+}
 
 // Bytes: anything with size(), back(), push_back, pop_back, [] and a default constructor
 // (std::vector of any allocator).
@@ -39,9 +47,10 @@ template <class Bytes>
 class BasicRangeEncoder {
  public:
   BasicRangeEncoder() = default;
-  explicit BasicRangeEncoder(Bytes empty) : bytes_(std::move(empty)) {}  // with memory reserved
+  OTCUDA_ON_BOTH explicit BasicRangeEncoder(Bytes empty)
+      : bytes_(std::move(empty)) {}  // with memory reserved
 
-  void put(uint32_t c, uint32_t f, int P) {
+  OTCUDA_ON_BOTH void put(uint32_t c, uint32_t f, int P) {
     const uint64_t r = range_ >> P;
     add(r * c);
     range_ = r * f;
@@ -49,7 +58,7 @@ class BasicRangeEncoder {
   }
 
   // p1: the probability of a 1 in units of 2^-P, 1 <= p1 < 2^P. A 1 lies below a 0.
-  void bit(bool value, uint32_t p1, int P) {
+  OTCUDA_ON_BOTH void bit(bool value, uint32_t p1, int P) {
     if (value) {
       put(0, p1, P);
     } else {
@@ -57,14 +66,14 @@ class BasicRangeEncoder {
     }
   }
 
-  void uniform(uint32_t value, uint32_t count) {
+  OTCUDA_ON_BOTH void uniform(uint32_t value, uint32_t count) {
     const uint64_t r = range_ / count;
     add(r * value);
     range_ = r;
     renormalise();
   }
 
-  void bits(uint64_t value, int k) {
+  OTCUDA_ON_BOTH void bits(uint64_t value, int k) {
     while (k > 0) {
       const int part = k % 16 != 0 ? k % 16 : 16;
       k -= part;
@@ -74,7 +83,7 @@ class BasicRangeEncoder {
 
   // Exp-Golomb code of order 0, value < 2^64 - 1: a 0 for each bit of value + 1 behind its leading
   // one, the leading one, those bits. All but the last are steps of one bit, as the decoder's.
-  void exp_golomb(uint64_t value) {
+  OTCUDA_ON_BOTH void exp_golomb(uint64_t value) {
     int behind = 0;
     while ((value + 1) >> behind > 1) ++behind;
     for (int i = 0; i < behind; ++i) bits(0, 1);
@@ -83,7 +92,7 @@ class BasicRangeEncoder {
   }
 
   // The message. The encoder is then as new.
-  Bytes finish() {
+  OTCUDA_ON_BOTH Bytes finish() {
     for (int k = 0; k <= 8; ++k) {
       const uint64_t below = k == 8 ? 0 : ~uint64_t{0} >> 8 * k;
       const uint64_t top = (low_ + below) & ~below;  // the next multiple of 2^(64 - 8k)
@@ -99,25 +108,23 @@ class BasicRangeEncoder {
   }
 
   // finish() now would return at most so many bytes.
-  size_t size_bound() const { return bytes_.size() + 8; }
+  OTCUDA_ON_BOTH size_t size_bound() const { return bytes_.size() + 8; }
 
  private:
-  void add(uint64_t step) {
+  OTCUDA_ON_BOTH void add(uint64_t step) {
     low_ += step;
     if (low_ < step) carry();
   }
 
   // The message is below 1 as a binary fraction, so the carry always stops before the first byte.
-  void carry() {
+  OTCUDA_ON_BOTH void carry() {
     size_t i = bytes_.size();
     while (i > 0 && ++bytes_[i - 1] == 0) --i;
   }
 
-  void renormalise() {
+  OTCUDA_ON_BOTH void renormalise() {
     if (range_ >> 32 != 0) return;
-    for (int shift = 56; shift >= 32; shift -= 8) {
-      bytes_.push_back(static_cast<uint8_t>(low_ >> shift));
-    }
+    push_word(bytes_, static_cast<uint32_t>(low_ >> 32));
     low_ <<= 32;
     range_ <<= 32;
   }
@@ -133,21 +140,22 @@ using RangeEncoder = BasicRangeEncoder<std::vector<uint8_t>>;
 // is known to be wrong.
 class RangeDecoder {
  public:
-  RangeDecoder() : RangeDecoder(nullptr, 0) {}
-  RangeDecoder(const uint8_t* data, size_t size) : next_(data), end_(data + size), begin_(data) {
+  OTCUDA_ON_BOTH RangeDecoder() : RangeDecoder(nullptr, 0) {}
+  OTCUDA_ON_BOTH RangeDecoder(const uint8_t* data, size_t size)
+      : next_(data), end_(data + size), begin_(data) {
     code_ = uint64_t{word()} << 32;
     code_ |= word();
   }
 
   // Two halves of a step: find the symbol with c <= slot(P) < c + f, then take(c, f, P).
-  uint32_t slot(int P) {
+  OTCUDA_ON_BOTH uint32_t slot(int P) {
     const uint64_t found = code_ / (range_ >> P);
     const uint64_t last = (uint64_t{1} << P) - 1;
     corrupt_ |= found > last;  // what the shift left over belongs to no symbol
     return static_cast<uint32_t>(found > last ? last : found);
   }
 
-  void take(uint32_t c, uint32_t f, int P) {
+  OTCUDA_ON_BOTH void take(uint32_t c, uint32_t f, int P) {
     const uint64_t r = range_ >> P;
     code_ -= r * c;
     range_ = r * f;
@@ -158,10 +166,10 @@ class RangeDecoder {
   // finds of a slot (cut to P bits) its symbol, frequency and rank (slot - c). The caller looks at
   // the slots: where one is 2^P or more, no encoder wrote this, and what follows means nothing.
   // With several lanes the branch at every word costs more, mispredicted, than a choice does.
-  int64_t room() const { return (end_ - next_) / 4; }
+  OTCUDA_ON_BOTH int64_t room() const { return (end_ - next_) / 4; }
 
   template <bool kBranchFree, class Find>
-  uint32_t get_roomy(int P, const Find& find, uint64_t* slot) {
+  OTCUDA_ON_BOTH uint32_t get_roomy(int P, const Find& find, uint64_t* slot) {
     const uint64_t r = range_ >> P;
     *slot = code_ / r;
     const uint64_t rest = code_ % r;
@@ -186,7 +194,7 @@ class RangeDecoder {
   // cumulative[n] = 2^P. Frequencies of 0 are skipped. At most log2 n + 1 steps. Arrays of u16
   // serve up to P = 15.
   template <class Integer>
-  uint32_t get(const Integer* cumulative, uint32_t n, int P) {
+  OTCUDA_ON_BOTH uint32_t get(const Integer* cumulative, uint32_t n, int P) {
     const uint32_t at = slot(P);
     uint32_t low = 0, high = n;  // cumulative[low] <= at < cumulative[high]
     while (high - low > 1) {
@@ -197,7 +205,7 @@ class RangeDecoder {
     return low;
   }
 
-  bool bit(uint32_t p1, int P) {
+  OTCUDA_ON_BOTH bool bit(uint32_t p1, int P) {
     const uint64_t r = range_ >> P;
     const uint64_t ones = r * p1;
     const bool value = code_ < ones;  // no division
@@ -208,7 +216,7 @@ class RangeDecoder {
     return value;
   }
 
-  uint32_t uniform(uint32_t count) {
+  OTCUDA_ON_BOTH uint32_t uniform(uint32_t count) {
     const uint64_t r = range_ / count;
     uint64_t value = code_ / r;
     if (value >= count) {
@@ -221,7 +229,7 @@ class RangeDecoder {
     return static_cast<uint32_t>(value);
   }
 
-  uint64_t bits(int k) {
+  OTCUDA_ON_BOTH uint64_t bits(int k) {
     uint64_t value = 0;
     while (k > 0) {
       const int part = k % 16 != 0 ? k % 16 : 16;
@@ -233,7 +241,7 @@ class RangeDecoder {
     return value;
   }
 
-  uint64_t exp_golomb() {
+  OTCUDA_ON_BOTH uint64_t exp_golomb() {
     int behind = 0;
     while (behind < 63 && bits(1) == 0) ++behind;
     if (behind == 63) corrupt_ |= bits(1) == 0;
@@ -241,16 +249,18 @@ class RangeDecoder {
   }
 
   // A step was seen that no encoder takes. What was decoded since is in bounds and means nothing.
-  bool corrupt() const { return corrupt_; }
+  OTCUDA_ON_BOTH bool corrupt() const { return corrupt_; }
 
   // The caller has decoded what its own encoder never writes.
-  void reject() { corrupt_ = true; }
+  OTCUDA_ON_BOTH void reject() { corrupt_ = true; }
 
   // To be asked after the last symbol: no such step, no bytes to spare, no trailing zero.
-  bool finished() const { return !corrupt_ && next_ == end_ && (begin_ == end_ || end_[-1] != 0); }
+  OTCUDA_ON_BOTH bool finished() const {
+    return !corrupt_ && next_ == end_ && (begin_ == end_ || end_[-1] != 0);
+  }
 
  private:
-  uint32_t word() {
+  OTCUDA_ON_BOTH uint32_t word() {
     uint32_t value = 0;
     if (end_ - next_ >= 4) {
       for (int i = 0; i < 4; ++i) value = value << 8 | next_[i];  // one load and a byte swap
@@ -261,7 +271,7 @@ class RangeDecoder {
     return value;
   }
 
-  void renormalise() {
+  OTCUDA_ON_BOTH void renormalise() {
     if (range_ >> 32 != 0) return;
     code_ = code_ << 32 | word();
     range_ <<= 32;

@@ -43,7 +43,7 @@ OTCUDA_HD bool rans_full(uint32_t x, uint32_t frequency, int P) {
 }
 
 OTCUDA_HD uint32_t rans_push(uint32_t x, uint32_t start, uint32_t frequency, int P) {
-  return (x / frequency << P) + x % frequency + start;
+  return x + start + x / frequency * ((uint32_t{1} << P) - frequency);  // x / f 2^P + x mod f + c
 }
 
 OTCUDA_HD uint32_t rans_pop(uint32_t x, uint32_t rank, uint32_t frequency, int P) {

@@ -2,6 +2,9 @@
 // The instruction set level that kernels run at: the best the CPU has, or the one forced by
 // OTCUDA_SIMD or set_simd_level. Forcing a level that is not there is an error, never a silent
 // fallback.
+//
+// "vnni" is avx512 with the instructions that add up products of bytes in 32 bits; few kernels have
+// a file for them, all others run their avx512 file. "avx512" forces those files everywhere.
 #pragma once
 
 #include <string>
@@ -12,8 +15,11 @@ namespace otcuda {
 enum class SimdLevel : int { portable, avx2, avx512 };
 
 const char* simd_level_name(SimdLevel level);
-std::vector<SimdLevel> simd_levels();          // those this build and this CPU have, portable first
-SimdLevel simd_level();                        // the one in force
-void set_simd_level(const std::string& name);  // "auto" goes back to OTCUDA_SIMD or the best one
+std::vector<SimdLevel> simd_levels();  // those this build and this CPU have, portable first
+SimdLevel simd_level();                // the one in force
+bool simd_vnni();                      // whether it is avx512 with VNNI
+bool simd_has_vbmi2();  // level avx512 is in force on a CPU that has VBMI and VBMI2, too
+// "vnni" is a name, too; "auto" goes back to OTCUDA_SIMD or the best one.
+void set_simd_level(const std::string& name);
 
 }  // namespace otcuda

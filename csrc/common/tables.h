@@ -7,9 +7,10 @@
 //                    means that the symbol follows an escape, as does any other int32
 //
 // Contract:
-//   limits    1 <= P <= 16; 1 <= T, n <= 2^16; T n <= 2^22; low .. low + n - 1 inside int32
-//   quantise  the code-length optimum: f_s >= 1 maximise sum_s w_s log2 f_s (kTableLogBits below)
-//   numbers   integers only, no libm, no rounding mode: the same tables under any compiler's flags
+//   limits    1 <= P <= 24, for rans32 16; 1 <= T, n <= 2^16; T n <= 2^22; low .. low + n - 1
+//   inside int32 quantise  the code-length optimum: f_s >= 1 maximise sum_s w_s log2 f_s
+//   (kTableLogBits below) numbers   integers only, no libm, no rounding mode: the same tables under
+//   any compiler's flags
 //
 // The code of an escape and the canonical bytes of tables: docs/coding.md.
 #pragma once
@@ -21,14 +22,16 @@ namespace otcuda {
 
 __extension__ typedef unsigned __int128 uint128;
 
-constexpr int kTablePrecisionMax = 16;
+constexpr int kTablePrecisionMax = 24;
+constexpr int kTableWordPrecisionMax =
+    16;  // an interval in a word; wider ones are for range64 only
 constexpr int64_t kTableSymbolsMax = 65536;
 constexpr int64_t kTableCountMax = 65536;
 constexpr int64_t kTableEntriesMax = int64_t{1} << 22;
-constexpr int kTableLogBits = 56;  // the gains w (log2(k+1) - log2 k) fall strictly up to k = 2^16
+constexpr int kTableLogBits = 56;  // the gains w (log2(k+1) - log2 k) fall strictly up to k = 2^24
 
 // floor-like log2(v) in Q56, v >= 1: one bit of the fraction a squaring. Strictly increasing up to
-// 2^16, and so are the falls of its differences.
+// 2^24, and so are the falls of its differences.
 constexpr uint64_t log2_q56(uint32_t v) {
   uint64_t whole = 31;
   while (v >> whole == 0) --whole;

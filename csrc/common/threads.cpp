@@ -40,6 +40,7 @@ struct Stopped {};  // leaves a block whose team has failed elsewhere
 struct Team;
 thread_local Team* current_team = nullptr;
 thread_local Poll* current_poll = nullptr;  // on the leader alone
+thread_local bool one_thread = false;
 
 // What the members of a team share.
 struct Team {
@@ -149,7 +150,7 @@ void heartbeat() {
 }
 
 int threads_for(double nanoseconds) {
-  const int most = num_threads();
+  const int most = one_thread ? 1 : num_threads();
   return static_cast<int>(std::min<double>(most, std::max(1.0, nanoseconds / 50e3)));
 }
 
@@ -180,6 +181,9 @@ void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, in
   for (std::thread& worker : workers) worker.join();
   if (team.exception) std::rethrow_exception(team.exception);
 }
+
+OneThread::OneThread() : saved_(one_thread) { one_thread = true; }
+OneThread::~OneThread() { one_thread = saved_; }
 
 #if defined(__x86_64__)
 DefaultFloatMode::DefaultFloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }

@@ -32,6 +32,19 @@ void heartbeat();
 // As many threads as a call of this many CPU nanoseconds deserves: one below 50 us each.
 int threads_for(double nanoseconds);
 
+// While this lives, threads_for on the calling thread says one: for a body of parallel_for that
+// calls what would make a team of its own.
+class OneThread {
+ public:
+  OneThread();
+  ~OneThread();
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  bool saved_;
+};
+
 // Default floating point for the calling thread while this lives; puts the caller's mode back.
 class DefaultFloatMode {
  public:

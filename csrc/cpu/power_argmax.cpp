@@ -23,6 +23,7 @@ constexpr int64_t kMostTargets = 1 << 30;  // of a run: places are 32-bit
 constexpr int64_t kFmasABeat = 1 << 20;    // of one sample, done one after the other
 constexpr int64_t kProbeTargets = 2048, kProbeSamples = 32;  // what a screen is tried on
 constexpr double kNanosecondsPerFma = 0.025;
+constexpr int64_t kMostFew = 24;  // the most that any level's few_most is
 
 ArgmaxKernels kernels(int64_t B) {
   switch (simd_level()) {
@@ -99,6 +100,10 @@ class Scan {
         place_(shares.samples) {}
 
   void run(int64_t begin, int64_t end, int64_t first, int64_t last, T* value, int64_t* index) {
+    if (end - begin <= kernel_.few_most && p_.D >= kernel_.few_lanes) {
+      run_few(begin, end, first, last, value, index);
+      return;
+    }
     const int64_t block = kernel_.samples, stride = block * p_.D;
     best_.fill(-std::numeric_limits<T>::infinity());
     place_.fill(-1);
@@ -118,6 +123,40 @@ class Scan {
   }
 
  private:
+  // A handful of samples in lanes of targets.
+  void run_few(int64_t begin, int64_t end, int64_t first, int64_t last, T* value, int64_t* index) {
+    constexpr int64_t kBests = kMostFew * kFewLanes;
+    Buffer<T> x(kMostFew * p_.D, T(0)), spare(kFewLanes * (p_.D + 1), T(0));
+    Buffer<T> best(kBests, -std::numeric_limits<T>::infinity());
+    Buffer<typename ArgmaxIndex<T>::Type> place(kBests, -1);
+    std::copy(p_.x + begin * p_.D, p_.x + end * p_.D, x.data());
+    for (int64_t i = first; i < last; i += panel_) {
+      for (int64_t b = 0; b < end - begin; b += kFewSamples) {
+        kernel_.few({x.data() + b * p_.D, p_.y + i * p_.D, p_.h + i, end - begin - b,
+                     std::min(panel_, last - i), p_.D, (p_.N - i) * p_.D, i - first, spare.data(),
+                     best.data() + b * kFewLanes, place.data() + b * kFewLanes});
+        heartbeat();
+      }
+    }
+    for (int64_t k = 0; k < end - begin; ++k) {
+      value[k] = -std::numeric_limits<T>::infinity();
+      index[k] = -1;
+      for (int64_t lane = 0; lane < kernel_.few_lanes; ++lane) {
+        const T score = best[k * kFewLanes + lane];
+        const int64_t i = place[k * kFewLanes + lane] + lane;
+        if (score > value[k] || (score == value[k] && index[k] >= 0 && i < index[k])) {
+          value[k] = score;
+          index[k] = i;
+        }
+      }
+      if (index[k] < 0) {
+        index[k] = lowest(begin + k, first, last);
+        if (index[k] < 0) value[k] = std::numeric_limits<T>::quiet_NaN();
+      }
+      if (index[k] >= 0) index[k] += first;
+    }
+  }
+
   void settle(int64_t begin, int64_t end, int64_t first, int64_t last, T* value, int64_t* index) {
     const T *const y = p_.y + first * p_.D, *const h = p_.h + first;
     for (int64_t b = begin; b < end; b += kernel_.samples) {
@@ -230,7 +269,7 @@ bool screen_takes(const float* h, int64_t N) {
 
 // Whether the bound bites on some of the targets and samples, before all are made integers.
 bool screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
-  const int64_t step = std::max(p.N / kProbeTargets, int64_t(4)), N = p.N / step;
+  const int64_t step = std::max(p.N / kProbeTargets, int64_t(8)), N = p.N / step;
   const int64_t B = std::min(p.B, kProbeSamples);
   Buffer<float> y(N * p.D), h(N), value(B);
   Buffer<int64_t> index(B);
@@ -244,18 +283,19 @@ bool screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
   PowerScreen probe;
   if (!probe.build(y.data(), N, p.D, p.x, p.B, poll)) return false;
   probe.set_heights(h.data());
-  return probe.argmax(p.x, B, value.data(), index.data(), left.data(), true, poll);
+  return probe.argmax(p.x, B, value.data(), index.data(), left.data(), ScreenTrust::trial, poll);
 }
 
 }  // namespace
 
-bool power_argmax_screened(const PowerScreen& screen, const ArgmaxProblem<float>& p, bool trial,
-                           Poll* poll) {
+bool power_argmax_screened(const PowerScreen& screen, const ArgmaxProblem<float>& p,
+                           ScreenTrust trust, Poll* poll) {
   Buffer<uint8_t> left(p.B);
   ScreenCounts counts;
-  const bool bites = screen.argmax(p.x, p.B, p.value, p.index, left.data(), trial, poll, &counts);
+  const bool bites = screen.argmax(p.x, p.B, p.value, p.index, left.data(), trust, poll, &counts);
   const int64_t others = std::count(left.begin(), left.end(), 1);
   count_backend_path(BackendPath::power_argmax_screen, p.B - others);
+  if (screen.wide()) count_backend_path(BackendPath::power_argmax_screen_vnni, p.B - others);
   if (others > 0) count_backend_path(BackendPath::power_argmax_screen_fallbacks, others);
   count_backend_path(BackendPath::power_argmax_screen_pairs, counts.pairs);
   count_backend_path(BackendPath::power_argmax_screen_chains, counts.chains);
@@ -279,7 +319,7 @@ void power_argmax(const ArgmaxProblem<float>& p, Poll* poll) {
     PowerScreen screen;
     if (screen_bites(p, poll) && screen.build(p.y, p.N, p.D, p.x, p.B, poll)) {
       screen.set_heights(p.h);
-      power_argmax_screened(screen, p, true, poll);
+      power_argmax_screened(screen, p, ScreenTrust::trial, poll);
       return;
     }
     count_backend_path(BackendPath::power_argmax_screen_fallbacks, p.B);

@@ -8,6 +8,7 @@
 namespace otcuda::cpu {
 
 class PowerScreen;
+enum class ScreenTrust;
 
 // Contract: csrc/common/power_argmax.h. Sizes are checked by the binding.
 template <class T>
@@ -30,6 +31,6 @@ void power_argmax_blocked(const ArgmaxProblem<double>& problem, Poll* poll = nul
 
 // By a screen of the problem's y and h, and in blocks what it leaves over; false: it gave up.
 bool power_argmax_screened(const PowerScreen& screen, const ArgmaxProblem<float>& problem,
-                           bool trial, Poll* poll = nullptr);
+                           ScreenTrust trust, Poll* poll = nullptr);
 
 }  // namespace otcuda::cpu

@@ -47,6 +47,25 @@ struct ArgmaxSettle {
   int64_t* index;                              // [samples], counted from the first of the run
 };
 
+constexpr int kFewSamples = 8;  // of a call of `few`
+constexpr int kFewLanes = 16;   // bests of a sample, of which a level may use fewer
+
+// A handful of samples against a panel of targets, in lanes of targets.
+template <class T>
+struct ArgmaxFew {
+  using Index = typename ArgmaxIndex<T>::Type;
+
+  const T* x;  // [kFewSamples][D]
+  const T* y;  // [targets][D], D >= 1
+  const T* h;  // [targets]
+  int64_t samples, targets, D;
+  int64_t readable;  // numbers from y on
+  int64_t first;     // place of the first target in its run
+  T* spare;          // [kFewLanes (D + 1)]
+  T* best;           // [kFewSamples][kFewLanes], aligned; -inf before the first panel
+  Index* place;      // alike, aligned; -1 before: the winner of lane k is k places further
+};
+
 template <class T>
 struct ArgmaxKernel {
   int samples;  // of a block
@@ -55,6 +74,9 @@ struct ArgmaxKernel {
   void (*settle)(const ArgmaxSettle<T>&);
   // The first of some targets whose score with a sample is a number, or -1.
   int64_t (*first_number)(const T* x, const T* y, const T* h, int64_t targets, int64_t D);
+  void (*few)(const ArgmaxFew<T>&) = nullptr;  // none: by panel
+  int few_lanes = 0;
+  int few_most = 0;  // samples up to which it beats `panel`, where D >= few_lanes
 };
 
 struct ArgmaxKernels {

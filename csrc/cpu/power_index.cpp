@@ -30,8 +30,9 @@ constexpr int64_t kOutOfRange = -2;     // an index that no one sees
 constexpr int64_t kLeastTargets = 512;  // fewer are no work for a tree
 constexpr double kPlainChainCost = 2;   // a target out of order against one of the blocked loop
 
-// What a visit costs, in targets of the blocked loop: sorting and misses, then 16 boxes or chains.
-double visit_cost(int64_t D) { return 350.0 / double(D) + 16 * kPlainChainCost; }
+}  // namespace
+
+double tree_visit_cost(int64_t D) { return 350.0 / double(D) + 16 * kPlainChainCost; }
 
 TreeKernels tree_kernels() {
   switch (simd_level()) {
@@ -45,6 +46,8 @@ TreeKernels tree_kernels() {
       return power_index_portable();
   }
 }
+
+namespace {
 
 bool tree_query(const TreeView<float>& tree, TreeQuery<float>* q) {
   return tree_kernels().f32(tree, q);
@@ -271,6 +274,7 @@ void PowerIndex<T>::set_heights(const T* h) {
   }
   verdict_ = 0;
   screen_verdict_ = 0;
+  topk_verdict_ = 0;
   heights_set_ = true;
 }
 
@@ -291,11 +295,14 @@ bool PowerIndex<T>::query(const T* x, int32_t hint, TreeQuery<T>* q) const {
   return true;
 }
 
-// Some samples by the tree, which gives up when it would cost more than the blocked loop.
+// Some samples by the tree, which gives up when it would cost more than the blocked loop, or than
+// the screen where that seems to pay.
 template <class T>
 bool PowerIndex<T>::pays(const T* x, int64_t B, Poll* poll) const {
   const TreeView<T> tree = tree_.view();
-  const int64_t most = std::max<int64_t>(1, int64_t(double(N_) / visit_cost(D_)));
+  const bool screen = sizeof(T) == 4 && screen_verdict_ >= 0 && power_screen_pays(B, N_, D_, true);
+  const double all = double(N_) * (screen ? power_screen_share(D_) : 1.0);
+  const int64_t most = std::max<int64_t>(1, int64_t(all / tree_visit_cost(D_)));
   bool finished = true;
   parallel_for(
       1, 1,
@@ -374,6 +381,20 @@ void PowerIndex<T>::by_tree(const T* x, int64_t B, T* value, int64_t* index, Pol
   count_backend_path(BackendPath::power_argmax_tree_scores, scores);
 }
 
+// The screen at these heights; a new one where there is none or the level has been changed.
+template <class T>
+std::shared_ptr<PowerScreen> PowerIndex<T>::screen(const T* x, int64_t B, Poll* poll) {
+  if constexpr (sizeof(T) == 4) {
+    const std::lock_guard<std::mutex> lock(screen_mutex_);
+    if (screen_ == nullptr || (!screen_->empty() && !screen_->of_level_in_force())) {
+      auto screen = std::make_shared<PowerScreen>();
+      if (screen->build(y_.data(), N_, D_, x, B, poll)) screen->set_heights(h_.data());
+      screen_ = std::move(screen);
+    }
+  }
+  return screen_;
+}
+
 // True where the screen has answered. Forced: also where it does not seem to pay.
 template <class T>
 bool PowerIndex<T>::screened(const T* x, int64_t B, T* value, int64_t* index, bool forced,
@@ -383,19 +404,14 @@ bool PowerIndex<T>::screened(const T* x, int64_t B, T* value, int64_t* index, bo
         (!forced && (screen_verdict_ < 0 || !power_screen_pays(B, N_, D_, true)))) {
       return false;
     }
-    {
-      const std::lock_guard<std::mutex> lock(screen_mutex_);
-      if (screen_ == nullptr) {
-        auto screen = std::make_unique<PowerScreen>();
-        if (screen->build(y_.data(), N_, D_, x, B, poll)) screen->set_heights(h_.data());
-        screen_ = std::move(screen);
-      }
-    }
-    if (screen_->empty()) return false;
-    const bool trial = screen_verdict_ == 0 && !forced;
+    const std::shared_ptr<PowerScreen> screen = this->screen(x, B, poll);
+    if (screen->empty()) return false;
+    const ScreenTrust trust = forced                 ? ScreenTrust::forced
+                              : screen_verdict_ == 0 ? ScreenTrust::trial
+                                                     : ScreenTrust::usual;
     const bool bites = power_argmax_screened(
-        *screen_, {x, y_.data(), h_.data(), B, N_, D_, value, index}, trial, poll);
-    screen_verdict_ = bites ? 1 : -1;
+        *screen, {x, y_.data(), h_.data(), B, N_, D_, value, index}, trust, poll);
+    if (!forced) screen_verdict_ = bites ? 1 : -1;
     return true;
   } else {
     return false;
@@ -409,7 +425,7 @@ int64_t PowerIndex<T>::screen_violations(const T* x, int64_t B, double factor, P
     Buffer<T> value(B);
     Buffer<int64_t> index(B);
     if (B > 0 && screened(x, B, value.data(), index.data(), true, poll)) {
-      return screen_->violations(x, B, factor);
+      return screen(x, B, poll)->violations(x, B, factor);
     }
   }
   return -1;

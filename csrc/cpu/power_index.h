@@ -14,6 +14,11 @@ namespace otcuda::cpu {
 
 class PowerScreen;
 
+TreeKernels tree_kernels();  // of the level in force
+
+// What a visit costs, in targets of the blocked loop: sorting and misses, then 16 boxes or chains.
+double tree_visit_cost(int64_t D);
+
 enum class IndexMethod : int { automatic, brute, tree, screen };
 
 // 16-ary boxes over targets: median splits of the widest side, leaves of 16.
@@ -49,6 +54,11 @@ class PowerIndex {
   // x [B, D] -> value, index [B]; ArgumentError where no heights are set or there is no tree.
   void argmax(const T* x, int64_t B, T* value, int64_t* index, IndexMethod method, Poll* poll);
 
+  // x [B, D] -> value, index [B, k] by the contract of common/power_topk.h; method is no screen.
+  void topk(const T* x, int64_t B, int k, T* value, int64_t* index, IndexMethod method, Poll* poll);
+  // Targets index [M] -> out [M, D]; zeros for -1.
+  void targets(const int64_t* index, int64_t M, T* out) const;
+
   int64_t N() const { return N_; }
   int64_t D() const { return D_; }
   bool has_tree() const { return !tree_.empty(); }
@@ -57,6 +67,10 @@ class PowerIndex {
  private:
   bool pays(const T* x, int64_t B, Poll* poll) const;
   void by_tree(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const;
+  std::shared_ptr<PowerScreen> screen(const T* x, int64_t B, Poll* poll);
+  bool topk_pays(const T* x, int64_t B, int k, Poll* poll);
+  bool topk_query(const T* x, int k, int64_t* visits, TreeTopk<T>* q) const;
+  void topk_by_tree(const T* x, int64_t B, int k, T* value, int64_t* index, Poll* poll) const;
   bool screened(const T* x, int64_t B, T* value, int64_t* index, bool forced, Poll* poll);
   void by_brute(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const;
   void out_of_range(const T* x, int64_t B, int64_t count, T* value, int64_t* index,
@@ -69,9 +83,10 @@ class PowerIndex {
   double largest_square_ = 0, largest_height_ = 0;
   bool heights_set_ = false, heights_fit_ = false;
   BoxTree<T> tree_;
-  std::unique_ptr<PowerScreen> screen_;  // built by the first argmax that it may serve
+  std::shared_ptr<PowerScreen> screen_;  // built by the first argmax that it may serve
   std::mutex screen_mutex_;
   std::atomic<int> screen_verdict_{0};  // 0 none, 1 it bites, -1 it does not, at these heights
+  std::atomic<int> topk_verdict_{0};    // of the trial at these heights: 0 none, 2 k + (1: it pays)
   mutable std::shared_mutex mutex_;
   mutable std::atomic<int> verdict_{0};  // of the trial at these heights: 0 none, 1 tree, -1 brute
 };

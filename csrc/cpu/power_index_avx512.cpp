@@ -3,6 +3,6 @@
 
 namespace otcuda::cpu {
 
-TreeKernels power_index_avx512() { return {&tree_argmax<float>, &tree_argmax<double>}; }
+TreeKernels power_index_avx512() { return kernels_of_tree(); }
 
 }  // namespace otcuda::cpu

@@ -45,13 +45,14 @@ inline void bounds(const T* box, const T* x, int64_t D, T* bound) {
   for (int k = 0; k < kTreeWidth; ++k) bound[k] = w[k] - T(0.5) * square[k];
 }
 
-// The chain of the contract for the targets of a leaf; true when one of them is the best now.
+// The chain of the contract for the targets of a leaf; the largest of their scores.
 template <class T>
-inline bool visit_leaf(const TreeView<T>& tree, int64_t leaf, TreeQuery<T>* q) {
+inline T leaf_scores(const TreeView<T>& tree, int64_t leaf, const T* sample,
+                     T (&score)[kTreeWidth]) {
   const T* const y = tree.leaf_y + leaf * tree.D * kTreeWidth;
-  T score[kTreeWidth] = {};
+  for (int k = 0; k < kTreeWidth; ++k) score[k] = T(0);
   for (int64_t d = 0; d < tree.D; ++d) {
-    const T x = q->x[d];
+    const T x = sample[d];
     for (int k = 0; k < kTreeWidth; ++k) {
       score[k] = exact_fma(x, y[d * kTreeWidth + k], score[k]);
     }
@@ -60,7 +61,14 @@ inline bool visit_leaf(const TreeView<T>& tree, int64_t leaf, TreeQuery<T>* q) {
   for (int k = 0; k < kTreeWidth; ++k) score[k] += h[k];
   T highest = score[0];
   for (int k = 1; k < kTreeWidth; ++k) highest = score[k] > highest ? score[k] : highest;
-  if (highest < q->best) return false;
+  return highest;
+}
+
+// True when a target of the leaf is the best now.
+template <class T>
+inline bool visit_leaf(const TreeView<T>& tree, int64_t leaf, TreeQuery<T>* q) {
+  T score[kTreeWidth];
+  if (leaf_scores(tree, leaf, q->x, score) < q->best) return false;
   const int32_t* const id = tree.leaf_id + leaf * kTreeWidth;
   bool better = false;
   for (int k = 0; k < kTreeWidth; ++k) {  // targets lie in no order: the index decides a tie
@@ -73,9 +81,34 @@ inline bool visit_leaf(const TreeView<T>& tree, int64_t leaf, TreeQuery<T>* q) {
   return better;
 }
 
-// Depth first, the most promising child next.
+// True when a target of the leaf has entered the list.
 template <class T>
-bool tree_argmax(const TreeView<T>& tree, TreeQuery<T>* q) {
+inline bool visit_leaf(const TreeView<T>& tree, int64_t leaf, TreeTopk<T>* q) {
+  T score[kTreeWidth];
+  if (leaf_scores(tree, leaf, q->x, score) < q->best) return false;
+  const int32_t* const id = tree.leaf_id + leaf * kTreeWidth;
+  bool better = false;
+  for (int k = 0; k < kTreeWidth; ++k) {
+    const T s = score[k];
+    if (!(s > q->best || (s == q->best && id[k] < q->index)) || s == T(-__builtin_inf())) continue;
+    int at = q->k - 1;
+    for (; at > 0 && (s > q->score[at - 1] || (s == q->score[at - 1] && id[k] < q->place[at - 1]));
+         --at) {
+      q->score[at] = q->score[at - 1];
+      q->place[at] = q->place[at - 1];
+    }
+    q->score[at] = s;
+    q->place[at] = id[k];
+    q->best = q->score[q->k - 1];
+    q->index = q->place[q->k - 1];
+    better = true;
+  }
+  return better;
+}
+
+// Depth first, the most promising child next.
+template <class T, class Query>
+bool tree_search(const TreeView<T>& tree, Query* q) {
   struct Entry {
     int32_t child;
     T bound;
@@ -83,7 +116,7 @@ bool tree_argmax(const TreeView<T>& tree, TreeQuery<T>* q) {
   Entry stack[kTreeWidth * 16];
   int top = 0;
   stack[top++] = {tree.root, static_cast<T>(__builtin_inf())};
-  T least = threshold(*q);
+  T least = threshold<T>(*q);
   int64_t left = q->most;
   while (top > 0) {
     const Entry entry = stack[--top];
@@ -91,7 +124,7 @@ bool tree_argmax(const TreeView<T>& tree, TreeQuery<T>* q) {
     if (--left < 0) return false;
     if (entry.child < 0) {
       ++q->leaves;
-      if (visit_leaf(tree, ~entry.child, q)) least = threshold(*q);
+      if (visit_leaf(tree, ~entry.child, q)) least = threshold<T>(*q);
       continue;
     }
     ++q->nodes;
@@ -107,6 +140,11 @@ bool tree_argmax(const TreeView<T>& tree, TreeQuery<T>* q) {
     }
   }
   return true;
+}
+
+inline TreeKernels kernels_of_tree() {
+  return {&tree_search<float, TreeQuery<float>>, &tree_search<double, TreeQuery<double>>,
+          &tree_search<float, TreeTopk<float>>, &tree_search<double, TreeTopk<double>>};
 }
 
 }  // namespace

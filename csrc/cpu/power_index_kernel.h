@@ -28,9 +28,19 @@ struct TreeQuery {
   int64_t most;           // leaves and nodes after which to give up
 };
 
+// The k best instead of the best: `best` and `index` of the query are then the last of the list.
+template <class T>
+struct TreeTopk : TreeQuery<T> {
+  T* score;        // [k], best first; -inf where there is none yet
+  int32_t* place;  // [k]; INT32_MAX
+  int k;
+};
+
 struct TreeKernels {
   bool (*f32)(const TreeView<float>&, TreeQuery<float>*);  // false: given up
   bool (*f64)(const TreeView<double>&, TreeQuery<double>*);
+  bool (*topk_f32)(const TreeView<float>&, TreeTopk<float>*);
+  bool (*topk_f64)(const TreeView<double>&, TreeTopk<double>*);
 };
 
 TreeKernels power_index_portable();

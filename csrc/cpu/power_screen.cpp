@@ -20,11 +20,6 @@ constexpr int64_t kMostD = 4096;          // sums of products stay far from 2^31
 constexpr int64_t kSpareRows = 8;         // that a last tile may read
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-float up(double a) {
-  const float f = static_cast<float>(a);
-  return double(f) < a ? std::nextafter(f, std::numeric_limits<float>::infinity()) : f;
-}
-
 // Mean of up to `most` rows, evenly spread.
 void mean(const float* rows, int64_t count, int64_t D, int64_t most, float* out) {
   Buffer<double> sum(D, 0.0);
@@ -48,7 +43,7 @@ ScreenKernels power_screen_kernels() {
   switch (simd_level()) {
 #if OTCUDA_X86_LEVELS
     case SimdLevel::avx512:
-      return power_screen_avx512();
+      return simd_vnni() ? power_screen_vnni() : power_screen_avx512();
     case SimdLevel::avx2:
       return power_screen_avx2();
 #endif
@@ -57,10 +52,21 @@ ScreenKernels power_screen_kernels() {
   }
 }
 
+bool PowerScreen::of_level_in_force() const { return level_.panel == power_screen_kernels().panel; }
+
 bool power_screen_pays(int64_t B, int64_t N, int64_t D, bool built) {
-  return D >= 16 && D <= kMostD && N * D >= (1 << 18) && N < (int64_t(1) << 30) &&
-         (D >= 32 || N * D >= (1 << 19)) && B >= (built ? 64 : 1024) &&
-         (built || B * D >= (1 << 16));
+  if (D > kMostD || N >= (int64_t(1) << 30)) return false;
+  if (power_screen_kernels().wide) {
+    const bool many = D >= 16 ? N * D >= (1 << 14) : D >= 8 && N * D >= (1 << 16);
+    return many && (built ? B > 8 : B >= 256 && B * D >= (N < (1 << 14) ? 1 << 16 : 1 << 15));
+  }
+  return D >= 16 && N * D >= (1 << 18) && (D >= 32 || N * D >= (1 << 19)) &&
+         B >= (built ? 64 : 1024) && (built || B * D >= (1 << 16));
+}
+
+double power_screen_share(int64_t D) {
+  if (!power_screen_kernels().wide) return 0.7;
+  return D < 16 ? 0.7 : 0.4;
 }
 
 // Where targets and samples lie. Any vectors would do: they only make the integers small.
@@ -110,25 +116,26 @@ void PowerScreen::order(const Buffer<uint32_t>& largest) {
   }
 }
 
-void PowerScreen::quantise_row(const ScreenKernels& level, int64_t place,
-                               const ScreenGroup& group) {
+void PowerScreen::quantise_row(int64_t place, const ScreenGroup& group) {
   const ScreenRowSums sums =
-      level.quantise({y_ + order_[place] * D_, mu_.data(), D_, group.unit, 1 / group.unit, 0,
-                      start_.data() + place * sums_, integers_.data() + place * 4 * steps_},
-                     nu_norm_ > 0 ? nu_.data() : nullptr);
+      level_.quantise({y_ + order_[place] * D_, mu_.data(), D_, group.unit, 1 / group.unit, 0,
+                       level_.wide ? nullptr : start_.data() + place * sums_,
+                       integers_.data() + place * 4 * steps_},
+                      nu_norm_ > 0 ? nu_.data() : nullptr);
   // Float sums of D terms, and v = y - mu and unit * integer rounded to float.
   const double rounding = 1 + double(D_ + 8) * 1.2e-7;
   const double far = std::sqrt(double(sums.square)) * rounding;
   norm_[place] = up(double(group.unit) * std::sqrt(double(sums.integers)) * 1.000001);
+  total_[place] = sums.total;
   residue_[place] = up(std::sqrt(double(sums.residue)) * rounding + 3e-7 * far);
   if (nu_norm_ > 0) lift_[place] = sums.middle;
+  if (level_.wide) return;
   int32_t most = most_lane_.load(std::memory_order_relaxed);
   while (sums.most_lane > most && !most_lane_.compare_exchange_weak(most, sums.most_lane)) {
   }
 }
 
-void PowerScreen::quantise(const ScreenKernels& level, const Buffer<uint32_t>& largest,
-                           ScreenGroup* group) {
+void PowerScreen::quantise(const Buffer<uint32_t>& largest, ScreenGroup* group) {
   uint32_t bits = 0;
   for (int64_t k = group->begin; k < group->begin + group->count; ++k) {
     bits = std::max(bits, largest[order_[k]]);
@@ -137,7 +144,7 @@ void PowerScreen::quantise(const ScreenKernels& level, const Buffer<uint32_t>& l
   group->unit = most > 1e-15 ? up(most / kScreenTargetMost * 1.000001) : 1e-15f;
   for (int64_t k = group->begin; k < group->begin + group->count; ++k) {
     if (k % kGrain == 0) heartbeat();
-    quantise_row(level, k, *group);
+    quantise_row(k, *group);
     group->norm = std::max(group->norm, double(norm_[k]));
     group->residue = std::max(group->residue, double(residue_[k]));
     group->reach = std::max(group->reach, double(norm_[k]) + double(residue_[k]));
@@ -154,12 +161,12 @@ bool PowerScreen::build(const float* y, int64_t N, int64_t D, const float* x, in
   sums_ = (steps_ + kScreenSteps - 1) / kScreenSteps;
   gamma_ = double(D + 4) * 6e-8;
   if (D < 1 || D > kMostD || N >= (int64_t(1) << 30) || !centre(x, B)) return false;
-  const ScreenKernels level = power_screen_kernels();
+  level_ = power_screen_kernels();
   Buffer<uint32_t> largest(N);
   std::atomic<bool> wild{false};
   const auto measure = [&](int64_t from, int64_t to) {
     for (int64_t i = from; i < to; ++i) {
-      largest[i] = level.largest(y + i * D, mu_.data(), D);
+      largest[i] = level_.largest(y + i * D, mu_.data(), D);
       if (!(bits_float(largest[i]) < 1e15f)) wild = true;
     }
   };
@@ -167,13 +174,14 @@ bool PowerScreen::build(const float* y, int64_t N, int64_t D, const float* x, in
   if (wild) return false;
   order(largest);
   integers_ = Buffer<int8_t>((N + kSpareRows) * 4 * steps_, 0);
-  start_ = Buffer<int32_t>((N + kSpareRows) * sums_, 0);
+  start_ = Buffer<int32_t>(level_.wide ? 0 : (N + kSpareRows) * sums_, 0);
   norm_ = Buffer<float>(N);
   residue_ = Buffer<float>(N);
+  total_ = Buffer<int32_t>(N);
   height_ = Buffer<float>(N);
   lift_ = Buffer<double>(nu_norm_ > 0 ? N : 0);
   const auto some = [&](int64_t from, int64_t to) {
-    for (int64_t g = from; g < to; ++g) quantise(level, largest, &groups_[g]);
+    for (int64_t g = from; g < to; ++g) quantise(largest, &groups_[g]);
   };
   parallel_for(static_cast<int64_t>(groups_.size()), 1, some, poll);
   return true;
@@ -204,7 +212,7 @@ void PowerScreen::set_heights(const float* h) {
     }
     group.range = group.top > -kInfinity ? group.top - least : 0;
     for (int64_t k = 0; k < group.count; ++k) {
-      height_[group.begin + k] = group.top > -kInfinity ? up(raised[k] - group.top)
+      height_[group.begin + k] = raised[k] > -kInfinity ? up(raised[k] - group.top)
                                                         : -std::numeric_limits<float>::infinity();
     }
   }

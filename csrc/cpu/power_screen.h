@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <cmath>
 
 #include "common/alloc.h"
 #include "common/poll.h"
@@ -27,6 +28,10 @@ struct ScreenCounts {
   int64_t chains = 0;  // of these, the ones whose scores were computed
 };
 
+// How much work may be in vain: little on some samples before the others are looked at, little, or
+// twice that of the blocked loop.
+enum class ScreenTrust { trial, usual, forced };
+
 class PowerScreen {
  public:
   // Integers of y [N, D], which stays the caller's; x [B, D] shows where samples lie. False where
@@ -34,12 +39,14 @@ class PowerScreen {
   bool build(const float* y, int64_t N, int64_t D, const float* x, int64_t B, Poll* poll);
   void set_heights(const float* h);  // [N], no NaN, no +inf, |h| < 1e30; stays the caller's
   bool empty() const { return groups_.empty(); }
+  bool wide() const { return level_.wide; }
+  bool of_level_in_force() const;  // else it works, but with the kernels of another level
 
   // x [B, D] -> value, index [B]. A sample left over, out of range or because its block gave up, is
   // marked in `left` [B] and not written. False: most of the work was for nothing, so the rest is
-  // left over; with `trial` some samples decide that before the others are looked at.
-  bool argmax(const float* x, int64_t B, float* value, int64_t* index, uint8_t* left, bool trial,
-              Poll* poll, ScreenCounts* counts = nullptr) const;
+  // left over.
+  bool argmax(const float* x, int64_t B, float* value, int64_t* index, uint8_t* left,
+              ScreenTrust trust, Poll* poll, ScreenCounts* counts = nullptr) const;
 
   // For tests of the bound: of all pairs, those that would be left out for their own score's sake.
   // Error terms are scaled by `factor`; 1 is the truth, and then there is none.
@@ -51,16 +58,18 @@ class PowerScreen {
 
   bool centre(const float* x, int64_t B);
   void order(const Buffer<uint32_t>& largest);
-  void quantise(const ScreenKernels& level, const Buffer<uint32_t>& largest, ScreenGroup* group);
-  void quantise_row(const ScreenKernels& level, int64_t place, const ScreenGroup& group);
+  void quantise(const Buffer<uint32_t>& largest, ScreenGroup* group);
+  void quantise_row(int64_t place, const ScreenGroup& group);
 
+  ScreenKernels level_{};  // those that made the integers
   const float *y_ = nullptr, *h_ = nullptr;
   int64_t N_ = 0, D_ = 0, steps_ = 0, sums_ = 0;
   double gamma_ = 0, mu_norm_ = 0, nu_norm_ = 0;
   Buffer<float> mu_, nu_;                  // [D]
   Buffer<int32_t> order_;                  // [N]: place -> target
   Buffer<int8_t> integers_;                // [N][4 steps]
-  Buffer<int32_t> start_;                  // [N][sums]
+  Buffer<int32_t> start_;                  // [N][sums]; none if wide
+  Buffer<int32_t> total_;                  // [N]: sums of the integers
   Buffer<float> norm_, residue_, height_;  // [N]
   Buffer<double> lift_;                    // <nu, y_i - mu>, [N] where nu is not zero
   std::atomic<int32_t> most_lane_{0};      // the most that a 16-bit sum has of integer^2
@@ -70,6 +79,12 @@ class PowerScreen {
 // Whether a screen may pay for B samples; building one takes the time of some dozens of them.
 bool power_screen_pays(int64_t B, int64_t N, int64_t D, bool built);
 
+// About what it takes of the blocked loop's time where it pays, on normal data.
+double power_screen_share(int64_t D);
+
 ScreenKernels power_screen_kernels();  // of the level in force
+
+// In float, not below it; for numbers that are finite.
+inline float up(double a) { return static_cast<float>(a + std::fabs(a) * 1.2e-7 + 1e-37); }
 
 }  // namespace otcuda::cpu

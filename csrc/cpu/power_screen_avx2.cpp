@@ -10,6 +10,7 @@ namespace {
 struct Lanes {
   using Vector = __m256i;
   static constexpr int kLanes = 8, kVectors = 2, kTargets = 6;
+  static constexpr bool kWide = false;
 
   static Vector fill(int32_t a) { return _mm256_set1_epi32(a); }
   static Vector load(const void* from) {
@@ -30,6 +31,6 @@ struct Lanes {
 
 }  // namespace
 
-ScreenKernels power_screen_avx2() { return screen_kernels<Lanes>(8); }
+ScreenKernels power_screen_avx2() { return screen_kernels<Lanes>(60, 8, 0.4); }
 
 }  // namespace otcuda::cpu

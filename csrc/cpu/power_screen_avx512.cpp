@@ -10,6 +10,7 @@ namespace {
 struct Lanes {
   using Vector = __m512i;
   static constexpr int kLanes = 16, kVectors = 4, kTargets = 6;
+  static constexpr bool kWide = false;
 
   static Vector fill(int32_t a) { return _mm512_set1_epi32(a); }
   static Vector load(const void* from) { return _mm512_load_si512(from); }
@@ -26,6 +27,6 @@ struct Lanes {
 
 }  // namespace
 
-ScreenKernels power_screen_avx512() { return screen_kernels<Lanes>(16); }
+ScreenKernels power_screen_avx512() { return screen_kernels<Lanes>(600, 32, 0.4); }
 
 }  // namespace otcuda::cpu

@@ -5,8 +5,9 @@
 //
 // Lanes offers Vector (of kLanes 32-bit integers or twice as many of 16 bits), kLanes, kVectors,
 // kTargets; fill, load, store, add32, sub32, max32, and
-//   dot(sum, x, y)   16-bit sums further by x[2 k] y[2 k] + x[2 k + 1] y[2 k + 1], x unsigned
-//   pairs(sum)       32-bit sums of two neighbours of 16 bits
+//   dot(sum, x, y)   16-bit sums further by x[2 k] y[2 k] + x[2 k + 1] y[2 k + 1], x unsigned; if
+//                    kWide 32-bit sums by four products
+//   pairs(sum)       32-bit sums of two neighbours of 16 bits; not if kWide
 //   above(a, b)      bit k is set where a > b in lane k
 // Internal linkage, as in power_argmax_body.h.
 #pragma once
@@ -31,23 +32,35 @@ constexpr int screen_samples = Lanes::kLanes * Lanes::kVectors;
 template <class Lanes>
 using ScreenSums = typename Lanes::Vector[Lanes::kTargets][Lanes::kVectors];
 
-// 16-bit sums of a tile over some steps.
+// Four coordinates of a tile.
+template <class Lanes>
+inline __attribute__((always_inline)) void screen_step(const uint8_t* x, const int8_t* y,
+                                                       int64_t row, ScreenSums<Lanes>& sum) {
+  constexpr int kVectors = Lanes::kVectors, kTargets = Lanes::kTargets;
+  typename Lanes::Vector samples[kVectors];
+#pragma GCC unroll 4
+  for (int q = 0; q < kVectors; ++q) samples[q] = Lanes::load(x + q * Lanes::kLanes * 4);
+#pragma GCC unroll 8
+  for (int t = 0; t < kTargets; ++t) {
+    const auto target = Lanes::fill(*reinterpret_cast<const Word*>(y + t * row));
+#pragma GCC unroll 4
+    for (int q = 0; q < kVectors; ++q) sum[t][q] = Lanes::dot(sum[t][q], samples[q], target);
+  }
+}
+
+// Sums of a tile over some steps, at least one.
 template <class Lanes>
 inline __attribute__((always_inline)) void screen_steps(const uint8_t* x, const int8_t* y,
                                                         int64_t row, int64_t steps,
                                                         ScreenSums<Lanes>& sum) {
-  constexpr int kVectors = Lanes::kVectors, kTargets = Lanes::kTargets;
-  for (int64_t s = 0; s < steps; ++s) {
-    typename Lanes::Vector samples[kVectors];
-#pragma GCC unroll 4
-    for (int q = 0; q < kVectors; ++q) {
-      samples[q] = Lanes::load(x + (s * kVectors + q) * Lanes::kLanes * 4);
-    }
-#pragma GCC unroll 8
-    for (int t = 0; t < kTargets; ++t) {
-      const auto target = Lanes::fill(*reinterpret_cast<const Word*>(y + t * row + 4 * s));
-#pragma GCC unroll 4
-      for (int q = 0; q < kVectors; ++q) sum[t][q] = Lanes::dot(sum[t][q], samples[q], target);
+  constexpr int kStep = screen_samples<Lanes> * 4;
+  if constexpr (Lanes::kWide) {
+    int64_t s = 0;  // a loop that may be empty makes g++ 12 spill these sums, and this one others
+    do screen_step<Lanes>(x + s * kStep, y + 4 * s, row, sum);
+    while (++s < steps);
+  } else {
+    for (int64_t s = 0; s < steps; ++s) {
+      screen_step<Lanes>(x + s * kStep, y + 4 * s, row, sum);
     }
   }
 }
@@ -63,24 +76,35 @@ inline __attribute__((always_inline)) void screen_start(const int32_t* start, in
   }
 }
 
-// The pairs of a tile above their thresholds, which rise by what the tile proves.
+// The pairs of a tile above their thresholds, which rise by what the tile proves. Which vector
+// holds one is not asked until all are compared: it is nothing a branch could foresee.
 template <class Lanes>
 __attribute__((noinline)) void screen_collect(ScreenPanel* p, int64_t i, const int32_t* total) {
-  constexpr int kSamples = screen_samples<Lanes>;
-  ScreenHit* to = p->hits + p->count;
-  for (int q = 0; q < kSamples; q += Lanes::kLanes) {
-    const auto threshold = Lanes::load(p->threshold + q);
-    auto highest = threshold;
-    for (int t = 0; t < Lanes::kTargets; ++t) {
-      const int32_t* const sums = total + t * kSamples + q;
-      const auto sum = Lanes::load(sums);
-      highest = Lanes::max32(Lanes::sub32(sum, Lanes::fill(p->width)), highest);
-      for (uint32_t mask = Lanes::above(sum, threshold); mask != 0; mask &= mask - 1) {
-        const int lane = __builtin_ctz(mask);
-        *to++ = {static_cast<int32_t>(i) + t, q + lane, sums[lane]};
-      }
+  constexpr int kVectors = Lanes::kVectors, kTargets = Lanes::kTargets;
+  uint32_t above[kTargets * kVectors], some = 0;
+#pragma GCC unroll 4
+  for (int q = 0; q < kVectors; ++q) {
+    int32_t* const at = p->threshold + q * Lanes::kLanes;
+    const auto threshold = Lanes::load(at);
+    auto proved = threshold;
+#pragma GCC unroll 8
+    for (int t = 0; t < kTargets; ++t) {
+      const int k = t * kVectors + q;
+      const auto sum = Lanes::load(total + k * Lanes::kLanes);
+      proved = Lanes::max32(Lanes::sub32(sum, Lanes::fill(p->width)), proved);
+      above[k] = Lanes::above(sum, threshold);
+      some |= uint32_t(above[k] != 0) << k;
     }
-    Lanes::store(p->threshold + q, highest);
+    Lanes::store(at, proved);
+  }
+  ScreenHit* to = p->hits + p->count;
+  for (; some != 0; some &= some - 1) {
+    const int k = __builtin_ctz(some);
+    for (uint32_t mask = above[k]; mask != 0; mask &= mask - 1) {
+      const int lane = __builtin_ctz(mask);
+      *to++ = {static_cast<int32_t>(i) + k / kVectors, k % kVectors * Lanes::kLanes + lane,
+               total[k * Lanes::kLanes + lane]};
+    }
   }
   p->count = to - p->hits;
 }
@@ -149,6 +173,17 @@ __attribute__((noinline)) void screen_chunk(ScreenPanel* p, int64_t i, int64_t c
   if constexpr (kLast && !kWarm) screen_finish<Lanes>(p, i, sum, total);
 }
 
+// A tile of wide sums, which start at the bounds.
+template <class Lanes, bool kWarm>
+inline __attribute__((always_inline)) void screen_wide_tile(ScreenPanel* p, int64_t i,
+                                                            int64_t steps, int32_t* total) {
+  ScreenSums<Lanes> sum;
+  screen_start<Lanes>(p->bound + i, 1, sum);
+  screen_steps<Lanes>(p->x, p->y + i * 4 * steps, 4 * steps, steps, sum);
+  if constexpr (kWarm) screen_keep<Lanes>(p, sum);
+  if constexpr (!kWarm) screen_finish<Lanes>(p, i, sum, total);
+}
+
 template <class Lanes, bool kWarm>
 inline void screen_tile(ScreenPanel* p, int64_t i, int64_t last, int32_t* total) {
   if (last == 0) return screen_chunk<Lanes, true, true, kWarm>(p, i, 0, total);
@@ -157,24 +192,29 @@ inline void screen_tile(ScreenPanel* p, int64_t i, int64_t last, int32_t* total)
   screen_chunk<Lanes, false, true, kWarm>(p, i, last, total);
 }
 
-template <class Lanes>
-int64_t screen_panel(ScreenPanel* p, int64_t i) {
+// Returns where it had to stop.
+template <class Lanes, bool kWarm>
+int64_t screen_scan(ScreenPanel* p, int64_t i, int64_t targets) {
   alignas(64) int32_t total[Lanes::kTargets * screen_samples<Lanes>];
   const int64_t last = (p->steps - 1) / kScreenSteps;
-  for (; i < p->targets; i += Lanes::kTargets) {
-    if (p->room - p->count < Lanes::kTargets * screen_samples<Lanes>) return i;
-    screen_tile<Lanes, false>(p, i, last, total);
+  int64_t steps = p->steps;
+  asm("" : "+r"(steps));
+  for (; i < targets; i += Lanes::kTargets) {
+    if (!kWarm && p->room - p->count < Lanes::kTargets * screen_samples<Lanes>) return i;
+    if constexpr (Lanes::kWide) screen_wide_tile<Lanes, kWarm>(p, i, steps, total);
+    if constexpr (!Lanes::kWide) screen_tile<Lanes, kWarm>(p, i, last, total);
   }
   return i;
 }
 
 template <class Lanes>
+int64_t screen_panel(ScreenPanel* p, int64_t i) {
+  return screen_scan<Lanes, false>(p, i, p->targets);
+}
+
+template <class Lanes>
 void screen_warm(ScreenPanel* p, int64_t targets) {
-  alignas(64) int32_t total[Lanes::kTargets * screen_samples<Lanes>];
-  const int64_t last = (p->steps - 1) / kScreenSteps;
-  for (int64_t i = 0; i < targets; i += Lanes::kTargets) {
-    screen_tile<Lanes, true>(p, i, last, total);
-  }
+  screen_scan<Lanes, true>(p, 0, targets);
 }
 
 // Rounded towards zero and raised by 3: by more than all roundings here, docs/power_argmax.md.
@@ -183,7 +223,8 @@ inline void screen_bounds(const ScreenBounds& b) {
     const float error = b.a * b.norm[i] + b.c * b.residue[i];
     const float size = error + __builtin_fabsf(b.height[i]);
     const float bound = (error + b.height[i]) * b.inverse + 4e-7f * (size * b.inverse);
-    b.bound[i] = bound > -1e9f ? static_cast<int32_t>(bound) + 3 : kScreenNever;
+    b.bound[i] =
+        (bound > -1e9f ? static_cast<int32_t>(bound) + 3 : kScreenNever) - b.offset * b.total[i];
   }
 }
 
@@ -217,13 +258,14 @@ inline float screen_sum(const Floats& a) {
 }
 
 // |row - centre| <= 127.4 unit. Sums are in float, `middle` in double.
+template <bool kWide>
 inline ScreenRowSums screen_quantise(const ScreenRow& row, const float* other) {
   const ScreenRow r = row;  // which writing bytes does not change
   constexpr Bytes kLowBytes = {0, 4, 8, 12, 16, 20, 24, 28};
   constexpr float kShift = 12582912.0f;  // 1.5 2^23: what is added to it is rounded to an integer
   Floats residue = {}, square = {}, whole = {};
   Doubles middle = {}, more = {};
-  Ints integers = {}, lanes = {}, halves = {};
+  Ints integers = {}, total = {}, lanes = {}, halves = {};
   int32_t* start = r.start;
   int32_t most = 0;
   const int64_t bytes = (r.D + 3) / 4 * 4;
@@ -248,9 +290,12 @@ inline ScreenRowSums screen_quantise(const ScreenRow& row, const float* other) {
       more += __builtin_convertvector(half[1], Doubles) * __builtin_convertvector(with[1], Doubles);
     }
     integers += k * k;
-    lanes += k * k;
-    halves += k;
-    if (d % (4 * kScreenSteps) == 4 * kScreenSteps - 8 || d + 8 >= r.D) {
+    total += k;
+    if constexpr (!kWide) {
+      lanes += k * k;
+      halves += k;
+    }
+    if (!kWide && (d % (4 * kScreenSteps) == 4 * kScreenSteps - 8 || d + 8 >= r.D)) {
       const int32_t low = lanes[0] + lanes[1] + lanes[4] + lanes[5];
       const int32_t high = lanes[2] + lanes[3] + lanes[6] + lanes[7];
       most = low > most ? low : most;
@@ -269,8 +314,11 @@ inline ScreenRowSums screen_quantise(const ScreenRow& row, const float* other) {
     __builtin_memcpy(&eight, &low, 8);
     __builtin_memcpy(r.out + d, &eight, bytes - d < 8 ? 4 : 8);
   }
-  ScreenRowSums sums{screen_sum(residue), screen_sum(square), screen_sum(whole), 0, 0, most};
-  for (int k = 0; k < 8; ++k) sums.integers += integers[k];
+  ScreenRowSums sums{screen_sum(residue), screen_sum(square), screen_sum(whole), 0, 0, 0, most};
+  for (int k = 0; k < 8; ++k) {
+    sums.integers += integers[k];
+    sums.total += total[k];
+  }
   for (int k = 0; k < 4; ++k) sums.middle += middle[k] + more[k];
   return sums;
 }
@@ -291,10 +339,19 @@ inline void screen_chains(const ScreenPairs& p) {
 }
 
 template <class Lanes>
-ScreenKernels screen_kernels(double chain_cost) {
-  return {screen_samples<Lanes>, Lanes::kTargets,     chain_cost,
-          &screen_panel<Lanes>,  &screen_warm<Lanes>, &screen_bounds,
-          &screen_largest,       &screen_quantise,    &screen_chains};
+ScreenKernels screen_kernels(double pair_cost, double chain_cost, double most_spent) {
+  return {screen_samples<Lanes>,
+          Lanes::kTargets,
+          Lanes::kWide,
+          pair_cost,
+          chain_cost,
+          most_spent,
+          &screen_panel<Lanes>,
+          &screen_warm<Lanes>,
+          &screen_bounds,
+          &screen_largest,
+          &screen_quantise<Lanes::kWide>,
+          &screen_chains};
 }
 
 }  // namespace

@@ -2,17 +2,19 @@
 // What the levels of power_screen offer to power_screen.cpp. No standard header: ISA files include
 // this.
 //
-// Integers stand for coordinates: a target is signed bytes, a sample bytes 1 .. 127 with kOffset
-// added. Coordinates 4 j + {0, 1} and 4 j + {2, 3} of 8 steps of four add up in 16 bits each; what
-// overflows in between does no harm, as the end of a sum does not (power_screen.cpp sees to it).
+// Integers stand for coordinates: a target is signed bytes, a sample bytes without sign, its
+// integers with the level's offset added. Narrow levels: coordinates 4 j + {0, 1} and 4 j + {2, 3}
+// of 8 steps of four add up in 16 bits each; what overflows in between does no harm, as the end of
+// a sum does not (power_screen.cpp sees to it). Wide levels add all up in 32 bits, so that samples
+// may have all bits of a byte.
 #pragma once
 
 #include <stdint.h>
 
 namespace otcuda::cpu {
 
-constexpr int kScreenOffset = 64;  // added to the integers of a sample, which are -63 .. 63
-constexpr int kScreenMost = 63;
+constexpr int kScreenOffset = 64;       // of narrow levels: integers of a sample are -63 .. 63
+constexpr int kScreenWideOffset = 128;  // of wide ones: -127 .. 127
 constexpr int kScreenTargetMost = 127;
 constexpr int kScreenSteps = 8;                // of four coordinates, of a sum in 16 bits
 constexpr int32_t kScreenNever = -1000000000;  // bound of a target that cannot win its panel
@@ -27,8 +29,8 @@ struct ScreenHit {
 struct ScreenPanel {
   const uint8_t* x;      // [steps][samples][4], 64-byte aligned
   const int8_t* y;       // [targets][4 steps]
-  const int32_t* start;  // [targets][sums]: two 16-bit halves, minus the offset's share of each sum
-  const int32_t* bound;  // [targets]: what is added to the product of the integers
+  const int32_t* start;  // narrow, [targets][sums]: two 16-bit halves, minus the offset's share
+  const int32_t* bound;  // [targets]: added to the product of the integers; wide: of the bytes
   int64_t targets;       // a multiple of the level's; those too many have bound kScreenNever
   int64_t steps;
   int32_t* threshold;  // [samples], aligned; rises by what is found
@@ -38,9 +40,12 @@ struct ScreenPanel {
   int32_t* highest;     // [samples], aligned: where the warm-up leaves the largest sums
 };
 
-// Bounds of a panel for a block: (height + a norm + c residue) / unit, and what rounding needs.
+// Bounds of a panel for a block: (height + a norm + c residue) / unit, and what rounding needs;
+// minus what the offset adds to the products.
 struct ScreenBounds {
   const float *height, *norm, *residue;  // [targets]
+  const int32_t* total;                  // [targets]: sums of their integers
+  int32_t offset;                        // 0 on narrow levels, whose start takes care of it
   float a, c, inverse;                   // inverse = 1 / unit
   int64_t targets;
   int32_t* bound;
@@ -53,7 +58,7 @@ struct ScreenRow {
   int64_t D;
   float unit, inverse;
   int32_t offset;  // added to the integers that are written
-  int32_t* start;  // where to put the halves of ScreenPanel::start, or null
+  int32_t* start;  // narrow: where to put the halves of ScreenPanel::start, or null
   int8_t* out;     // [4 steps], zeros (and the offset) beyond D
 };
 
@@ -63,7 +68,8 @@ struct ScreenRowSums {
   float whole;        // of row^2
   double middle;      // of row times `other`
   int32_t integers;   // of integer^2
-  int32_t most_lane;  // the most that a 16-bit sum has of integer^2
+  int32_t total;      // of the integers
+  int32_t most_lane;  // narrow: the most that a 16-bit sum has of integer^2
 };
 
 struct ScreenPairs {
@@ -78,7 +84,10 @@ constexpr int kScreenChains = 8;
 
 struct ScreenKernels {
   int samples, targets;  // of a block, of a tile
-  double chain_cost;     // of an exact step, in steps of the blocked loop
+  bool wide;
+  // In steps of the blocked loop: of a pair above its threshold, and of a step of its chain.
+  double pair_cost, chain_cost;
+  double most_spent;  // on pairs where the screen still wins, as a part of the blocked loop
   // Target from which to go on once the hits are dealt with; `targets` at the end.
   int64_t (*panel)(ScreenPanel*, int64_t from);
   void (*warm)(ScreenPanel*, int64_t targets);  // the largest sums of the first targets
@@ -86,10 +95,14 @@ struct ScreenKernels {
   uint32_t (*largest)(const float* row, const float* centre, int64_t D);  // bits of max |row - c|
   ScreenRowSums (*quantise)(const ScreenRow&, const float* other);
   void (*chains)(const ScreenPairs&);  // kScreenChains pairs
+
+  int offset() const { return wide ? kScreenWideOffset : kScreenOffset; }
+  int most() const { return offset() - 1; }  // of the integers of a sample
 };
 
 ScreenKernels power_screen_portable();
 ScreenKernels power_screen_avx2();
 ScreenKernels power_screen_avx512();
+ScreenKernels power_screen_vnni();
 
 }  // namespace otcuda::cpu

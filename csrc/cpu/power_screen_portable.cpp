@@ -6,6 +6,7 @@ namespace {
 
 struct Lanes {
   static constexpr int kLanes = 8, kVectors = 1, kTargets = 2;
+  static constexpr bool kWide = false;
   struct Vector {
     int32_t lane[kLanes];
   };
@@ -59,6 +60,6 @@ struct Lanes {
 
 }  // namespace
 
-ScreenKernels power_screen_portable() { return screen_kernels<Lanes>(1); }
+ScreenKernels power_screen_portable() { return screen_kernels<Lanes>(60, 1, 0.4); }
 
 }  // namespace otcuda::cpu

@@ -17,16 +17,11 @@ constexpr int64_t kMostSamples = 64;    // of a block, on any level
 constexpr int64_t kRoom = 1024;         // pairs that wait
 constexpr int64_t kRunBytes = 1 << 17;  // integers of samples that a thread keeps
 constexpr int64_t kWarmPart = 12, kLeastWarm = 96, kMostWarm = 384;  // targets of the warm-up
-constexpr int64_t kTrialBlocks = 2;       // that tell whether the bound bites
+constexpr int64_t kTrialSamples = 32;     // that tell whether the bound bites
 constexpr double kLeastThreshold = -9e8;  // above the bound of what cannot win
-constexpr double kPairCost = 60;    // of a pair above its threshold, in steps of the blocked loop
-constexpr double kMostSpent = 0.4;  // of the blocked loop's work; the integers cost as much
+constexpr int32_t kNoThreshold = std::numeric_limits<int32_t>::max();  // of samples not there
+constexpr double kFirstPart = 0.2;  // of what may be spent, before any target is left out
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-float up(double a) {
-  const float f = static_cast<float>(a);
-  return double(f) < a ? std::nextafter(f, std::numeric_limits<float>::infinity()) : f;
-}
 
 }  // namespace
 
@@ -40,7 +35,8 @@ class ScreenBlock {
   bool out_of_reach(const PowerScreen& s, const ScreenGroup& g) const;
   // How far a target of the group may be overestimated, in units; the scan takes up to 1e8.
   double width(const PowerScreen& s, const ScreenGroup& g) const;
-  int32_t threshold(const PowerScreen& s, const ScreenGroup& g, int64_t sample) const;
+  // Of all samples: a sum up to the threshold proves that the score is no winner.
+  void raise_thresholds(const PowerScreen& s, const ScreenGroup& g, int32_t* threshold) const;
   void bounds(const PowerScreen& s, const ScreenKernels& level, const ScreenGroup& g,
               int32_t* bound) const;
   void offer(int64_t sample, float score, int32_t target) {
@@ -81,7 +77,7 @@ int32_t ScreenBlock::quantise(const PowerScreen& s, const ScreenKernels& level, 
   for (int64_t q = 0; q < level.samples; ++q) {
     if (q < count) {
       const ScreenRowSums sums = level.quantise(
-          {x + q * s.D_, s.nu_.data(), s.D_, unit_, 1 / unit_, kScreenOffset, nullptr, row},
+          {x + q * s.D_, s.nu_.data(), s.D_, unit_, 1 / unit_, level.offset(), nullptr, row},
           s.mu_.data());
       lane = std::max(lane, sums.most_lane);
       const double far = std::sqrt(double(sums.square)) * rounding;
@@ -90,7 +86,7 @@ int32_t ScreenBlock::quantise(const PowerScreen& s, const ScreenKernels& level, 
       norm_ = std::max(norm_, std::sqrt(double(sums.whole)) * rounding);
       constant_[q] = sums.middle;
     } else {
-      std::fill_n(row, 4 * s.steps_, int8_t(kScreenOffset));
+      std::fill_n(row, 4 * s.steps_, static_cast<int8_t>(level.offset()));
     }
     for (int64_t k = 0; k < s.steps_; ++k) {
       std::memcpy(to + (k * level.samples + q) * 4, row + 4 * k, 4);
@@ -114,12 +110,12 @@ bool ScreenBlock::pack(const PowerScreen& s, const ScreenKernels& level, const f
   }
   const float most = bits_float(bits);
   if (!(most < 1e15f) || (most > 0 && most < 1e-15f)) return false;  // squares would not be sound
-  unit_ = most > 0 ? up(double(most) / kScreenMost * 1.000001) : 1.0f;
-  // A 16-bit sum ends within 16 bits: Cauchy-Schwarz on its integers.
+  unit_ = most > 0 ? up(double(most) / level.most() * 1.000001) : 1.0f;
+  // Narrow: a 16-bit sum ends within 16 bits, by Cauchy-Schwarz on its integers.
   const double room = 32767.0 * 32767.0 / std::max(1.0, double(s.most_lane_.load()));
   for (;;) {
     const double lane = quantise(s, level, to, row);
-    if (lane <= room) return true;
+    if (level.wide || lane <= room) return true;
     unit_ = up(double(unit_) * std::max(1.05, std::sqrt(lane / room) * 1.01));
   }
 }
@@ -143,38 +139,42 @@ double ScreenBlock::width(const PowerScreen& s, const ScreenGroup& g) const {
   return (most * 1.001 + 1.2e-6 * (error + g.range)) / unit(g) + 16;
 }
 
-int32_t ScreenBlock::threshold(const PowerScreen& s, const ScreenGroup& g, int64_t q) const {
-  if (q >= count) return std::numeric_limits<int32_t>::max();
-  if (index[q] < 0) return static_cast<int32_t>(kLeastThreshold);
-  const double low = best[q], own = s.gamma_ * norm_ * s.mu_norm_;
-  const double rounding =
-      1e-12 * (std::fabs(low) + std::fabs(constant_[q]) + std::fabs(g.top) + norm_ * s.mu_norm_);
-  const double t = (low - constant_[q] - own - g.top - rounding) / unit(g) - 4;
-  return static_cast<int32_t>(std::clamp(t, kLeastThreshold, 2e9));
+void ScreenBlock::raise_thresholds(const PowerScreen& s, const ScreenGroup& g,
+                                   int32_t* threshold) const {
+  const double inverse = 1 / unit(g), own = s.gamma_ * norm_ * s.mu_norm_ + g.top;
+  const double size = std::fabs(g.top) + norm_ * s.mu_norm_;
+  for (int64_t q = 0; q < count; ++q) {
+    const double low = best[q];  // -inf before the first
+    const double rounding = 1e-12 * (std::fabs(low) + std::fabs(constant_[q]) + size);
+    const double t = (low - constant_[q] - own - rounding) * inverse - 4;
+    const double fits = std::min(std::max(t, kLeastThreshold), 2e9);
+    threshold[q] = std::max(threshold[q], static_cast<int32_t>(fits));
+  }
 }
 
 void ScreenBlock::bounds(const PowerScreen& s, const ScreenKernels& level, const ScreenGroup& g,
                          int32_t* bound) const {
   const double own = s.gamma_ * norm_;
   level.bounds({s.height_.data() + g.begin, s.norm_.data() + g.begin, s.residue_.data() + g.begin,
-                up(residue_ + own), up(reach_ + own), static_cast<float>(1 / unit(g)), g.count,
-                bound});
+                s.total_.data() + g.begin, level.wide ? level.offset() : 0, up(residue_ + own),
+                up(reach_ + own), static_cast<float>(1 / unit(g)), g.count, bound});
   std::fill_n(bound + g.count, level.targets, kScreenNever);
 }
 
 // Blocks that meet the targets group by group.
 class ScreenRun {
  public:
-  ScreenRun(const PowerScreen& screen, const ScreenKernels& level, int64_t blocks)
+  ScreenRun(const PowerScreen& screen, bool forced, int64_t blocks)
       : s_(screen),
-        level_(level),
-        packed_(blocks * level.samples * 4 * screen.steps_),
+        level_(screen.level_),
+        forced_(forced),
+        packed_(blocks * level_.samples * 4 * screen.steps_),
         row_(4 * screen.steps_),
         blocks_(blocks),
         hits_(kRoom) {
     int64_t most = 0;
     for (const ScreenGroup& g : s_.groups_) most = std::max(most, g.count);
-    bound_ = Buffer<int32_t>(most + level.targets);
+    bound_ = Buffer<int32_t>(most + level_.targets);
   }
 
   // Samples [begin, end) of x.
@@ -210,14 +210,15 @@ class ScreenRun {
     }
   }
 
-  // Work beyond the integers, as a part of the blocked loop's.
+  // Work beyond the integers, as a part of the blocked loop's; that of lost blocks is done again.
   double spent() const {
     double sum = 0, samples = 0;
     for (int64_t k = 0; k < used_; ++k) {
-      sum += blocks_[k].spent;
+      sum += blocks_[k].spent / (double(s_.N_) * double(s_.D_));
+      if (blocks_[k].lost) sum += double(blocks_[k].count);
       samples += double(blocks_[k].count);
     }
-    return sum / (samples * double(s_.N_) * double(s_.D_));
+    return sum / samples;
   }
 
   int64_t pairs = 0, chains = 0;
@@ -226,19 +227,21 @@ class ScreenRun {
   void meet(ScreenBlock* block, const ScreenGroup& group, bool first) {
     if (block->out_of_reach(s_, group)) return;
     const double width = block->width(s_, group);
-    const double most = kMostSpent * double(block->count) * double(s_.N_) * double(s_.D_);
     if (!(width < 1e8)) {
       block->lost = true;
-      block->spent = most;  // nothing was, but the next ones will fare alike
       return;
     }
-    for (int64_t q = 0; q < level_.samples; ++q) {
-      threshold_[q] = block->threshold(s_, group, q);
-    }
+    const double all = double(block->count) * double(s_.N_) * double(s_.D_);
+    const double seen = double(group.begin + group.count) / double(s_.N_);
+    const double part = kFirstPart + (1 - kFirstPart) * seen;
+    const double most = forced_ ? 2 * all : level_.most_spent * all * part;
+    std::fill_n(threshold_, block->count, static_cast<int32_t>(kLeastThreshold));
+    std::fill(threshold_ + block->count, threshold_ + level_.samples, kNoThreshold);
+    block->raise_thresholds(s_, group, threshold_);
     block->bounds(s_, level_, group, bound_.data());
     ScreenPanel panel{block->packed,
                       s_.integers_.data() + group.begin * 4 * s_.steps_,
-                      s_.start_.data() + group.begin * s_.sums_,
+                      level_.wide ? nullptr : s_.start_.data() + group.begin * s_.sums_,
                       bound_.data(),
                       (group.count + level_.targets - 1) / level_.targets * level_.targets,
                       s_.steps_,
@@ -271,44 +274,61 @@ class ScreenRun {
     }
   }
 
-  // The contract's own scores of the pairs that are still above their thresholds.
+  // The contract's own scores of the pairs that are still above their thresholds: of each sample
+  // the one with the largest sum, which rules out most of the others, then the rest.
   void settle(ScreenBlock* block, const ScreenGroup& group, int64_t count) {
-    int64_t kept = 0;
+    int64_t found = 0;
     for (int64_t k = 0; k < count; ++k) {
-      const ScreenHit hit = hits_[k];
-      if (hit.sum <= threshold_[hit.sample]) continue;
-      hits_[kept] = {s_.order_[group.begin + hit.target], hit.sample, hit.sum};
-      const char* const row = reinterpret_cast<const char*>(s_.y_ + hits_[kept++].target * s_.D_);
-      for (int64_t at = 0; at < std::min<int64_t>(s_.D_ * 4, 512); at += 64) {
-        __builtin_prefetch(row + at);
-      }
+      if (hits_[k].sum > threshold_[hits_[k].sample]) hits_[found++] = hits_[k];
     }
-    for (int64_t k = 0; k < kept; k += kScreenChains) {
-      score(block, hits_.data() + k, std::min<int64_t>(kScreenChains, kept - k));
+    int32_t most[kMostSamples];
+    std::copy(threshold_, threshold_ + block->count, most);
+    for (int64_t k = 0; k < found; ++k) {
+      most[hits_[k].sample] = std::max(most[hits_[k].sample], hits_[k].sum);
     }
-    for (int64_t q = 0; kept > 0 && q < block->count; ++q) {
-      threshold_[q] = std::max(threshold_[q], block->threshold(s_, group, q));
+    const ScreenHit* const begin = hits_.data();
+    const auto first =
+        std::partition(hits_.data(), hits_.data() + found,
+                       [&](const ScreenHit& hit) { return hit.sum == most[hit.sample]; });
+    score_all(block, group, begin, first - begin);
+    int64_t kept = first - begin;
+    for (int64_t k = kept; k < found; ++k) {
+      if (hits_[k].sum > threshold_[hits_[k].sample]) hits_[kept++] = hits_[k];
     }
+    score_all(block, group, first, begin + kept - first);
     pairs += count;
     chains += kept;
-    block->spent += kPairCost * double(count) + level_.chain_cost * double(s_.D_) * double(kept);
+    block->spent +=
+        level_.pair_cost * double(count) + level_.chain_cost * double(s_.D_) * double(kept);
   }
 
-  void score(ScreenBlock* block, const ScreenHit* hits, int64_t count) {
+  void score_all(ScreenBlock* block, const ScreenGroup& group, const ScreenHit* hits,
+                 int64_t count) {
+    if (count == 0) return;
+    for (int64_t k = 0; k < count; k += kScreenChains) {
+      score(block, group, hits + k, std::min<int64_t>(kScreenChains, count - k));
+    }
+    block->raise_thresholds(s_, group, threshold_);
+  }
+
+  void score(ScreenBlock* block, const ScreenGroup& group, const ScreenHit* hits, int64_t count) {
     const float *x[kScreenChains], *y[kScreenChains];
     float h[kScreenChains], scores[kScreenChains];
+    int32_t target[kScreenChains];
     for (int64_t k = 0; k < kScreenChains; ++k) {
       const ScreenHit& hit = hits[std::min(k, count - 1)];
+      target[k] = s_.order_[group.begin + hit.target];
       x[k] = block->x + hit.sample * s_.D_;
-      y[k] = s_.y_ + hit.target * s_.D_;
-      h[k] = s_.h_[hit.target];
+      y[k] = s_.y_ + target[k] * s_.D_;
+      h[k] = s_.h_[target[k]];
     }
     level_.chains({x, y, h, s_.D_, scores});
-    for (int64_t k = 0; k < count; ++k) block->offer(hits[k].sample, scores[k], hits[k].target);
+    for (int64_t k = 0; k < count; ++k) block->offer(hits[k].sample, scores[k], target[k]);
   }
 
   const PowerScreen& s_;
-  const ScreenKernels level_;
+  const ScreenKernels& level_;
+  const bool forced_;
   Buffer<uint8_t> packed_;
   Buffer<int8_t> row_;
   Buffer<ScreenBlock> blocks_;
@@ -319,27 +339,29 @@ class ScreenRun {
 };
 
 bool PowerScreen::argmax(const float* x, int64_t B, float* value, int64_t* index, uint8_t* left,
-                         bool trial, Poll* poll, ScreenCounts* counts) const {
-  const ScreenKernels level = power_screen_kernels();
+                         ScreenTrust trust, Poll* poll, ScreenCounts* counts) const {
+  const ScreenKernels& level = level_;
   const int64_t block = level.samples, blocks = (B + block - 1) / block;
   const int threads = threads_for(0.01 * double(B) * double(N_) * double(D_));
   const int64_t most = std::clamp<int64_t>(kRunBytes / (block * 4 * steps_), 4, 64);
   const int64_t share = std::clamp<int64_t>((blocks + threads - 1) / threads, 1, most);
   std::atomic<int64_t> pairs{0}, chains{0};
   std::atomic<bool> stop{false};
+  const bool forced = trust == ScreenTrust::forced;
   const auto some = [&](int64_t begin, int64_t end) {
     if (stop) {
       std::fill(left + begin, left + end, uint8_t(1));
       return;
     }
-    ScreenRun run(*this, level, (end - begin + block - 1) / block);
+    ScreenRun run(*this, forced, (end - begin + block - 1) / block);
     run.run(x, begin, end);
     run.write(begin, value, index, left);
-    if (run.spent() > kMostSpent / 2) stop = true;
+    if (!forced && run.spent() > level.most_spent) stop = true;
     pairs += run.pairs;
     chains += run.chains;
   };
-  const int64_t first = trial ? std::min(B, kTrialBlocks * block) : 0;
+  const int64_t first =
+      trust == ScreenTrust::trial ? std::min(B, std::max(kTrialSamples, block)) : 0;
   if (first > 0) parallel_for(first, first, some, poll, 1);
   const int64_t rest = B - first;
   const auto others = [&](int64_t begin, int64_t end) { some(first + begin, first + end); };
@@ -349,9 +371,10 @@ bool PowerScreen::argmax(const float* x, int64_t B, float* value, int64_t* index
 }
 
 int64_t PowerScreen::violations(const float* x, int64_t B, double factor) const {
-  const ScreenKernels level = power_screen_kernels();
+  const ScreenKernels& level = level_;
   Buffer<uint8_t> packed(level.samples * 4 * steps_);
   Buffer<int8_t> row(4 * steps_);
+  const int offset = level.wide ? 0 : level.offset();  // a wide bound holds its share
   int64_t found = 0;
   for (int64_t b = 0; b < B; b += level.samples) {
     ScreenBlock block;
@@ -363,16 +386,22 @@ int64_t PowerScreen::violations(const float* x, int64_t B, double factor) const 
       block.bounds(*this, level, g, bound.data());
       for (int64_t k = 0; k < g.count; ++k) {
         const int64_t i = order_[g.begin + k];
+        int64_t sums[kMostSamples];
         for (int64_t q = 0; q < count; ++q) {
           block.best[q] = power_argmax_score(block.x + q * D_, y_ + i * D_, h_[i], D_);
-          block.index[q] = static_cast<int32_t>(i);
-          if (!(block.best[q] > -std::numeric_limits<float>::infinity())) continue;
           int64_t sum = bound[k];
           for (int64_t d = 0; d < 4 * steps_; ++d) {
-            sum += (packed[(d / 4 * level.samples + q) * 4 + d % 4] - kScreenOffset) *
+            sum += (packed[(d / 4 * level.samples + q) * 4 + d % 4] - offset) *
                    integers_[(g.begin + k) * 4 * steps_ + d];
           }
-          found += sum <= block.threshold(*this, g, q);
+          sums[q] = sum;
+        }
+        int32_t threshold[kMostSamples];
+        std::fill_n(threshold, count, static_cast<int32_t>(kLeastThreshold));
+        block.raise_thresholds(*this, g, threshold);
+        for (int64_t q = 0; q < count; ++q) {
+          found +=
+              block.best[q] > -std::numeric_limits<float>::infinity() && sums[q] <= threshold[q];
         }
       }
     }

@@ -6,40 +6,18 @@
 #include <utility>
 
 #include "common/check.h"
+#include "common/range64_symbols.h"
 #include "cpu/symbol_runs.h"
 
 namespace otcuda::cpu {
 namespace {
 
 constexpr int64_t kDirectSlots = 1 << 14;
-// What follows the escape: the symbol, uniform among n + 1; n stands for those outside the
-// alphabet, told by their side and their distance.
-void put_escaped(Encoder& encoder, const Tables& tables, int64_t offset) {
-  const int64_t n = tables.symbols();
-  if (offset >= 0 && offset < n) {
-    encoder.uniform(static_cast<uint32_t>(offset), static_cast<uint32_t>(n + 1));
-    return;
-  }
-  encoder.uniform(static_cast<uint32_t>(n), static_cast<uint32_t>(n + 1));
-  encoder.bits(offset < 0 ? 1 : 0, 1);
-  encoder.exp_golomb(static_cast<uint64_t>(offset < 0 ? -1 - offset : offset - n));
-}
 
 int32_t get_escaped(RangeDecoder& decoder, const Tables& tables, uint32_t table) {
-  const int64_t n = tables.symbols(), low = tables.low();
-  const uint32_t inside = decoder.uniform(static_cast<uint32_t>(n + 1));
-  if (inside < n) {
-    // An encoder escapes only what has no interval.
-    if (tables.interval(table, inside).frequency != 0) decoder.reject();
-    return static_cast<int32_t>(low + inside);
-  }
-  const bool below = decoder.bits(1) != 0;
-  const int64_t distance =
-      static_cast<int64_t>(std::min<uint64_t>(decoder.exp_golomb(), 1ull << 33));
-  const int64_t symbol = below ? low - 1 - distance : low + n + distance;
-  if (symbol >= INT32_MIN && symbol <= INT32_MAX) return static_cast<int32_t>(symbol);
-  decoder.reject();
-  return tables.low();
+  return range64_get_escaped(decoder, tables.low(), tables.symbols(), [&](uint32_t symbol) {
+    return tables.interval(table, symbol).frequency != 0;
+  });
 }
 
 // put(value) for every value, after allowed(value) held for all of them.
@@ -90,7 +68,7 @@ void put_run(Encoder& encoder, const Tables& tables, const Run& run, int64_t fir
       }
     }
     encoder.put(tables.escape_slot(), 1, P);
-    put_escaped(encoder, tables, offset);
+    range64_put_escaped(encoder, offset, tables.symbols());
   }
 }
 

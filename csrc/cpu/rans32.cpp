@@ -12,13 +12,16 @@
 #include "common/simd.h"
 #include "common/threads.h"
 #include "cpu/rans32_kernels.h"
+#include "cpu/rans32_tree.h"
 #include "cpu/symbol_runs.h"
 
 namespace otcuda::cpu {
 namespace {
 
 constexpr int64_t kGroups = kRun / kRansLanes;
-constexpr int64_t kDirectSlots = 1 << 18;
+static_assert(kRun <= kRansRun, "an encoder takes a whole run");
+constexpr int64_t kDirectSlots = 1 << 14;  // of 4 bytes; more leave the first cache
+constexpr int64_t kPlacedSlots = 1 << 18;
 constexpr int64_t kSlack = 8;        // words that a vector store may touch in front of the last one
 constexpr int kExactPrecision = 10;  // below, the quotients of a float division are off by two
 
@@ -267,42 +270,59 @@ struct Task {
   const int64_t* offsets;  // of the blocks in data
   const TensorView& symbols;
   RansLookup lookup;
+  const RansTree* tree;  // null: by the look-up
 };
 
-// Blocks first .. first + count - 1, one or two, side by side.
+constexpr int kSideBySide = kRansTreeRuns;
+
+// As many groups of each run, as long as all have some; the runs go on behind them.
+void decode_together(const Task& task, const RansKernels& vectors, RansDecodeRun* runs, int count) {
+  int64_t groups = 0;
+  if (task.tree == nullptr) {
+    groups = count == 2 ? vectors.decode_two(task.lookup, runs) : vectors.decode(task.lookup, runs);
+  } else {
+#if OTCUDA_X86_LEVELS
+    groups = rans32_decode_tree(*task.tree, runs, count);
+#endif
+  }
+  for (int j = 0; j < count; ++j) {
+    runs[j].table += groups * kRansLanes;
+    runs[j].symbol += groups * kRansLanes;
+    runs[j].escaped += groups;
+    runs[j].groups -= groups;
+  }
+}
+
+// Blocks first .. first + count - 1 side by side; only the last one may be shorter.
 void decode_blocks(const Task& task, int64_t first, int count) {
   const RansKernels vectors = kernels();
-  BlockDecoder decoders[2];
-  int64_t begin[2], length[2];
+  BlockDecoder decoders[kSideBySide];
+  int64_t begin[kSideBySide], length[kSideBySide];
   for (int j = 0; j < count; ++j) {
     begin[j] = (first + j) * task.block;
     length[j] = std::min(task.block, task.symbols.size() - begin[j]);
     decoders[j] = BlockDecoder(task.tables, task.data + task.offsets[first + j],
                                task.blocks[first + j], first + j);
   }
-  Run runs[2];
+  Run runs[kSideBySide];
   for (int64_t at = 0; at < length[0]; at += kRun) {
     heartbeat();
-    RansDecodeRun parts[2];
-    int64_t n[2];
+    RansDecodeRun parts[kSideBySide];
+    int64_t n[kSideBySide];
+    int whole = 0;
     for (int j = 0; j < count; ++j) {
       n[j] = std::max<int64_t>(0, std::min(kRun, length[j] - at));
       if (task.index != nullptr) {
         runs[j].load_index(task.tables, *task.index, begin[j] + at, n[j]);
       }
       parts[j] = decoders[j].begin_run(runs[j], n[j]);
+      whole += parts[j].groups > 0;
     }
-    int64_t done[2] = {0, 0};
-    if (count == 2) done[0] = done[1] = vectors.decode_two(task.lookup, parts);
+    if (whole > 1) decode_together(task, vectors, parts, whole);
     for (int j = 0; j < count; ++j) {
-      RansDecodeRun& part = parts[j];  // the rest of the longer one
-      part.table += done[j] * kRansLanes;
-      part.symbol += done[j] * kRansLanes;
-      part.escaped += done[j];
-      part.groups -= done[j];
-      done[j] += vectors.decode(task.lookup, &part);
-      decoders[j].resume(part.words);
-      decoders[j].finish_run(runs[j], n[j], done[j], at);
+      if (parts[j].groups > 0) decode_together(task, vectors, parts + j, 1);
+      decoders[j].resume(parts[j].words);
+      decoders[j].finish_run(runs[j], n[j], n[j] / kRansLanes - parts[j].groups, at);
       runs[j].store(begin[j] + at, n[j], task.symbols);
     }
   }
@@ -312,10 +332,19 @@ void decode_blocks(const Task& task, int64_t first, int count) {
 // Any table size reads the same bytes; which is fastest depends on the caches.
 RansLookup lookup_of(const Tables& tables, int64_t n) {
   const int64_t slots = tables.count() << tables.precision();
-  const uint32_t* direct = slots <= std::min(kDirectSlots, 4 * n) ? tables.direct() : nullptr;
-  return {direct,           tables.kept(),        tables.kept_begin(),
-          tables.buckets(), tables.bucket_bits(), tables.precision(),
-          tables.escape(),  tables.low()};
+  const bool few = slots <= kDirectSlots, some = slots <= std::min(kPlacedSlots, 4 * n);
+  const uint32_t* direct = few && some ? tables.direct() : nullptr;
+  const uint16_t* places = !few && some ? tables.places() : nullptr;
+  return {direct,
+          places,
+          tables.entries(),
+          tables.kept(),
+          tables.kept_begin(),
+          tables.buckets(),
+          tables.bucket_bits(),
+          tables.precision(),
+          tables.escape(),
+          tables.low()};
 }
 
 }  // namespace
@@ -353,15 +382,28 @@ void rans32_decode(const Tables& tables, const uint8_t* data, int64_t size, cons
     }
   }
   if (at != size) throw CorruptDataError("bytes are left after the last block of the message");
-  const Task task = {tables, data,           index,   block,
-                     blocks, offsets.data(), symbols, lookup_of(tables, n)};
-  parallel_for((count + 1) / 2, 1,
+  const int threads = threads_for(4.0 * double(n));
+  const int64_t share = std::min<int64_t>(std::max<int64_t>(2, count / threads), kSideBySide);
+  RansTree tree;  // of few runs its long chain of steps is not hidden
+  const bool small = share > 2 && rans32_tree(tables, &tree);
+  if (small) count_backend_path(BackendPath::rans32_avx512_tree, n);
+  const int64_t width = small ? share : 2;
+  const Task task = {tables,
+                     data,
+                     index,
+                     block,
+                     blocks,
+                     offsets.data(),
+                     symbols,
+                     small ? RansLookup() : lookup_of(tables, n),
+                     small ? &tree : nullptr};
+  parallel_for((count + width - 1) / width, 1,
                [&](int64_t from, int64_t to) {
-                 for (int64_t pair = from; pair < to; ++pair) {
-                   decode_blocks(task, 2 * pair, 2 * pair + 1 < count ? 2 : 1);
+                 for (int64_t k = from * width; k < std::min(count, to * width); k += width) {
+                   decode_blocks(task, k, static_cast<int>(std::min(width, count - k)));
                  }
                },
-               &poll, threads_for(4.0 * double(n)));
+               &poll, threads);
 }
 
 }  // namespace otcuda::cpu

@@ -44,8 +44,33 @@ struct Lanes8 {
   static void store(uint32_t* to, Vector a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), a);
   }
+  // Loads one by one: half the time of the instruction on Zen 5, less still where its leaks are
+  // mended.
+  template <class Load>
+  static __m128i gather_four(__m128i at, const Load& load) {
+    const auto low = static_cast<uint64_t>(_mm_cvtsi128_si64(at));
+    const auto high = static_cast<uint64_t>(_mm_extract_epi64(at, 1));
+    __m128i four = _mm_cvtsi32_si128(load(static_cast<uint32_t>(low)));
+    four = _mm_insert_epi32(four, load(low >> 32), 1);
+    four = _mm_insert_epi32(four, load(static_cast<uint32_t>(high)), 2);
+    return _mm_insert_epi32(four, load(high >> 32), 3);
+  }
+  template <class Load>
+  static __m256i gather_eight(__m256i at, const Load& load) {
+    const __m128i low = gather_four(_mm256_castsi256_si128(at), load);
+    const __m128i high = gather_four(_mm256_extracti128_si256(at, 1), load);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+  }
   static Vector gather(const uint32_t* from, Vector at) {
-    return _mm256_i32gather_epi32(reinterpret_cast<const int*>(from), at, 4);
+    return gather_eight(at, [&](uint64_t place) { return static_cast<int>(from[place]); });
+  }
+  static Vector gather_through(const uint16_t* places, const uint32_t* from, Vector at) {
+    return gather_eight(at, [&](uint64_t place) { return static_cast<int>(from[places[place]]); });
+  }
+  static void store_two(uint32_t* to, uint32_t first, uint32_t second) {
+    uint64_t both = first | uint64_t{second} << 32;
+    asm("" : "+r"(both));  // else the compiler makes gathers of what is stored
+    __builtin_memcpy(to, &both, sizeof both);
   }
   static Vector gather_half(const uint16_t* from, Vector at) {
     return low_half(_mm256_i32gather_epi32(reinterpret_cast<const int*>(from), at, 2));
@@ -78,12 +103,15 @@ struct Lanes8 {
   static Vector where(Mask a, Vector b) { return _mm256_and_si256(a, b); }
   static Vector unless(Mask a, Vector b) { return _mm256_andnot_si256(a, b); }
 
+  static __m256 reciprocal(Vector a) {
+    return _mm256_div_ps(_mm256_set1_ps(1.0f), _mm256_cvtepi32_ps(a));
+  }
   // a < 2^32 as a float of one rounding.
-  static Vector quotient(Vector a, Vector b) {
+  static Vector quotient(Vector a, __m256 inverse) {
     const __m256 high = _mm256_cvtepi32_ps(_mm256_srli_epi32(a, 16));
     const __m256 low = _mm256_cvtepi32_ps(low_half(a));
     const __m256 whole = _mm256_fmadd_ps(high, _mm256_set1_ps(65536.0f), low);
-    return _mm256_cvttps_epi32(_mm256_div_ps(whole, _mm256_cvtepi32_ps(b)));
+    return _mm256_cvttps_epi32(_mm256_mul_ps(whole, inverse));
   }
   static __m128i shuffle(__m128i words, const uint8_t* bytes) {
     return _mm_shuffle_epi8(words, _mm_load_si128(reinterpret_cast<const __m128i*>(bytes)));

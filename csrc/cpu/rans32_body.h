@@ -14,11 +14,36 @@ template <class Lanes>
 OTCUDA_HD typename Lanes::Vector divided(typename Lanes::Vector x, typename Lanes::Vector f,
                                          typename Lanes::Vector full, int P) {
   using Vector = typename Lanes::Vector;
-  const Vector q = Lanes::quotient(x, f);
+  const Vector q = Lanes::quotient(x, Lanes::reciprocal(f));
   const Vector r = Lanes::sub(x, Lanes::mul(q, f)), unit = Lanes::sub(full, f);  // one more of q
   const Vector sum = Lanes::add(Lanes::shift_left(q, P), r);
   const Vector less = Lanes::where(Lanes::negative(r), unit);
   return Lanes::sub(Lanes::add(sum, Lanes::unless(Lanes::less(r, f), unit)), less);
+}
+
+// Where the intervals of a run's symbols stand.
+template <class Lanes>
+OTCUDA_HD void find_places(const RansEncodeRun& run, uint32_t* place) {
+  using Vector = typename Lanes::Vector;
+  const Vector low = Lanes::fill(static_cast<uint32_t>(run.low));
+  const Vector alphabet = Lanes::fill(run.alphabet), outside = Lanes::fill(run.outside);
+  for (int64_t i = 0; i < run.groups * kRansLanes; i += Lanes::kWidth) {
+    const auto* symbol = reinterpret_cast<const uint32_t*>(run.symbol + i);
+    const Vector offset = Lanes::sub(Lanes::load(symbol), low);
+    const Vector row = Lanes::mul(Lanes::load_half(run.table + i), alphabet);
+    const auto inside = Lanes::below(offset, alphabet);
+    Lanes::store(place + i, Lanes::select(inside, Lanes::add(row, offset), outside));
+  }
+}
+
+// The intervals of a group. One by one: a gather takes twice as long, and these loads do not wait
+// for the states of the groups before.
+template <class Lanes>
+OTCUDA_HD void fetch_group(const uint32_t* intervals, const uint32_t* place, uint32_t* fetched) {
+#pragma GCC unroll 16
+  for (int k = 0; k < kRansLanes; k += 2) {
+    Lanes::store_two(fetched + k, intervals[place[k]], intervals[place[k + 1]]);
+  }
 }
 
 template <class Lanes>
@@ -30,22 +55,22 @@ uint16_t* encode_groups(const RansEncodeRun& given) {
   const Vector full = Lanes::fill(1u << P), zero = Lanes::fill(0);
   const Vector instead_start = Lanes::fill(run.escape ? (1u << P) - 1 : 0);
   const Vector instead = Lanes::fill(run.escape ? 1 : 65536);
-  const Vector low = Lanes::fill(static_cast<uint32_t>(run.low));
-  const Vector alphabet = Lanes::fill(run.alphabet), outside = Lanes::fill(run.outside);
+  constexpr int kAhead = 4;  // groups between a fetch and its use
+  alignas(64) uint32_t place[kRansRun];
+  alignas(64) uint32_t fetched[kAhead][kRansLanes];
+  find_places<Lanes>(run, place);
+  for (int64_t g = run.groups; g-- > 0 && g >= run.groups - kAhead;) {
+    fetch_group<Lanes>(run.intervals, place + g * kRansLanes, fetched[g % kAhead]);
+  }
   Vector x[kVectors];
   for (int k = 0; k < kVectors; ++k) x[k] = Lanes::load(run.state + k * kWidth);
   uint16_t* words = run.words;
   for (int64_t g = run.groups; g-- > 0;) {
     uint32_t escaped = 0;
+    const uint32_t* const group = fetched[g % kAhead];
 #pragma GCC unroll 4
     for (int k = kVectors - 1; k >= 0; --k) {
-      const int64_t i = g * kRansLanes + k * kWidth;
-      const auto* symbol = reinterpret_cast<const uint32_t*>(run.symbol + i);
-      const Vector offset = Lanes::sub(Lanes::load(symbol), low);
-      const Vector row = Lanes::mul(Lanes::load_half(run.table + i), alphabet);
-      const auto inside = Lanes::below(offset, alphabet);
-      const Vector at = Lanes::select(inside, Lanes::add(row, offset), outside);
-      const Vector interval = Lanes::gather(run.intervals, at);
+      const Vector interval = Lanes::load(group + k * kWidth);
       Vector f = Lanes::shift_right(interval, 16);
       const auto none = Lanes::equal(f, zero);
       const Vector c = Lanes::select(none, instead_start, Lanes::low_half(interval));
@@ -57,6 +82,8 @@ uint16_t* encode_groups(const RansEncodeRun& given) {
       x[k] = Lanes::add(divided<Lanes>(x[k], f, full, P), c);
     }
     run.escaped[g] = run.escape ? escaped : 0;
+    if (g < kAhead) continue;
+    fetch_group<Lanes>(run.intervals, place + (g - kAhead) * kRansLanes, fetched[g % kAhead]);
   }
   for (int k = 0; k < kVectors; ++k) Lanes::store(run.state + k * kWidth, x[k]);
   return words;
@@ -76,6 +103,19 @@ OTCUDA_HD RansFound<Lanes> find_direct(const RansLookup& lookup, typename Lanes:
   return {Lanes::both(e, Lanes::fill(0xff)), Lanes::add(f, Lanes::fill(1)),
           Lanes::shift_right(e, 20)};
 }
+
+// Two loads, of half the memory: what many tables need, so that they stay in the second cache.
+template <class Lanes>
+OTCUDA_HD RansFound<Lanes> find_by_place(const RansLookup& lookup, typename Lanes::Vector table,
+                                         typename Lanes::Vector slot) {
+  const auto at = Lanes::either(Lanes::shift_left(table, lookup.precision), slot);
+  const auto e = Lanes::gather_through(lookup.places, lookup.entries, at);
+  const auto f = Lanes::both(Lanes::shift_right(e, 8), Lanes::fill(0xfff));
+  return {Lanes::both(e, Lanes::fill(0xff)), Lanes::add(f, Lanes::fill(1)),
+          Lanes::sub(slot, Lanes::shift_right(e, 20))};
+}
+
+enum class Find { direct, place, bucket };
 
 // From the first kept symbol of the slot's bucket onwards; the escape's slot walks nowhere.
 template <class Lanes>
@@ -106,7 +146,7 @@ OTCUDA_HD RansFound<Lanes> find_by_bucket(const RansLookup& lookup, typename Lan
 }
 
 // One group of one run, without the words. Returns the bits of the escaped lanes.
-template <class Lanes, bool kDirect>
+template <class Lanes, Find kFind>
 OTCUDA_HD uint32_t pop_group(const RansLookup& lookup, const RansDecodeRun& run, int64_t group,
                              typename Lanes::Vector* x) {
   using Vector = typename Lanes::Vector;
@@ -115,13 +155,16 @@ OTCUDA_HD uint32_t pop_group(const RansLookup& lookup, const RansDecodeRun& run,
   const Vector low = Lanes::fill(static_cast<uint32_t>(lookup.low));
   const Vector escape_slot = lookup.escape ? last : Lanes::fill(1u << 31);  // no slot is that
   uint32_t escaped = 0;
+#pragma GCC unroll 4
   for (int k = 0; k < kRansLanes / kWidth; ++k) {
     const int64_t at = group * kRansLanes + k * kWidth;
     const Vector table = Lanes::load_half(run.table + at), slot = Lanes::both(x[k], last);
     const auto is_escape = Lanes::equal(slot, escape_slot);
     escaped |= Lanes::bits(is_escape) << (k * kWidth);
-    const auto found = kDirect ? find_direct<Lanes>(lookup, table, slot)
-                               : find_by_bucket<Lanes>(lookup, table, slot, is_escape);
+    const auto found = kFind == Find::direct ? find_direct<Lanes>(lookup, table, slot)
+                       : kFind == Find::place
+                           ? find_by_place<Lanes>(lookup, table, slot)
+                           : find_by_bucket<Lanes>(lookup, table, slot, is_escape);
     Lanes::store(reinterpret_cast<uint32_t*>(run.symbol + at), Lanes::add(found.symbol, low));
     x[k] = Lanes::add(Lanes::mul(found.frequency, Lanes::shift_right(x[k], lookup.precision)),
                       found.rank);
@@ -129,7 +172,7 @@ OTCUDA_HD uint32_t pop_group(const RansLookup& lookup, const RansDecodeRun& run,
   return escaped;
 }
 
-template <class Lanes, bool kDirect, int kRuns>
+template <class Lanes, Find kFind, int kRuns>
 int64_t decode_groups(const RansLookup& given, RansDecodeRun* runs) {
   using Vector = typename Lanes::Vector;
   constexpr int kWidth = Lanes::kWidth, kVectors = kRansLanes / kWidth;
@@ -148,9 +191,11 @@ int64_t decode_groups(const RansLookup& given, RansDecodeRun* runs) {
     bool roomy = true;
     for (int j = 0; j < kRuns; ++j) roomy &= run[j].end - words[j] >= 2 * kRansLanes;
     if (!roomy) break;
+#pragma GCC unroll 4
     for (int j = 0; j < kRuns; ++j) {
-      run[j].escaped[g] = pop_group<Lanes, kDirect>(lookup, run[j], g, x[j]);
+      run[j].escaped[g] = pop_group<Lanes, kFind>(lookup, run[j], g, x[j]);
     }
+#pragma GCC unroll 4
     for (int j = 0; j < kRuns; ++j) {
 #pragma GCC unroll 4
       for (int k = 0; k < kVectors; ++k) words[j] = Lanes::refill(words[j], &x[j][k]);
@@ -165,8 +210,9 @@ int64_t decode_groups(const RansLookup& given, RansDecodeRun* runs) {
 
 template <class Lanes, int kRuns>
 int64_t decode_runs(const RansLookup& lookup, RansDecodeRun* runs) {
-  return lookup.direct != nullptr ? decode_groups<Lanes, true, kRuns>(lookup, runs)
-                                  : decode_groups<Lanes, false, kRuns>(lookup, runs);
+  if (lookup.direct != nullptr) return decode_groups<Lanes, Find::direct, kRuns>(lookup, runs);
+  if (lookup.places != nullptr) return decode_groups<Lanes, Find::place, kRuns>(lookup, runs);
+  return decode_groups<Lanes, Find::bucket, kRuns>(lookup, runs);
 }
 
 template <class Lanes>

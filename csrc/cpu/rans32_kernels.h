@@ -7,6 +7,8 @@
 
 namespace otcuda::cpu {
 
+constexpr int kRansRun = 1024;  // symbols of an encoder's run, at most
+
 // Coded from the last group to the first.
 struct RansEncodeRun {
   const uint32_t* intervals;  // start | frequency << 16; a frequency of 0 is the escape or 2^16
@@ -16,7 +18,7 @@ struct RansEncodeRun {
   int32_t low;
   const int32_t* symbol;  // [groups * 32], and the table of each
   const uint16_t* table;
-  int64_t groups;
+  int64_t groups;     // at most kRansRun / 32
   uint32_t* state;    // [32]
   uint16_t* words;    // written in front of here; room for a word a symbol and 8 more
   uint32_t* escaped;  // [groups], out: a bit for each escaped symbol
@@ -24,7 +26,9 @@ struct RansEncodeRun {
 
 // How a slot finds its symbol: the arrays of cpu/tables.h.
 struct RansLookup {
-  const uint32_t* direct;  // null: the others
+  const uint32_t* direct;  // null: by places
+  const uint16_t* places;  // null: by buckets
+  const uint32_t* entries;
   const uint32_t* kept;
   const uint32_t* kept_begin;
   const uint16_t* buckets;

@@ -14,6 +14,13 @@ struct Lanes1 {
   static Vector load_half(const uint16_t* from) { return *from; }
   static void store(uint32_t* to, Vector a) { *to = a; }
   static Vector gather(const uint32_t* from, Vector at) { return from[at]; }
+  static Vector gather_through(const uint16_t* places, const uint32_t* from, Vector at) {
+    return from[places[at]];
+  }
+  static void store_two(uint32_t* to, uint32_t first, uint32_t second) {
+    to[0] = first;
+    to[1] = second;
+  }
   static Vector gather_half(const uint16_t* from, Vector at) { return from[at]; }
   static Vector add(Vector a, Vector b) { return a + b; }
   static Vector sub(Vector a, Vector b) { return a - b; }
@@ -34,6 +41,7 @@ struct Lanes1 {
   static Vector select(Mask a, Vector yes, Vector no) { return a ? yes : no; }
   static Vector where(Mask a, Vector b) { return a ? b : 0; }
   static Vector unless(Mask a, Vector b) { return a ? 0 : b; }
+  static Vector reciprocal(Vector a) { return a; }
   static Vector quotient(Vector a, Vector b) { return a / b; }
   static uint16_t* emit(uint16_t* words, Mask fits, Vector x) {
     if (!fits) *--words = static_cast<uint16_t>(x);

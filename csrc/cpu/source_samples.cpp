@@ -26,6 +26,19 @@ SampleKernel kernel() {
   }
 }
 
+NumberKernel number_kernel() {
+  switch (simd_level()) {
+#if OTCUDA_X86_LEVELS
+    case SimdLevel::avx512:
+      return source_numbers_avx512;
+    case SimdLevel::avx2:
+      return source_numbers_avx2;
+#endif
+    default:
+      return source_numbers_portable;
+  }
+}
+
 template <class T>
 void fill(const SampleSequence& sequence, uint64_t first, int64_t count, T* out) {
   if (count <= 0) return;
@@ -50,6 +63,19 @@ void fill(const SampleSequence& sequence, uint64_t first, int64_t count, T* out)
 }
 
 }  // namespace
+
+void source_numbers(SourceKind source, const uint32_t* bits, int64_t count, float* out) {
+  const NumberKernel level = number_kernel();
+  alignas(64) uint32_t words[kSampleChunk];
+  alignas(64) float numbers[kSampleChunk];
+  for (int64_t begin = 0; begin < count; begin += kSampleChunk) {
+    const int64_t n = std::min<int64_t>(kSampleChunk, count - begin);
+    std::copy(bits + begin, bits + begin + n, words);
+    std::fill(words + n, words + kSampleChunk, 0u);
+    level(source, words, numbers);
+    std::copy(numbers, numbers + n, out + begin);
+  }
+}
 
 void source_samples(const SampleSequence& sequence, uint64_t first, int64_t count, float* out) {
   fill(sequence, first, count, out);

@@ -16,4 +16,7 @@ struct SampleSequence {
 void source_samples(const SampleSequence& sequence, uint64_t first, int64_t count, float* out);
 void source_samples(const SampleSequence& sequence, uint64_t first, int64_t count, double* out);
 
+// out[k] = the transform of the source, of bits[k], k < count; on the calling thread.
+void source_numbers(SourceKind source, const uint32_t* bits, int64_t count, float* out);
+
 }  // namespace otcuda::cpu

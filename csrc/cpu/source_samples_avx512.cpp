@@ -8,4 +8,8 @@ void source_samples_avx512(SourceKind source, uint64_t seed, uint64_t stream, ui
   draw(source, seed, stream, first, out);
 }
 
+void source_numbers_avx512(SourceKind source, const uint32_t* bits, float* out) {
+  numbers(source, bits, out);
+}
+
 }  // namespace otcuda::cpu

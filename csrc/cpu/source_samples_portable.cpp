@@ -8,4 +8,8 @@ void source_samples_portable(SourceKind source, uint64_t seed, uint64_t stream, 
   draw(source, seed, stream, first, out);
 }
 
+void source_numbers_portable(SourceKind source, const uint32_t* bits, float* out) {
+  numbers(source, bits, out);
+}
+
 }  // namespace otcuda::cpu

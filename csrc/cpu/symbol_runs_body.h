@@ -35,15 +35,15 @@ bool read_run(const void* data, int64_t n, int64_t low, int64_t high, To* __rest
 template <class To>
 bool write_run(const int32_t* __restrict from, int64_t n, void* data) {
   To* __restrict to = static_cast<To*>(data);
-  const bool wide = sizeof(To) >= 4 && To(-1) > To(0);  // only its sign can be lost
-  uint32_t misfit = 0;  // any bit that the narrower number does not give back
+  constexpr bool kSigned = To(-1) < To(0);
+  constexpr int kBits = sizeof(To) >= 4 ? 31 : 8 * sizeof(To);  // of wide ones only the sign counts
+  constexpr uint32_t kLift = kSigned ? 1u << (kBits - 1) : 0;   // what fits, to 0 .. 2^kBits - 1
+  uint32_t met = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const int32_t value = from[i];
-    to[i] = static_cast<To>(value);
-    misfit |= wide ? static_cast<uint32_t>(value) & 0x80000000u
-                   : static_cast<uint32_t>(value ^ static_cast<int32_t>(static_cast<To>(value)));
+    to[i] = static_cast<To>(from[i]);
+    met |= static_cast<uint32_t>(from[i]) + kLift;
   }
-  return misfit == 0;
+  return met >> kBits == 0 || (kSigned && sizeof(To) >= 4);
 }
 
 template <class From>

@@ -17,14 +17,27 @@ constexpr uint64_t kHalfLog2E = 3098164009;  // log2(e) / 2 in Q32
 constexpr int kDirectPrecisionMax = 12;      // ranks and frequencies fit 12 bits
 constexpr int kMidpoints = 64;               // of a bin: enough for a deviation of 1/32
 
+// log2 in Q56 of the shares of a table: in a list where it is short, else when asked for.
+class Logs {
+ public:
+  explicit Logs(uint32_t total) : total_(total) {
+    if (total > 1u << kTableWordPrecisionMax) return;
+    for (uint32_t k = 0; k <= total; ++k) listed_.push_back(k == 0 ? 0 : log2_q56(k));
+  }
+  uint32_t total() const { return total_; }
+  uint64_t operator[](uint32_t k) const { return listed_.empty() ? log2_q56(k) : listed_[k]; }
+
+ private:
+  uint32_t total_;
+  Vector<uint64_t> listed_;
+};
+
 // Shares out units among the symbols: each step takes the best unit or gives back the worst one.
 // Units are ordered by gain, then by symbol; the optimum is the first ones in that order.
 class Shares {
  public:
-  // log2: of 0 .. total, in Q56.
-  Shares(Vector<uint32_t> weights, const Vector<uint64_t>& log2)
-      : weights_(std::move(weights)), log2_(log2) {
-    const uint32_t total = static_cast<uint32_t>(log2.size() - 1);
+  Shares(Vector<uint32_t> weights, const Logs& log2) : weights_(std::move(weights)), log2_(log2) {
+    const uint32_t total = log2.total();
     const uint64_t sum = std::accumulate(weights_.begin(), weights_.end(), uint64_t{0});
     for (const uint32_t w : weights_) {
       shares_.push_back(std::max<uint32_t>(1, static_cast<uint32_t>(uint64_t{w} * total / sum)));
@@ -59,7 +72,7 @@ class Shares {
   };
 
   Unit unit(uint32_t symbol, uint32_t share) const {
-    const uint64_t step = share + 1 < log2_.size() ? log2_[share + 1] - log2_[share] : 0;
+    const uint64_t step = share < log2_.total() ? log2_[share + 1] - log2_[share] : 0;
     return {uint128{weights_[symbol]} * step, symbol, share};
   }
 
@@ -84,7 +97,7 @@ class Shares {
   }
 
   Vector<uint32_t> weights_, shares_;
-  const Vector<uint64_t>& log2_;
+  const Logs& log2_;
   std::priority_queue<Unit, Vector<Unit>, Later> next_;
   std::priority_queue<Unit, Vector<Unit>, Earlier> last_;
 };
@@ -93,10 +106,12 @@ class Shares {
 Vector<uint32_t> kept_symbols(const Vector<uint32_t>& weights, int precision, bool escape) {
   const uint64_t sum = std::accumulate(weights.begin(), weights.end(), uint64_t{0});
   const uint64_t most = (uint64_t{1} << precision) - 1;
+  uint64_t bits = 0;  // a slot costs all others log2(e) / 2^P bits, an escape the symbol so many
+  while (weights.size() >> bits != 0) ++bits;
   const auto heaviest = std::max_element(weights.begin(), weights.end());
   Vector<uint32_t> kept;
   for (auto w = weights.begin(); w != weights.end(); ++w) {
-    if (!escape || w == heaviest || uint64_t{*w} << (precision + 1) >= sum) {
+    if (!escape || w == heaviest || (2 * bits * *w) << precision >= 3 * sum) {
       kept.push_back(static_cast<uint32_t>(w - weights.begin()));
     }
   }
@@ -140,8 +155,7 @@ void quantise(const uint32_t* weights, int64_t T, int64_t n, int precision, bool
               uint32_t* frequencies, Poll& poll) {
   require_in("precision", precision, 1, kTablePrecisionMax);
   require_in("the number of symbols", n, 1, escape ? kTableSymbolsMax : int64_t{1} << precision);
-  Vector<uint64_t> log2((size_t{1} << precision) + (escape ? 0 : 1));
-  for (uint32_t k = 1; k < log2.size(); ++k) log2[k] = log2_q56(k);
+  const Logs log2((uint32_t{1} << precision) - (escape ? 1 : 0));
   std::fill(frequencies, frequencies + T * n, 0);
   for (int64_t t = 0; t < T; ++t, weights += n, frequencies += n) {
     poll(double(t) / double(T));
@@ -189,6 +203,10 @@ Tables::Tables(const uint32_t* frequencies, int64_t T, int64_t n, int32_t low, i
   require_in("tables times symbols", T * n, 1, kTableEntriesMax);
   require_in("the last symbol", low + n - 1, low, INT32_MAX);
   full_ = uint32_t{1} << precision;
+  if (wide()) {
+    list_starts(frequencies);
+    return;
+  }
   // The look-up grows with the tables; 2^14 entries of a few small ones stay in the first cache.
   bucket_bits_ = std::min(precision, 12);
   while (bucket_bits_ > 0 && T << bucket_bits_ > std::max<int64_t>(T * n, 1 << 14)) --bucket_bits_;
@@ -199,17 +217,49 @@ Tables::Tables(const uint32_t* frequencies, int64_t T, int64_t n, int32_t low, i
   intervals_.push_back(0);
 }
 
+uint32_t Tables::total() const { return full_ - (escape_ ? 1 : 0); }
+
+void Tables::list_starts(const uint32_t* frequencies) {
+  starts_.reserve(static_cast<size_t>(count_) * static_cast<size_t>(symbols_ + 1));
+  for (int64_t t = 0; t < count_; ++t) {
+    uint32_t start = 0;
+    for (int64_t s = 0; s < symbols_; ++s) {
+      starts_.push_back(start);
+      start += checked(frequencies[t * symbols_ + s], start, t);
+    }
+    check_sum(start, t);
+    starts_.push_back(start);
+  }
+}
+
+Tables::Found Tables::find_wide(uint32_t table, uint32_t slot) const {
+  const uint32_t* begin = starts(table);
+  // The last start that is not above the slot: symbols of frequency 0 in front of it are passed.
+  const uint32_t* at = std::upper_bound(begin, begin + symbols_, slot) - 1;
+  return {static_cast<uint32_t>(at - begin), at[0], at[1] - at[0]};
+}
+
+uint32_t Tables::checked(uint32_t frequency, uint32_t start, int64_t table) const {
+  if (frequency == 0 && !escape_) refuse(name_of(table) + " has a frequency of 0 but no escape");
+  if (frequency > total() - start) {
+    refuse(name_of(table) + " sums to more than " + std::to_string(total()));
+  }
+  return frequency;
+}
+
+void Tables::check_sum(uint32_t sum, int64_t table) const {
+  if (sum == total()) return;
+  refuse(name_of(table) + " sums to " + std::to_string(sum) + ", not " + std::to_string(total()));
+}
+
 void Tables::index_table(const uint32_t* frequencies, int64_t table) {
-  const uint32_t total = full_ - (escape_ ? 1 : 0);
   uint16_t* const buckets = &buckets_[static_cast<size_t>(table) << bucket_bits_];
   const int shift = precision_ - bucket_bits_;
   const size_t begin = kept_.size();
   kept_begin_.push_back(static_cast<uint32_t>(begin));
   uint32_t start = 0;
   for (int64_t s = 0; s < symbols_; ++s) {
-    const uint32_t f = frequencies[s];
-    if (f == 0 && !escape_) refuse(name_of(table) + " has a frequency of 0 but no escape");
-    if (f > total - start) refuse(name_of(table) + " sums to more than " + std::to_string(total));
+    const uint32_t f = checked(frequencies[s], start, table);
     intervals_.push_back((start & 0xffff) | f << 16);
     if (f == 0) continue;
     for (uint32_t b = (start + (1u << shift) - 1) >> shift; b << shift < start + f; ++b) {
@@ -218,14 +268,15 @@ void Tables::index_table(const uint32_t* frequencies, int64_t table) {
     kept_.push_back((start & 0xffff) | static_cast<uint32_t>(s) << 16);
     start += f;
   }
-  if (start < total) {
-    refuse(name_of(table) + " sums to " + std::to_string(start) + ", not " + std::to_string(total));
-  }
-  kept_.push_back(total & 0xffff);
+  check_sum(start, table);
+  kept_.push_back(total() & 0xffff);
 }
 
+// Whether an entry's fields fit a word.
+bool Tables::narrow() const { return precision_ <= kDirectPrecisionMax && symbols_ <= 256; }
+
 const uint32_t* Tables::direct() const {
-  if (precision_ > kDirectPrecisionMax || symbols_ > 256) return nullptr;
+  if (!narrow()) return nullptr;
   std::call_once(direct_made_, [this] {
     direct_.resize(static_cast<size_t>(count_) << precision_);
     for (int64_t t = 0; t < count_; ++t) fill_direct(static_cast<uint32_t>(t));
@@ -240,6 +291,31 @@ void Tables::fill_direct(uint32_t table) const {
     for (uint32_t rank = 0; rank < f; ++rank) *slots++ = s | (f - 1) << 8 | rank << 20;
   }
   if (escape_) *slots = 0;
+}
+
+const uint16_t* Tables::places() const {
+  if (!narrow() || kept_.size() > 65536) return nullptr;  // kept_ has one more a table, too
+  std::call_once(places_made_, [this] {
+    entries_.reserve(kept_.size());
+    places_.resize(static_cast<size_t>(count_) << precision_);
+    for (int64_t t = 0; t < count_; ++t) fill_places(static_cast<uint32_t>(t));
+  });
+  return places_.data();
+}
+
+void Tables::fill_places(uint32_t table) const {
+  uint16_t* slots = &places_[static_cast<size_t>(table) << precision_];
+  uint32_t start = 0;
+  for (uint32_t s = 0; s < symbols_; ++s) {
+    const uint32_t f = interval(table, s).frequency;
+    if (f == 0) continue;
+    slots = std::fill_n(slots, f, static_cast<uint16_t>(entries_.size()));
+    entries_.push_back(s | (f - 1) << 8 | start << 20);
+    start += f;
+  }
+  if (!escape_) return;
+  *slots = static_cast<uint16_t>(entries_.size());
+  entries_.push_back(start << 20);
 }
 
 }  // namespace otcuda::cpu

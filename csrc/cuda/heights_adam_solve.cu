@@ -46,13 +46,42 @@ struct State {
   float* packed;
 };
 
+// Number of a step: known to the host, or counted from what the device holds.
+struct StepNumber {
+  const int64_t* base;
+  int64_t plus;
+
+  __device__ __forceinline__ int64_t value() const { return base == nullptr ? plus : *base + plus; }
+  __device__ __forceinline__ bool centres() const {
+    return base == nullptr || value() % kCentringPeriod == 0;
+  }
+};
+
+template <class T>
+struct AdamStep {
+  AdamConstants<T> known;  // where the host knows the step
+  AdamSettings adam;
+  bool bias_correction;
+  StepNumber step;
+};
+
 // mass and chi2 from the counts, the step, and zero counts for the next one.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     heights_adam_solve_step_kernel(Word* __restrict__ counts, const T* __restrict__ nu, int64_t N,
-                                   int64_t batch, AdamConstants<T> constants, State<T> state,
+                                   int64_t batch, AdamStep<T> adam, State<T> state,
                                    double* __restrict__ block_sums) {
   OTCUDA_SHARED(terms, double[kThreads]);
+  OTCUDA_SHARED(computed, AdamConstants<T>[1]);
+  AdamConstants<T> constants = adam.known;
+  if (adam.step.base != nullptr) {
+    if (threadIdx.x == 0) {
+      const int64_t now = adam.bias_correction ? adam.step.value() : 0;
+      computed[0] = adam_constants<T>(adam.adam, now);
+    }
+    __syncthreads();
+    constants = computed[0];
+  }
   const int64_t i = int64_t(blockIdx.x) * kCellBlock + threadIdx.x;
   double term = 0.0;
   if (i < N) {
@@ -77,9 +106,10 @@ __global__ void heights_adam_solve_chi2_kernel(const double* __restrict__ block_
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    heights_adam_solve_sum_kernel(const T* __restrict__ h, int64_t N, double* __restrict__ sums,
-                                  double* __restrict__ counts) {
+    heights_adam_solve_sum_kernel(const T* __restrict__ h, int64_t N, StepNumber step,
+                                  double* __restrict__ sums, double* __restrict__ counts) {
   OTCUDA_SHARED(terms, double[kThreads]);
+  if (!step.centres()) return;  // all threads
   const int64_t i = int64_t(blockIdx.x) * kCellBlock + threadIdx.x;
   const bool counted = i < N && is_finite(double(h[i]));
   sum_in_order(counted ? double(h[i]) : 0.0, terms, N, sums + blockIdx.x);
@@ -90,8 +120,10 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     heights_adam_solve_centre_kernel(const double* __restrict__ sums,
-                                     const double* __restrict__ counts, int64_t N, State<T> state) {
+                                     const double* __restrict__ counts, int64_t N, StepNumber step,
+                                     State<T> state) {
   OTCUDA_SHARED(mean, double[2]);
+  if (!step.centres()) return;  // all threads
   if (threadIdx.x == 0) mean[0] = sum_of_blocks(sums, N);
   if (threadIdx.x == 1) mean[1] = sum_of_blocks(counts, N);
   __syncthreads();
@@ -100,6 +132,8 @@ __global__ void __launch_bounds__(kThreads)
   state.h[i] = T(__dadd_rn(double(state.h[i]), -exact_divide(mean[0], mean[1])));
   put_height(state.packed, i, float(state.h[i]));
 }
+
+__global__ void heights_adam_solve_tick_kernel(int64_t* step, int64_t more) { *step += more; }
 
 // ---- samples and argmax of each dtype, `chunk` samples at a time
 
@@ -184,34 +218,38 @@ struct Scratch {
 
 template <class T>
 void centre(const SolveArguments& a, const Scratch<T>& scratch, const State<T>& state,
-            cudaStream_t stream) {
+            const StepNumber& step, cudaStream_t stream) {
   const int64_t N = a.y.shape[0], blocks = ceil_div(N, kCellBlock);
   double* counts = scratch.mean_sums + blocks;
   const dim3 grid{unsigned(blocks)};
   OTCUDA_LAUNCH((heights_adam_solve_sum_kernel<T>), grid, dim3{kThreads}, 0, stream, state.h, N,
-                scratch.mean_sums, counts);
+                step, scratch.mean_sums, counts);
   check_launch("heights_adam_solve");
   OTCUDA_LAUNCH((heights_adam_solve_centre_kernel<T>), grid, dim3{kThreads}, 0, stream,
-                scratch.mean_sums, counts, N, state);
+                scratch.mean_sums, counts, N, step, state);
   check_launch("heights_adam_solve");
 }
 
+// Step k of the call. Where only the device knows its number, it decides on centring.
 template <class T>
 void one_step(const SolveArguments& a, const Scratch<T>& scratch, const State<T>& state, int64_t k,
-              int64_t now, cudaStream_t stream) {
+              cudaStream_t stream) {
   const int64_t N = a.y.shape[0], blocks = ceil_div(N, kCellBlock);
+  const bool known = a.device_step == nullptr;
+  const StepNumber step{a.device_step, known ? *a.step + 1 : k + 1};
   for (int64_t b = 0; b < a.batch; b += scratch.chunk) {
-    const SampleSequence sequence{a.source, a.seed, uint64_t(now), uint64_t(b)};
+    const SampleSequence sequence{a.source, a.seed, uint64_t(step.plus), uint64_t(b), step.base};
     scratch.pass.count(a, sequence, std::min(scratch.chunk, a.batch - b), scratch.counts, stream);
   }
   AdamSettings adam = a.adam;
   adam.lr = a.lr[k];
+  const AdamStep<T> adam_step{adam_constants<T>(adam, known && a.bias_correction ? step.plus : 0),
+                              adam, a.bias_correction, step};
   OTCUDA_LAUNCH((heights_adam_solve_step_kernel<T>), dim3{unsigned(blocks)}, dim3{kThreads}, 0,
-                stream, scratch.counts, a.nu.read<T>(), N, a.batch,
-                adam_constants<T>(adam, a.bias_correction ? now : 0), state,
+                stream, scratch.counts, a.nu.read<T>(), N, a.batch, adam_step, state,
                 scratch.chi2_sums + k % kChi2Rows * blocks);
   check_launch("heights_adam_solve");
-  if (now % kCentringPeriod == 0) centre(a, scratch, state, stream);
+  if (!known || step.plus % kCentringPeriod == 0) centre(a, scratch, state, step, stream);
 }
 
 // chi2 of the steps before `done` whose block sums are still kept.
@@ -226,6 +264,15 @@ void finish_chi2(const SolveArguments& a, const Scratch<T>& scratch, int64_t don
   check_launch("heights_adam_solve");
 }
 
+// After the last step that was enqueued: what is left of chi2, and the count on the device.
+template <class T>
+void finish(const SolveArguments& a, const Scratch<T>& scratch, int64_t done, cudaStream_t stream) {
+  if (done % kChi2Rows != 0) finish_chi2(a, scratch, done, stream);
+  if (a.device_step == nullptr || done == 0) return;
+  OTCUDA_LAUNCH(heights_adam_solve_tick_kernel, dim3{1}, dim3{1}, 0, stream, a.device_step, done);
+  check_launch("heights_adam_solve");
+}
+
 template <class T>
 void run(const SolveArguments& a, Workspace* workspace, Poll* poll, cudaStream_t stream) {
   const int64_t N = a.y.shape[0], D = a.y.shape[1], iterations = a.chi2.shape[0];
@@ -237,16 +284,16 @@ void run(const SolveArguments& a, Workspace* workspace, Poll* poll, cudaStream_t
   int64_t k = 0;
   try {
     while (k < iterations) {
-      one_step(a, scratch, state, k, *a.step + 1, stream);
-      ++*a.step;
+      one_step(a, scratch, state, k, stream);
+      if (a.device_step == nullptr) ++*a.step;
       if (++k % kChi2Rows == 0) finish_chi2(a, scratch, k, stream);
       (*poll)(double(k) / double(iterations));
     }
   } catch (...) {  // poll stopped the call: the steps so far count
-    if (k % kChi2Rows != 0) finish_chi2(a, scratch, k, stream);
+    finish(a, scratch, k, stream);
     throw;
   }
-  if (k % kChi2Rows != 0) finish_chi2(a, scratch, k, stream);
+  finish(a, scratch, k, stream);
 }
 
 }  // namespace

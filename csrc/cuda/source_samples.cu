@@ -9,13 +9,18 @@ constexpr int kThreads = 256;
 constexpr int kDraw =
     4;  // dimensions of a sample that a thread draws, and numbers of a Philox block
 
+__device__ __forceinline__ uint64_t stream_of_samples(const SampleSequence& sequence) {
+  return sequence.stream + (sequence.base == nullptr ? 0 : uint64_t(*sequence.base));
+}
+
 // Block `first / 4 + t` of the sequence, cut to the numbers first .. first + count - 1.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     source_samples_rows_kernel(SampleSequence sequence, uint64_t first, int64_t count,
                                T* __restrict__ out) {
   const int64_t t = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  const PhiloxBlock bits = philox(sequence.seed, sequence.stream, first / kDraw + uint64_t(t));
+  const PhiloxBlock bits =
+      philox(sequence.seed, stream_of_samples(sequence), first / kDraw + uint64_t(t));
 #pragma unroll
   for (int w = 0; w < kDraw; ++w) {
     const int64_t k = t * kDraw + w - int64_t(first % kDraw);
@@ -33,11 +38,12 @@ __global__ void __launch_bounds__(kPanelRows)
   const int d0 = int(blockIdx.y) * kDraw;
   float* out = panels + (int64_t(blockIdx.x) * D + d0) * kPanelRows + panel_place(r);
   const uint64_t first = (sequence.offset + uint64_t(row)) * uint64_t(D) + uint64_t(d0);
-  PhiloxBlock bits = philox(sequence.seed, sequence.stream, first / kDraw);
+  const uint64_t stream = stream_of_samples(sequence);
+  PhiloxBlock bits = philox(sequence.seed, stream, first / kDraw);
 #pragma unroll
   for (int w = 0; w < kDraw; ++w) {
     const uint64_t k = first + uint64_t(w);
-    if (w > 0 && k % kDraw == 0) bits = philox(sequence.seed, sequence.stream, k / kDraw);
+    if (w > 0 && k % kDraw == 0) bits = philox(sequence.seed, stream, k / kDraw);
     const int word = int(k % kDraw);
     const uint32_t number = word < 2 ? (word == 0 ? bits.word[0] : bits.word[1])
                                      : (word == 2 ? bits.word[2] : bits.word[3]);

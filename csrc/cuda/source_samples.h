@@ -10,10 +10,12 @@
 
 namespace otcuda::cuda {
 
-// Which numbers: the sequence, and the first sample of it.
+// Which numbers: the sequence, and the first sample of it. The stream counts from what `base` holds
+// on the device, if given: a captured graph then draws others at each replay.
 struct SampleSequence {
   SourceKind source;
   uint64_t seed, stream, offset;
+  const int64_t* base = nullptr;
 };
 
 // -> out [B, D], float32 or float64.

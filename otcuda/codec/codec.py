@@ -35,6 +35,8 @@ DEFAULT_BPP = 0.03
 FINER_STEPS = 3  # how many finer steps conditional heights may try to fit into a budget
 LARGEST_FILL = 0.12  # the largest multiplier c in lambda = c D^2 they do it with
 FILL_HALVINGS = 6
+MOST_GUESSES = 6  # of the step, before the interval is halved
+STEPS_A_HALF = 20  # so many steps coarser, half of the bits: about
 MOST_QUALITY = 200  # where there are weights for the steps from 2^7 down to 2^4
 STEP_OF_LEAST_QUALITY, STEPS_A_QUALITY = 224, 0.96
 FEEDBACK = (0.0, 0.4, 0.3, 0.2, 0.1)  # shares of the decoder's error that the encoder takes back
@@ -57,7 +59,8 @@ class _Picture:
         """The same on its way through the networks of a family."""
         networks = _networks(self.engine, family.model)
         latents = networks.analyse(self.image, _share(self.say, "analysis"))
-        return _Task(self.image, self.grey, family.model, networks, latents, family.steps[1])
+        coarsest = family.steps[1]
+        return _Task(self.image, self.grey, family.model, networks, latents, coarsest, self.say)
 
 
 @dataclass
@@ -70,6 +73,16 @@ class _Task:
     networks: Any
     latents: np.ndarray
     coarsest: int
+    say: Callback
+    _done: tuple[str, float] = ("rate", 0.0)
+
+    def tell(self, what: str, share: float) -> None:
+        """Say what is done from here on; long loops repeat it, so that they can be stopped."""
+        self._done = (what, share)
+        self.say(what, share)
+
+    def _heard(self, _share: float) -> None:
+        self.say(*self._done)
 
     @property
     def off(self) -> np.ndarray | None:
@@ -79,18 +92,18 @@ class _Task:
         """The file that these symbols make."""
         return write_file(
             _header(self.image, "coded", step, self.grey, self.model),
-            self.model.context.encode(symbols, step, self.off),
+            self.model.context.encode(symbols, step, self.off, self._heard),
         )
 
     def quantised(self, step: int, multiplier: float | None = None) -> Choice:
         """Symbols, values and bits of the latents at a step."""
         u = self.latents / step_size(step)
-        return self.model.context.quantise(u, step, multiplier, self.off)
+        return self.model.context.quantise(u, step, multiplier, self.off, self._heard)
 
     def error(self, step: int, values16: np.ndarray) -> float:
         """Mean squared error of the decoded picture, 8 bit."""
-        latents = dequantised(values16, step)
-        decoded = self.networks.synthesise(latents, step, self.image.shape[:2], self.grey)
+        latents, shape = dequantised(values16, step), self.image.shape[:2]
+        decoded = self.networks.synthesise(latents, step, shape, self.grey, callback=self._heard)
         return _error(decoded, self.image)
 
 
@@ -109,7 +122,8 @@ def compress(
     """Compress a picture.
 
     Args:
-        image: uint8 [H, W, 3] or [H, W], or a Pillow image (transparency is dropped).
+        image: uint8 [H, W, 3] or [H, W], or a Pillow image (transparency is dropped,
+            of 16-bit grey the upper byte is taken).
         bytes: the file has at most so many bytes.
         bpp: the same as bits a pixel; 0.03 where nothing is said.
         quality: a fixed quality in [0, 200] instead of a budget: the quantiser step falls from
@@ -247,7 +261,7 @@ def _compress_coded(picture: _Picture, models: Models, budget: int) -> bytes:
         finer = models[k + 1] if k + 1 < len(models) else None
         task = picture.task(family)
         try:
-            step, blob = _finest_step(task, budget, picture.say)
+            step, blob = _finest_step(task, budget, past=best is None)
         except BudgetError:
             if best is None:
                 raise
@@ -274,7 +288,7 @@ def _improved(
         return best
     room = 8 * (budget - _head_bytes(task))
     for finer in range(1, FINER_STEPS + 1):
-        picture.say("filling the budget", finer / (FINER_STEPS + 1))
+        task.tell("filling the budget", finer / (FINER_STEPS + 1))
         if step - finer >= 0:
             found = _filled(task, step - finer, room, budget)
             best = min([best, *found], key=lambda pair: pair[0])
@@ -297,20 +311,32 @@ def _filled(task: _Task, step: int, room: float, budget: int) -> list[tuple[floa
     return [(task.error(step, fitting.values16), blob)] if len(blob) <= budget else []
 
 
-def _finest_step(task: _Task, budget: int, say: Callback) -> tuple[int, bytes]:
-    """The smallest quantiser step whose file fits, by bisection on the model's bits."""
+def _finest_step(task: _Task, budget: int, past: bool = True) -> tuple[int, bytes]:
+    """The smallest quantiser step whose file fits, by the model's bits at few steps.
+
+    Args:
+        task: the picture.
+        budget: bytes of the file.
+        past: look beyond the steps that were trained too, where only those fit.
+
+    Raises:
+        BudgetError: none fits.
+    """
     room = 8 * (budget - _head_bytes(task))
     # Bits fall with the step, up to noise; where no step was trained they may rise again.
     low, high = 0, min(task.coarsest, COARSEST - 1)
-    if task.quantised(high).bits > room:
+    known = {high: _log_bits(task, high)}
+    target = math.log2(max(room, 1))
+    if known[high] > target:
+        if not past:
+            raise BudgetError(f"{budget} bytes need a coarser step than these weights know")
         low, high = high + 1, COARSEST
     while low < high:
-        say("rate", 1 - (high - low) / COARSEST)
-        middle = (low + high) // 2
-        if task.quantised(middle).bits <= room:
-            high = middle
-        else:
-            low = middle + 1
+        task.tell("rate", 1 - (high - low) / COARSEST)
+        guessed = len(known) <= MOST_GUESSES
+        step = _guessed_step(known, target, low, high) if guessed else (low + high) // 2
+        known[step] = _log_bits(task, step)
+        low, high = (low, step) if known[step] <= target else (step + 1, high)
     least = math.inf
     for step in (*range(low, COARSEST + 1), task.coarsest):
         blob = task.file(step, task.quantised(step).symbols)
@@ -321,6 +347,28 @@ def _finest_step(task: _Task, budget: int, say: Callback) -> tuple[int, bytes]:
         f"{budget} bytes cannot hold this picture of {task.image.shape[1]} x "
         f"{task.image.shape[0]} pixels; the least is {least} bytes"
     )
+
+
+def _log_bits(task: _Task, step: int) -> float:
+    """log2 of the bits of the latents at a step."""
+    return math.log2(max(task.quantised(step).bits, 1.0))
+
+
+def _guessed_step(known: dict[int, float], target: float, low: int, high: int) -> int:
+    """Where the bits should be the wanted ones: on the line through the two nearest known steps.
+
+    Args:
+        known: log2 of the bits, by step.
+        target: log2 of the bits wanted.
+        low: the least step that is possible.
+        high: a step that fits.
+    """
+    near = sorted(known, key=lambda step: abs(known[step] - target))[:2]
+    slope = -STEPS_A_HALF
+    if len(near) == 2 and known[near[0]] != known[near[1]]:
+        slope = (near[0] - near[1]) / (known[near[0]] - known[near[1]])
+    guess = math.floor(near[0] + slope * (target - known[near[0]]))
+    return min(max(guess, low), high - 1)
 
 
 def _head_bytes(task: _Task) -> int:
@@ -360,19 +408,23 @@ def _nearer(picture: _Picture, networks: Any, part: Any, latents: np.ndarray, nu
     """
     from otcuda.codec import fixed
 
-    shape, target = picture.image.shape[:2], latents
+    shape, target, done = picture.image.shape[:2], latents, 0.0
+
+    def heard(_share: float) -> None:
+        picture.say("codebooks", done)
 
     def decoded(payload: bytes) -> np.ndarray:
         values, step = fixed.decode(part, payload, number, shape)
-        return networks.synthesise(values, step, shape, picture.grey)
+        return networks.synthesise(values, step, shape, picture.grey, callback=heard)
 
     best = fixed.encode(part, latents, number)
     shown = decoded(best)
     least = _error(shown, picture.image)
     for k, rate in enumerate(FEEDBACK):
-        picture.say("codebooks", k / len(FEEDBACK))
+        done = k / len(FEEDBACK)
+        heard(done)
         if rate > 0:
-            target = target + rate * (latents - networks.analyse(shown))
+            target = target + rate * (latents - networks.analyse(shown, heard))
         payload = fixed.encode(part, target, number, "nearest")
         shown = decoded(payload)
         error = _error(shown, picture.image)
@@ -389,7 +441,7 @@ def _error(decoded: np.ndarray, image: np.ndarray) -> float:
 def _checked_image(image: Any) -> tuple[np.ndarray, bool]:
     """uint8 [H, W, 3] and whether it is grey."""
     if hasattr(image, "convert"):
-        image = image.convert("L" if image.mode in ("1", "L", "LA", "I;16") else "RGB")
+        image = _eight_bits(image)
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
         raise ArgumentError(
@@ -400,6 +452,18 @@ def _checked_image(image: Any) -> tuple[np.ndarray, bool]:
         return np.repeat(array[:, :, None], 3, 2), True
     grey = (array[:, :, :1] == array).all()
     return np.ascontiguousarray(array), bool(grey)
+
+
+def _eight_bits(image: Any) -> Any:
+    """A Pillow image as RGB or 8-bit grey; of 16-bit grey the upper byte, as on the command line.
+
+    Pillow's own conversion would clip at 255: a white picture, and nobody told.
+    """
+    if image.mode.startswith("I"):
+        return (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+    if image.mode == "F":
+        raise ArgumentError("image is of Pillow's mode F, which has no range; convert it to L")
+    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
 
 
 def _checked_budget(image: np.ndarray, bytes, bpp, quality) -> tuple[int | None, int | None]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from otcuda._ops import power_argmax
+from otcuda._power import power_argmax
 from otcuda.codec.quantiser import balanced_heights, nearest_heights
 from otcuda.errors import ArgumentError, BudgetError, CorruptDataError
 

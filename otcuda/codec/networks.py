@@ -335,6 +335,11 @@ def quantise_hard(residual: Tensor) -> tuple[Tensor, Tensor]:
     return rounded, rounded
 
 
+def low_config() -> CodecConfig:
+    """Sizes for less than 0.1 bit a pixel."""
+    return CodecConfig(analysis_blocks=(2, 2), synthesis_blocks=(4, 3), context_width=128)
+
+
 def high_config() -> CodecConfig:
     """Sizes for 0.1 to 1.5 bit a pixel: 320 components, a context model that sees large values."""
     return CodecConfig(latents=320, synthesis_blocks=(2, 2), groups=(12, 64), coarse_copies=3)

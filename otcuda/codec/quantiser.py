@@ -24,7 +24,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from otcuda._ops import cell_mass, power_argmax
+from otcuda._ops import cell_mass
+from otcuda._power import power_argmax
 from otcuda.errors import ArgumentError, check_shapes
 
 RULES = ("nearest", "balanced", "ecvq", "conditional")

@@ -4,7 +4,7 @@
 `Tables` are the models. `encode` and `decode` write messages that describe themselves, `encode_raw`
 and `decode_raw` the bare ones for files that do (`encode_long`: blocks of a chosen size);
 `RangeEncoder` and `RangeDecoder` work in pieces; `encode_blocks` and `decode_blocks` keep messages
-on a CUDA device.
+on a CUDA device, `encode_messages` and `decode_messages` many small ones.
 The format: docs/coding.md.
 """
 
@@ -12,6 +12,12 @@ from otcuda.coding.adaptive import AdaptiveModel
 from otcuda.coding.batch import decode_batch, encode_batch
 from otcuda.coding.container import decode, encode
 from otcuda.coding.device import DeviceMessage, decode_blocks, encode_blocks
+from otcuda.coding.device_batch import (
+    DeviceMessages,
+    decode_messages,
+    encode_messages,
+    upload_messages,
+)
 from otcuda.coding.range64 import MAX_SYMBOLS, RangeDecoder, RangeEncoder, decode_raw, encode_raw
 from otcuda.coding.rans32 import encode_long
 from otcuda.coding.tables import Tables
@@ -20,16 +26,20 @@ __all__ = [
     "MAX_SYMBOLS",
     "AdaptiveModel",
     "DeviceMessage",
+    "DeviceMessages",
     "RangeDecoder",
     "RangeEncoder",
     "Tables",
     "decode",
     "decode_batch",
     "decode_blocks",
+    "decode_messages",
     "decode_raw",
     "encode",
     "encode_batch",
     "encode_blocks",
     "encode_long",
+    "encode_messages",
     "encode_raw",
+    "upload_messages",
 ]

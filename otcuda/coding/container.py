@@ -26,6 +26,7 @@ def encode(symbols: Any, tables: Tables, index: Any = None, lanes: int | None = 
 
     Up to 2^18 symbols go by range64 into a short container, 4 to 6 bytes more than `encode_raw`;
     more go by rans32 into a long one, which tells damage from other tables or another index.
+    Tables of a precision over 16 always go by range64.
 
     The tables and the index do not travel with it: the reader has them.
 
@@ -53,7 +54,8 @@ def encode(symbols: Any, tables: Tables, index: Any = None, lanes: int | None = 
         symbols = integers("encode", "symbols", symbols)
         size = symbols.size
     if lanes is None:
-        lanes = next((few for most, few in _MOST if size <= most), 32)
+        most_lanes = 32 if tables.precision <= 16 else 4
+        lanes = next((few for most, few in _MOST if size <= most), most_lanes)
     if lanes == 32:
         return rans32.encode_long(symbols, tables, index)
     symbols = integers("encode", "symbols", symbols)

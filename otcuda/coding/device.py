@@ -66,7 +66,7 @@ def takes(array: Any) -> bool:
 def can_code(symbols: Any, index: Any) -> bool:
     """Whether `encode_blocks` takes them; what it does not goes through host memory."""
     given = (symbols,) if index is None else (symbols, index)
-    return all(takes(tensor) and _dtype_name(tensor) in DTYPES for tensor in given)
+    return all(takes(tensor) and dtype_name(tensor) in DTYPES for tensor in given)
 
 
 def encode_blocks(
@@ -89,8 +89,8 @@ def encode_blocks(
         ShapeError: symbols and index of different shapes.
         DeviceError: symbols or index are not on a CUDA device, or there are no kernels for it.
     """
-    _check_tensor("encode_blocks", "symbols", symbols)
-    flat, flat_index = _flat("encode_blocks", symbols, index, tables)
+    check_on_device("encode_blocks", "symbols", symbols)
+    flat, flat_index = flat_on_device("encode_blocks", symbols, index, tables)
     torch = sys.modules["torch"]
     n = flat.numel()
     room, workspace, _ = _ops.rans32_device_bytes(tables._native, n, block_symbols)
@@ -106,9 +106,9 @@ def encode_blocks(
         empty(3, "int64"),
         n,
         block_symbols,
-        _dtype_name(symbols),
+        dtype_name(symbols),
     )
-    given = (_image(tables, flat), flat, flat_index, empty(workspace, "uint8"))
+    given = (image_on(tables, flat), flat, flat_index, empty(workspace, "uint8"))
     _ops.rans32_run_cuda("encode", tables._native, given, block_symbols, message.parts())
     if check:
         raise_faults(message, tables, flat, flat_index)
@@ -130,18 +130,18 @@ def decode_blocks(
         CorruptDataError: damaged bytes, or other tables or another index than when encoding.
         ArgumentError, ShapeError, DeviceError: as `encode_blocks`.
     """
-    _check_tensor("decode_blocks", "the message", message.data)
+    check_on_device("decode_blocks", "the message", message.data)
     torch = sys.modules["torch"]
     n = message.symbols
     if index is not None and index.numel() != n:
         raise ShapeError(f"decode_blocks: {n} symbols, but index has {list(index.shape)}")
     symbols = torch.empty(n, dtype=getattr(torch, message.dtype), device=message.data.device)
-    flat, flat_index = _flat(
+    flat, flat_index = flat_on_device(
         "decode_blocks", symbols, None if index is None else index.reshape(-1), tables
     )
     workspace = _ops.rans32_device_bytes(tables._native, n, message.block_symbols)[2]
     scratch = torch.empty(workspace, dtype=torch.uint8, device=flat.device)
-    given = (_image(tables, flat), flat, flat_index, scratch)
+    given = (image_on(tables, flat), flat, flat_index, scratch)
     _ops.rans32_run_cuda("decode", tables._native, given, message.block_symbols, message.parts())
     if check:
         raise_faults(message, tables, None, flat_index)
@@ -186,7 +186,7 @@ def upload(
     return DeviceMessage(data, put(directory), size, faults, n, block, dtype.name)
 
 
-def _image(tables: Tables, like: Any) -> Any:
+def image_on(tables: Tables, like: Any) -> Any:
     """The tables on the device of `like`, copied there at the first use."""
     if like.device not in tables._images:
         image = _ops.rans32_image(tables._native)
@@ -194,11 +194,13 @@ def _image(tables: Tables, like: Any) -> Any:
     return tables._images[like.device]
 
 
-def _dtype_name(tensor: Any) -> str:
+def dtype_name(tensor: Any) -> str:
+    """int32, not torch.int32."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _check_tensor(op: str, name: str, tensor: Any) -> None:
+def check_on_device(op: str, name: str, tensor: Any) -> None:
+    """DeviceError unless kernels here can work on it."""
     if not takes(tensor):
         raise DeviceError(
             f"{op}: {name} is no tensor on a CUDA device, or this build has no kernels for it "
@@ -206,17 +208,17 @@ def _check_tensor(op: str, name: str, tensor: Any) -> None:
         )
 
 
-def _flat(op: str, symbols: Any, index: Any, tables: Tables) -> tuple[Any, Any]:
+def flat_on_device(op: str, symbols: Any, index: Any, tables: Tables) -> tuple[Any, Any]:
     """Contiguous and flat; what is missing or of a wrong dtype or shape is named."""
     flat = []
     for name, tensor in (("symbols", symbols), ("index", index)):
         if tensor is None:
             flat.append(None)
             continue
-        _check_tensor(op, name, tensor)
-        if _dtype_name(tensor) not in DTYPES:
+        check_on_device(op, name, tensor)
+        if dtype_name(tensor) not in DTYPES:
             raise ArgumentError(
-                f"{op}: {name} is {_dtype_name(tensor)}, expected {', '.join(DTYPES)}"
+                f"{op}: {name} is {dtype_name(tensor)}, expected {', '.join(DTYPES)}"
             )
         flat.append(tensor.detach().reshape(-1).contiguous())
     if index is None and tables.count > 1:

@@ -28,6 +28,7 @@ _HEAD = struct.Struct("<4sBBBBQI4sI")  # then a CRC-32 of these bytes and the di
 _VERSION, _LANES_LOG2 = 1, 5
 _DTYPES = [np.dtype(name) for name in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")]
 _BLOCK_MAX = 1 << 28
+_PART = 1 << 18  # symbols of a block that is not asked for
 
 
 def encode_long(
@@ -42,8 +43,8 @@ def encode_long(
         tables: the model.
         index: table of each symbol.
         block_symbols: a multiple of 32; a block costs about 108 bytes and is the unit of threads,
-            or of warps: for a device some 8,192 are better. Left out: half of the symbols, but
-            2^16 to 2^18.
+            or of warps: for a device some 8,192 are better. Left out: equal parts of at most
+            2^18, two from 2^16 symbols on.
 
     Raises:
         ArgumentError: as `encode`, or `block_symbols` that is none.
@@ -54,7 +55,8 @@ def encode_long(
         symbols = integers("encode", "symbols", symbols)
     n = math.prod(symbols.shape)
     if block_symbols is None:
-        block_symbols = min(max(-(-n // 64) * 32, 1 << 16), 1 << 18)
+        blocks = max(-(-n // _PART), 1 if n <= 1 << 16 else 2)
+        block_symbols = max(-(-n // (32 * blocks)) * 32, 32)
     if on_device:
         message = device.encode_blocks(symbols, tables, index, block_symbols)
         directory, blocks = message.host()

@@ -18,6 +18,7 @@ from otcuda.errors import ArgumentError, CorruptDataError, ShapeError
 _HEAD = struct.Struct("<BBBBiII")  # version, precision, flags, 0, low, T, n
 _VERSION = 1
 _ESCAPE = 1
+_PRECISION_MAX = 24
 
 
 class Tables:
@@ -32,7 +33,7 @@ class Tables:
 
     Args:
         frequencies: [T, n] or [n], integers.
-        precision: 1 to 16.
+        precision: 1 to 24; above 16 for range64 only, which then searches every symbol.
         escape: whether the last unit belongs to the escape.
         low: the first symbol.
 
@@ -53,7 +54,7 @@ class Tables:
     def __init__(self, frequencies: Any, precision: int = 12, escape: bool = True, low: int = 0):
         rows = _rows("Tables", "frequencies", frequencies)
         self._precision, self._escape, self._low = int(precision), bool(escape), int(low)
-        _check_in("precision", self._precision, 1, 16)
+        _check_in("precision", self._precision, 1, _PRECISION_MAX)
         _check_in("low", self._low, -(2**31), 2**31 - 1)
         self._frequencies = rows.copy()
         self._frequencies.flags.writeable = False
@@ -69,12 +70,12 @@ class Tables:
         """The tables with the shortest code for symbols that occur with these weights.
 
         Integer frequencies f_s >= 1 that maximise sum_s w_s log2 f_s exactly (ties to the lower
-        symbol). With escape, symbols of less than 2^-(precision + 1) of their table's weight get no
-        frequency: the escape is meant for what is rare.
+        symbol). With escape, symbols that a slot of their own would not pay for get no frequency,
+        those below 1.5 / b slots' worth, b the bits of n: the escape is meant for what is rare.
 
         Args:
             weights: [T, n] or [n], integers from 0 to 2^32 - 1; a row needs one above 0.
-            precision: 1 to 16; n at most 2^precision without escape.
+            precision: 1 to 24; n at most 2^precision without escape.
             escape: whether rare symbols share the last unit.
             low: the first symbol.
 
@@ -85,7 +86,7 @@ class Tables:
         [[6, 1, 1]]
         """
         rows = _rows("from_weights", "weights", weights)
-        _check_in("precision", precision, 1, 16)
+        _check_in("precision", precision, 1, _PRECISION_MAX)
         return cls(
             _ops.quantise_weights(rows, int(precision), bool(escape)), precision, escape, low
         )
@@ -145,7 +146,7 @@ class Tables:
             scales: standard deviations, [T], from 1/32 to 65536; rounded to 2^-16.
             low: first symbol, at most 0.
             high: last symbol, at least 0.
-            precision: 1 to 16.
+            precision: 1 to 24.
             escape: whether rare symbols, and all beyond low .. high, are coded behind the escape.
 
         Raises:
@@ -207,11 +208,12 @@ class Tables:
         version, precision, flags, zero, low, T, n = _HEAD.unpack_from(data)
         if version != _VERSION or flags & ~_ESCAPE or zero:
             raise CorruptDataError(f"tables of version {version}, flags {flags}: not known here")
-        if T * n * 2 != len(data) - _HEAD.size:
-            raise CorruptDataError(
-                f"tables [{T}, {n}] in {len(data)} bytes, expected {_HEAD.size + T * n * 2}"
-            )
-        frequencies = np.frombuffer(data, "<u2", offset=_HEAD.size).astype(np.uint32).reshape(T, n)
+        stored = _stored_as(precision)
+        size = _HEAD.size + T * n * stored.itemsize
+        if size != len(data):
+            raise CorruptDataError(f"tables [{T}, {n}] in {len(data)} bytes, expected {size}")
+        frequencies = np.frombuffer(data, stored, offset=_HEAD.size).astype(np.uint32)
+        frequencies = frequencies.reshape(T, n)
         if precision == 16 and n == 1 and not flags:
             frequencies[frequencies == 0] = 65536
         try:
@@ -224,7 +226,7 @@ class Tables:
         head = _HEAD.pack(
             _VERSION, self.precision, _ESCAPE * self.escape, 0, self.low, self.count, self.symbols
         )
-        return head + self._frequencies.astype("<u2").tobytes()
+        return head + self._frequencies.astype(_stored_as(self.precision)).tobytes()
 
     @cached_property
     def digest(self) -> bytes:
@@ -304,6 +306,10 @@ class Tables:
             f"Tables(T={self.count}, n={self.symbols}, low={self.low}, "
             f"precision={self.precision}, escape={self.escape})"
         )
+
+
+def _stored_as(precision: int) -> np.dtype:
+    return np.dtype("<u2" if precision <= 16 else "<u4")
 
 
 def _check_2d(op: str, name: str, rows: np.ndarray) -> None:

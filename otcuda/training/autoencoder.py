@@ -8,7 +8,9 @@ The exponent gives every step about the same weight.
 from __future__ import annotations
 
 import copy
+import functools
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,10 @@ from otcuda.codec.networks import (
     to_planes,
     to_rgb,
 )
-from otcuda.training.convolution import accelerate
+from otcuda.training.convolution import accelerate, bfloat16_is_fast
 from otcuda.training.data import PackedPictures
 from otcuda.training.muon import Muon
+from otcuda.training.utilisation import PASSES, convolution_peak, convolution_products
 
 
 @dataclass(frozen=True)
@@ -124,13 +127,15 @@ class AutoencoderStage:
         self.config, self.steps = config, config.steps
         self.net = net.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net)
-        accelerate(self.net)
+        self._bfloat16 = bfloat16_is_fast()
+        if not self._bfloat16:
+            accelerate(self.net)
         self._pictures, self._held_out = pictures, held_out
         self._optimisers = _optimisers(self.net, config)
 
     def advance(self, step: int) -> dict[str, float]:
-        """One step on `batch` crops."""
-        config = self.config
+        """One step on `batch` crops; `utilisation` is the share of the convolution peak."""
+        config, start = self.config, time.process_time()
         torch.manual_seed(config.seed * 1_000_003 + step)
         hard = step >= config.steps * (1 - config.hard_share)
         crops = self._pictures.crops(config.batch, config.crop, (config.seed, 1, step))
@@ -138,15 +143,31 @@ class AutoencoderStage:
         planes = planes.contiguous(memory_format=torch.channels_last)
         low, high = config.step_range
         log2_step = low + (high - low) * torch.rand(config.batch)
-        with torch.set_grad_enabled(not hard):
-            latents = self.net.analysis(planes)
-        decoded, bits = self.net.context(
-            latents, log2_step, quantise_hard if hard else quantise_noisy
-        )
-        decoded = self.net.synthesis(decoded, log2_step)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+            with torch.set_grad_enabled(not hard):
+                latents = self.net.analysis(planes)
+            decoded, bits = self.net.context(
+                latents, log2_step, quantise_hard if hard else quantise_noisy
+            )
+            decoded = self.net.synthesis(decoded, log2_step)
         loss = rate_distortion(planes, decoded, bits, log2_step, config.multiplier).mean()
         self._update(loss, step)
-        return {"loss": loss.item(), "bpp": bits.mean().item() / config.crop**2}
+        metrics = {"loss": loss.item(), "bpp": bits.mean().item() / config.crop**2}
+        seconds = time.process_time() - start
+        products, peak = self._work
+        return {**metrics, "utilisation": PASSES * products / (seconds * peak)}
+
+    @functools.cached_property
+    def _work(self) -> tuple[int, float]:
+        """Products of a batch in convolutions, and the most of them in a second of this CPU."""
+        config = self.config
+        planes = torch.zeros(config.batch, 3, config.crop, config.crop)
+        log2_step = torch.zeros(config.batch)
+        with torch.no_grad():
+            products = convolution_products(
+                self.average, lambda: self.average(planes, log2_step, quantise_hard)
+            )
+        return products, convolution_peak(torch.bfloat16 if self._bfloat16 else torch.float32)
 
     def _update(self, loss: Tensor, step: int) -> None:
         self.net.zero_grad(set_to_none=True)

@@ -28,8 +28,8 @@ from otcuda._io import atomic_write
 from otcuda.codec.head import PerceptualHead
 from otcuda.codec.integer_context import float_parameters
 from otcuda.codec.model import digest_of
-from otcuda.codec.networks import Codec, CodecConfig, high_config
-from otcuda.errors import ArgumentError, BackendError
+from otcuda.codec.networks import Codec, CodecConfig, high_config, low_config
+from otcuda.errors import ArgumentError
 from otcuda.training.autoencoder import (
     AutoencoderConfig,
     AutoencoderStage,
@@ -48,6 +48,7 @@ from otcuda.training.data import (
 from otcuda.training.entropy import EntropyConfig, EntropyStage
 from otcuda.training.entropy import high_preset as high_entropy
 from otcuda.training.gan import GanConfig, GanInputs, GanStage
+from otcuda.training.growth import take_over
 from otcuda.training.loop import Callback, LoopConfig, Stage, run_stage
 from otcuda.training.noise import NoiseConfig, NoiseStage
 from otcuda.training.release import assemble, fixed_tables
@@ -193,7 +194,7 @@ class Run:
 
     @property
     def _sizes(self) -> CodecConfig:
-        return high_config() if self.settings.preset == "high" else CodecConfig()
+        return high_config() if self.settings.preset == "high" else low_config()
 
     def first_net(self) -> Codec:
         """Networks as a new run starts."""
@@ -469,9 +470,11 @@ def _model(path: str | None) -> Any:
 
 def _take_over(net: Codec, model: Any) -> None:
     """The networks of a weights file; its context model turned back from integers to floats."""
-    if net.config != model.net.config:
-        raise BackendError(f"the weights {model.digest[:8]} are of another size than this codec")
-    net.analysis.load_state_dict(model.net.analysis.state_dict())
-    net.synthesis.load_state_dict(model.net.synthesis.state_dict())
     floats = float_parameters(model.context.arrays)
-    net.context.load_state_dict({name: torch.from_numpy(a) for name, a in floats.items()})
+    parts = {
+        "analysis": model.net.analysis.state_dict(),
+        "synthesis": model.net.synthesis.state_dict(),
+        "context": {name: torch.from_numpy(a) for name, a in floats.items()},
+    }
+    tensors = {f"{part}.{name}": v for part, state in parts.items() for name, v in state.items()}
+    take_over(net, model.net.config, tensors)

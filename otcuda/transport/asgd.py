@@ -213,7 +213,8 @@ class Rounds:
     def __init__(self, cells: Cells, run: Run, seed: int):
         self.cells, self.run, self.seed = cells, run, seed
         self.descent = Descent(to_numpy(cells.targets(NUMPY)), cells.weights, cells.source, run)
-        self.product = products_pay(cells.n, cells.D, cells.source.name in NAMED)
+        named = cells.source.name in NAMED and run.goal.design != "iid"
+        self.product = products_pay(cells.n, cells.D, named)
         width = check_width(cells.n, cells.D, self.product)
         self.check = max(4096, math.ceil(width * math.sqrt(2 * cells.n) / run.goal.chi2))
         self.within = run.goal.chi2 * (1 - 2 / width)  # what the check will let pass

@@ -10,6 +10,7 @@ from pathlib import Path
 from otcuda._lists import HALVES
 from otcuda._ops import native
 from otcuda.transport import asgd, pools
+from otcuda.transport.fitting import Goal
 
 _LIST_PARTS = 8  # of csrc/common/list_newton.h: each has sums of its own over the cells
 _FIXED = 5 << 20  # blocks of samples, and the table of the first guess
@@ -39,49 +40,54 @@ class Estimate:
         bytes: memory at its peak, targets included, the interpreter and its libraries not.
         samples: that the heights will be fitted on if all goes as planned.
         product: whether they are products of halves.
+        method: "pools", or "asgd" for all others.
     """
 
     bytes: int
     samples: int
     product: bool
+    method: str = "asgd"
+
+
+def pools_fit(N: int, D: int, named: bool, goal: Goal, free: float) -> bool:
+    """Whether so many bytes are enough for the pools."""
+    return _of_pools(N, D, named, goal).bytes <= free
 
 
 def estimate(
-    N: int,
-    D: int,
-    chi2: float = 0.02,
-    named: bool = True,
-    max_samples: int | None = None,
-    method: str = "auto",
+    N: int, D: int, named: bool, goal: Goal, method: str = "auto", free: float = math.inf
 ) -> Estimate:
     """Memory and samples of a fit.
 
     Args:
         N: targets.
         D: dimension.
-        chi2: goal.
         named: whether the source is a named one; the samples of others are kept.
-        max_samples: limit, as of `fit`.
-        method: "pools"; others take what "asgd" does.
+        goal: of the fit.
+        method: as of `fit`.
+        free: bytes that are there: "auto" goes to the pools only where they fit.
     """
+    if method == "auto" and pools.go_first(N, D, named, goal):
+        method = "pools" if pools_fit(N, D, named, goal, free) else "asgd"
     if method == "pools":
-        return _of_pools(N, D, chi2, named, max_samples)
-    product = asgd.products_pay(N, D, named)
-    M = asgd.planned_samples(N, D, chi2, product)
+        return _of_pools(N, D, named, goal)
+    product = asgd.products_pay(N, D, named and goal.design != "iid")
+    M, max_samples = asgd.planned_samples(N, D, goal.chi2, product), goal.max_samples
     batch = max(256, N // 8) * (4 * D // (HALVES if product else 1) + 24)
     guess = 12 * 1024 * min(N, 1024) + 32 * min(N * D, 1 << 17)  # table and blocks, measured
     bytes_ = 4 * N * D * _COPIES + 8 * N * _VECTORS + max(batch, guess)
     return Estimate(bytes_, int(M if max_samples is None else min(M, max_samples)), product)
 
 
-def _of_pools(N: int, D: int, chi2: float, named: bool, max_samples: int | None) -> Estimate:
-    product = pools.takes_products(N, D, named)
-    M, K = pools.planned_samples(N, chi2, product), min(pools._K, N)
-    M = M if max_samples is None else min(M, max_samples)
+def _of_pools(N: int, D: int, named: bool, goal: Goal) -> Estimate:
+    design = pools.design_of(N, D, named, goal.design)
+    product, K = design == "product", min(pools._K, N)
+    M = pools.planned_samples(N, D, goal.chi2, design)
+    M = M if goal.max_samples is None else min(M, goal.max_samples)
     lists = M * (8 * K + 4)
     newton = M * (8 * _ACTIVE + 8 + _SCRATCH) + N * (16 * 8 + 8 * _LIST_PARTS)
     # The last pool, half of all, is joined to the others, which are copied for that.
     growing = lists + lists // 2
     targets = 4 * N * D * (4 if product else 3)
     kept = 0 if named else 4 * M * D
-    return Estimate(max(growing, lists + newton) + targets + kept + _FIXED, M, product)
+    return Estimate(max(growing, lists + newton) + targets + kept + _FIXED, M, product, "pools")

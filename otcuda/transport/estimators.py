@@ -37,7 +37,9 @@ def chi2_from_record(record: dict[str, Any]) -> Chi2:
     return Chi2(**(record | {"interval": tuple(record["interval"])}))
 
 
-def chi2_from_counts(counts: np.ndarray, nu: np.ndarray, inside: np.ndarray | None = None) -> Chi2:
+def chi2_from_counts(
+    counts: np.ndarray, nu: np.ndarray, inside: np.ndarray | None = None, group: int = 256
+) -> Chi2:
     """Unbiased chi2 of samples that fell into cells, eq. (5).
 
     Pairs of different samples are what is counted: the plain sum (c_i/M - nu_i)^2/nu_i also counts
@@ -51,13 +53,14 @@ def chi2_from_counts(counts: np.ndarray, nu: np.ndarray, inside: np.ndarray | No
             over the groups of the squared counts, [N]; None for independent samples. Then only
             pairs from different groups count, and the interval is that of as many independent
             samples as would have left as many pairs in one cell by chance.
+        group: samples of such a group.
     """
     c = counts.astype(np.float64)
     M = float(c.sum())
     if M < 2:
         return Chi2(math.nan, (0.0, math.inf), int(M))
     if inside is not None:
-        return _from_groups(c, nu, inside)
+        return _from_groups(c, nu, inside, group)
     pairs = M * (M - 1)
     value = float((c * (c - 1) / nu).sum() / pairs - 1)
     # Unbiased moments: r1 = sum m_i^2/nu_i = 1 + chi2, r2 = sum m_i^2/nu_i^2, r3 = sum
@@ -72,14 +75,15 @@ def chi2_from_counts(counts: np.ndarray, nu: np.ndarray, inside: np.ndarray | No
     return Chi2(value, (max(0.0, value - spread), max(0.0, value + spread)), int(M))
 
 
-def _from_groups(c: np.ndarray, nu: np.ndarray, inside: np.ndarray) -> Chi2:
+def _from_groups(c: np.ndarray, nu: np.ndarray, inside: np.ndarray, group: int) -> Chi2:
     M = float(c.sum())
-    group = 256.0  # of product samples
     pairs = M * M - M * group
     if pairs <= 0:
         return Chi2(math.nan, (0.0, math.inf), int(M))
     value = float(((c * c - inside) / nu).sum() / pairs - 1)
-    clumping = max(1.0, float((inside / nu).sum() / (c / nu).sum()))
+    # A large group holds pairs in any case: what independent samples would have is set aside.
+    by_chance = float((c * (c - 1) / nu).sum()) * (group - 1) / (M - 1)
+    clumping = max(1.0, (float((inside / nu).sum()) - by_chance) / float((c / nu).sum()))
     plain = chi2_from_counts(c / clumping, nu)
     half = (plain.interval[1] - plain.value) if plain.interval[1] > 0 else math.inf
     return Chi2(value, (max(0.0, value - half), max(0.0, value + half)), int(M))

@@ -13,6 +13,8 @@ from otcuda.errors import ArgumentError
 from otcuda.transport.checkpoint import Checkpoint
 from otcuda.transport.estimators import Chi2
 
+DESIGNS = ("auto", "iid")
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -22,11 +24,13 @@ class Goal:
         chi2: upper end of the 95 % interval of chi2 on fresh samples that is good enough, positive.
         max_samples: samples that may be drawn, validation included; None for no limit.
         max_seconds: wall time; None for no limit.
+        design: how samples are drawn, "auto" or "iid": independent of each other.
     """
 
     chi2: float = 0.02
     max_samples: int | None = None
     max_seconds: float | None = None
+    design: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("chi2", "max_samples", "max_seconds"):
@@ -35,6 +39,8 @@ class Goal:
                 continue
             if not isinstance(limit, (int, float)) or not limit > 0:
                 raise ArgumentError(f"fit: {name} is {limit!r}, expected a number above 0")
+        if self.design not in DESIGNS:
+            raise ArgumentError(f"fit: design is {self.design!r}, expected 'auto' or 'iid'")
 
 
 @dataclass(frozen=True)

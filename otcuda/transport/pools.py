@@ -22,9 +22,9 @@ from otcuda._lists import AveragedState, Lists
 from otcuda.transport.arrays import to_numpy
 from otcuda.transport.asgd import NUMPY, Descent
 from otcuda.transport.cells import TRAINING, VALIDATION, Cells
-from otcuda.transport.designs import Pool
+from otcuda.transport.designs import Pool, takes_sobol
 from otcuda.transport.estimators import Chi2, chi2_from_record, samples_to_certify
-from otcuda.transport.fitting import FitResult, Late, Run
+from otcuda.transport.fitting import FitResult, Goal, Late, Run
 from otcuda.transport.sources import NAMED, Source, key
 
 _K = 16  # cells of a list
@@ -40,12 +40,15 @@ _REVIVALS = 3  # of a fit in more dimensions than _COARSE, where Newton raises c
 _ENOUGH = 3.5  # samples a cell below which an empty cell says nothing, and a fit little
 _EFFICIENCY = 0.95  # of independent samples, to plan with
 _PRODUCT_EFFICIENCY = 0.55
+_SOBOL_GAIN = 1.2  # of Sobol points, over the dimensions
 _SAFETY = 1.2
 _FEWEST = 4096  # samples of a first pool
 _BURN = 16  # samples a cell of the first descent
 _COARSE = 6  # dimensions up to which a start from fewer targets pays
 _PRODUCT_SIZE, _PRODUCT_D = 1 << 16, 32  # targets and dimensions from which product samples pay
 _STALLED = 0.9
+_SMALLEST, _LARGEST = 512, 1 << 16  # targets for which "auto" begins with pools
+_LEAST_SHARE = 12  # samples a cell below which it does not
 
 
 @dataclass
@@ -227,10 +230,29 @@ def coarse_start(lister: Lister, seed: int) -> np.ndarray:
     return out
 
 
-def planned_samples(n: int, chi2: float, product: bool) -> int:
+def planned_samples(n: int, D: int, chi2: float, design: str) -> int:
     """Samples that should reach a goal."""
-    efficiency = _PRODUCT_EFFICIENCY if product else _EFFICIENCY
+    efficiency = _PRODUCT_EFFICIENCY if design == "product" else _EFFICIENCY
+    if design == "sobol":
+        efficiency *= 1 + _SOBOL_GAIN / D
     return max(_FEWEST, int(_SAFETY * (n - 1) / (efficiency * chi2)))
+
+
+def design_of(n: int, D: int, named: bool, wanted: str = "auto") -> str:
+    """How samples of the pools are drawn: "iid", "product" or "sobol"."""
+    if wanted == "iid" or not named:
+        return "iid"
+    if takes_products(n, D, named):
+        return "product"
+    return "sobol" if takes_sobol(D, named) else "iid"
+
+
+def go_first(n: int, D: int, named: bool, goal: Goal) -> bool:
+    """Whether "auto" begins with pools: they need fewer samples, but stop at limits less well."""
+    if not (named and _SMALLEST <= n <= _LARGEST) or goal.max_seconds is not None:
+        return False
+    plan = planned_samples(n, D, goal.chi2, design_of(n, D, named, goal.design))
+    return min(plan, (goal.max_samples or math.inf) / 3) >= _LEAST_SHARE * n
 
 
 def takes_products(n: int, D: int, named: bool) -> bool:
@@ -241,8 +263,11 @@ def takes_products(n: int, D: int, named: bool) -> bool:
 class Pooler:
     """The whole method: start, pools that double, and what says that it is enough."""
 
-    def __init__(self, cells: Cells, run: Run, seed: int, product: bool):
-        self.cells, self.run, self.seed, self.product = cells, run, seed, product
+    def __init__(self, cells: Cells, run: Run, seed: int):
+        self.cells, self.run, self.seed = cells, run, seed
+        named = cells.source.name in NAMED
+        self.design = design_of(cells.n, cells.D, named, run.goal.design)
+        self.product = self.design == "product"
         targets = to_numpy(cells.targets(NUMPY))
         self.lister = Lister(targets, cells.weights, cells.source, run)
         # An interval half as wide costs less than the samples that it saves.
@@ -250,7 +275,7 @@ class Pooler:
         self.best: tuple[Chi2, np.ndarray] | None = None
         self.stage, self.count, self.checks = "start", 0, 0  # what is under way, pools, validations
         run.reserved = min(self.check, 0.2 * run.samples_left())
-        self.plan = planned_samples(cells.n, run.goal.chi2, product)
+        self.plan = planned_samples(cells.n, cells.D, run.goal.chi2, self.design)
         self.given: np.ndarray | None = None  # heights to start from instead of a descent
 
     def affordable(self) -> float:
@@ -287,7 +312,8 @@ class Pooler:
         if self.cells.source.name not in NAMED or self.run.late():
             return
         source, D = self.cells.source, self.cells.D
-        self.lister.add(Pool(source, D, seed, steps * batch, self.product, batch))
+        design = "product" if self.product else "iid"  # what the native descent draws
+        self.lister.add(Pool(source, D, seed, steps * batch, design, batch))
         if _ENOUGH * self.lister.n <= self.lister.M:
             self.fit("pool 0", _LOOSE)
 
@@ -309,7 +335,7 @@ class Pooler:
         if max(256, lister.M // 16) > M or run.late():
             return False
         purpose = key(self.seed, TRAINING, 16 + count)
-        pool = Pool(self.cells.source, self.cells.D, purpose, M, self.product)
+        pool = Pool(self.cells.source, self.cells.D, purpose, M, self.design)
         lister.add(pool)
         chi2 = pool.chi2(lister.lists, lister.nu)
         run.samples += pool.M
@@ -362,7 +388,7 @@ class Pooler:
         numbers = {
             "stage": stage,
             "run": self.run.state(),
-            "pools": [[p.key, p.M, p.product, p.block] for p in lister.pools],
+            "pools": [[p.key, p.M, p.design, p.block] for p in lister.pools],
             "unit": lister.unit,
             "rescans": lister.rescans,
             "plan": self.plan,
@@ -377,9 +403,9 @@ class Pooler:
     def restore(self, arrays: dict[str, np.ndarray], numbers: dict[str, Any]) -> None:
         """Goes back to what `save` wrote: samples and lists are made again."""
         lister = self.lister
-        for k, (seed, M, product, block) in enumerate(numbers["pools"]):
+        for k, (seed, M, design, block) in enumerate(numbers["pools"]):
             lister.h = arrays[f"pool{k}"]
-            lister.add(Pool(self.cells.source, self.cells.D, seed, M, product, block))
+            lister.add(Pool(self.cells.source, self.cells.D, seed, M, design, block))
         lister.h, lister.unit, lister.rescans = arrays["h"], numbers["unit"], numbers["rescans"]
         self.stage, self.plan = numbers["stage"], numbers["plan"]
         self.count, self.checks = numbers["count"], numbers["checks"]
@@ -413,8 +439,7 @@ class Pooler:
 
 def fit_pools(cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, FitResult]:
     """Heights float64 [n] and how it ended."""
-    named = cells.source.name in NAMED
-    pooler = Pooler(cells, run, seed, takes_products(cells.n, cells.D, named))
+    pooler = Pooler(cells, run, seed)
     found = run.checkpoint.load() if run.checkpoint is not None else None
     if found is not None:
         pooler.restore(*found)

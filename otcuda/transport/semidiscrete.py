@@ -146,6 +146,7 @@ class SemiDiscreteOT:
         seed: int = 0,
         callback: Callable[[dict[str, Any]], Any] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        design: str = "auto",
     ) -> FitResult:
         """Find the heights for which every target receives its weight.
 
@@ -154,10 +155,12 @@ class SemiDiscreteOT:
         heights on any number of threads, unless `max_seconds` cuts in.
 
         Args:
-            method: "auto", "asgd" as long as it helps, then "pools"; "asgd", averaged stochastic
-                gradient descent, soonest at most goals; "pools", Newton's method on the best cells
-                of ever more samples, which takes the fewest samples; "adam", AE-OT's loop in units
-                of the problem. Finite sources take "adam" instead of "auto" and "pools".
+            method: "pools", Newton's method on the best cells of ever more samples, which takes
+                the fewest samples; "asgd", averaged stochastic gradient descent, which takes the
+                least memory; "auto", the pools for 512 to 65,536 targets of a named source that get
+                a dozen samples each, without a time limit, else "asgd" as long as it helps and the
+                pools from there; "adam", AE-OT's loop in units of the problem. Finite sources take
+                "adam" instead of "auto" and "pools".
             chi2: goal: the upper end of the 95 % interval of sum_i (mass_i - nu_i)^2 / nu_i on
                 fresh samples. The samples it takes grow as N / chi2.
             max_samples: samples that may be scanned, validation included; None for no limit.
@@ -168,6 +171,8 @@ class SemiDiscreteOT:
             checkpoint: file that is written after each stage, in a long descent every 10 seconds,
                 and gone on from if it is there, to the same bits as a fit that was never stopped;
                 for a named source, and not for "adam".
+            design: "auto" draws scrambled Sobol points or products of halves where that brings the
+                goal nearer; "iid" draws independent samples only. Measurements always do.
 
         Returns:
             How it ended; `converged` is False where a limit came first, and chi2 says how far the
@@ -189,17 +194,17 @@ class SemiDiscreteOT:
             raise ArgumentError('fit: method "adam" takes no checkpoint; the others do')
         if checkpoint is not None and self.source.name not in NAMED:
             raise ArgumentError(f"fit: checkpoint needs a source of {', '.join(map(repr, NAMED))}")
-        run = Run(Goal(chi2, max_samples, max_seconds), callback)
+        run = Run(Goal(chi2, max_samples, max_seconds, design), callback)
         if method in ("auto", "pools") and (self.source.points is not None or self.D == 1):
             method = "adam"
         if method != "adam":
-            self._check_memory(chi2, max_samples, method)
+            self._check_memory(run.goal, method)
         cells = self._problem.sorted_cells()
         if cells.n == 1 or (cells.D == 1 and self.source.quantile is not None):
             h, result = _fit_in_closed_form(cells, run, seed)
         else:
             if checkpoint is not None:
-                y, settings = cells.targets(NUMPY), (self.source.name, method, chi2, seed)
+                y, settings = cells.targets(NUMPY), (self.source.name, method, chi2, seed, design)
                 run.checkpoint = Checkpoint(checkpoint, to_numpy(y), cells.weights, *settings)
             h, result = self._run(method, cells, run, seed)
         self._set(self._problem.from_sorted(h), result)
@@ -213,19 +218,22 @@ class SemiDiscreteOT:
     ) -> Estimate:
         """Memory and samples that `fit` will take, before it starts.
 
-        "auto" is taken for "asgd": it goes on to the pools only where their memory is there. `fit`
-        raises LimitError where the memory is not there; see `Estimate`.
+        `fit` raises LimitError where the memory is not there; "auto" takes less first. See
+        `Estimate`.
         """
-        named = self.source.name in NAMED
-        return estimate(self._cells.n, self.D, chi2, named, max_samples, method)
+        return self._estimate(Goal(chi2, max_samples), method)
 
-    def _check_memory(self, chi2: float, max_samples: int | None, method: str) -> None:
-        needed, free = self.estimate(chi2, max_samples, method).bytes, free_memory()
+    def _estimate(self, goal: Goal, method: str) -> Estimate:
+        named = self.source.name in NAMED
+        return estimate(self._cells.n, self.D, named, goal, method, free_memory())
+
+    def _check_memory(self, goal: Goal, method: str) -> None:
+        needed, free = self._estimate(goal, method).bytes, free_memory()
         if needed > free:
             cure = '; a larger chi2, max_samples or method="asgd" take less'
             raise LimitError(
-                f"fit: {self.N} targets to chi2 {chi2:g} take about {needed / 1e9:.2g} GB, and "
-                f"{free / 1e9:.2g} GB are free{cure if method == 'pools' else ''}"
+                f"fit: {self.N} targets to chi2 {goal.chi2:g} take about {needed / 1e9:.2g} GB, "
+                f"and {free / 1e9:.2g} GB are free{cure if method == 'pools' else ''}"
             )
 
     def _run(self, method: str, cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, FitResult]:

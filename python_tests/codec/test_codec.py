@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 import otcuda
+from otcuda import _nets, _ops
 from otcuda.codec import (
     compress,
     decompress,
     info,
+    integer_context,
     load_model,
     load_models,
     pictures,
@@ -269,6 +271,75 @@ def test_a_callback_hears_and_stops(small):
 
     with pytest.raises(otcuda.Interrupted):
         compress(small, bytes=200, callback=stop)
+
+
+def test_the_callback_is_heard_between_any_two_loops(photo, monkeypatch):
+    """Each pass of the context model and of the synthesis polls: large pictures can be stopped."""
+    poll, passes = [], []
+    for module, name in ((_nets, "net_synthesis"), (_ops, "context_quantise")):
+        native = getattr(module, name)
+
+        def watched(*arguments, native=native, name=name):
+            callback = arguments[-1]
+            passes.append(name)
+            if callback is not None:
+                callback(0.5)
+                poll.append(name)
+            return native(*arguments)
+
+        monkeypatch.setattr(module, name, watched)
+    heard = []
+    small = photo[:64, :128]
+    for mode in ("coded", "fixed"):
+        compress(small, bytes=200, mode=mode, callback=lambda *said: heard.append(said))
+    assert poll == passes
+    assert {"net_synthesis", "context_quantise"} == set(poll)
+    assert len(heard) > len(poll)
+
+
+def test_the_finest_step_that_fits_is_found_by_few_passes(photo, monkeypatch):
+    passes = []
+    quantise = integer_context.IntegerContext.quantise
+
+    def counted(self, u, k, *arguments):
+        passes.append(k)
+        return quantise(self, u, k, *arguments)
+
+    monkeypatch.setattr(integer_context.IntegerContext, "quantise", counted)
+    for image, size in ((photo, 1474), (photo[:256], 400), (255 - photo, 1000)):
+        passes.clear()
+        step = info(compress(image, bytes=size, effort=0, model=load_model())).step
+        assert len(set(passes)) <= 6  # halving: 8
+        files = [
+            compress(image, quality=(224 - k) / 0.96, model=load_model()) for k in (step, step - 1)
+        ]
+        assert len(files[0]) <= size < len(files[1])
+
+
+def test_pictures_of_pillow_become_what_they_show(small):
+    """Grey of 16 bits is not clipped at 255: files of the command line hold the same pixels."""
+    deep = small[:, :, 0].astype(np.uint16) * 256 + 77
+    grey = compress(small[:, :, 0], quality=60)
+    assert compress(Image.fromarray(deep), quality=60) == grey
+    assert compress(Image.fromarray(deep.astype(np.int32)), quality=60) == grey
+    picture = Image.fromarray(small)
+    colour = compress(small, quality=60)
+    assert compress(picture.convert("RGBA"), quality=60) == colour
+    assert info(compress(picture.convert("LA"), quality=60)).grey
+    cmyk = decompress(compress(picture.convert("CMYK"), quality=100)).astype(int)
+    assert np.abs(cmyk - decompress(compress(picture, quality=100))).mean() < 4
+    with pytest.raises(otcuda.ArgumentError, match="mode F"):
+        compress(Image.fromarray(deep.astype(np.float32)), quality=60)
+    with pytest.raises(otcuda.ArgumentError, match="uint16"):
+        compress(deep, quality=60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(1, 65_535), (65_535, 1)])
+def test_the_longest_edges_of_other_formats(photo, shape):
+    row = np.resize(photo[200], (65_535, 3)).reshape(*shape, 3)
+    decoded = decompress(compress(row, bpp=4, effort=0))
+    assert np.abs(decoded.astype(int) - row).mean() < 12
 
 
 def test_export_refuses_weights_over_fp16(model):

@@ -37,6 +37,12 @@ def holed_frequencies(seed: str, P: int, n: int) -> list[int]:
     return f
 
 
+def trimmed(weights: list[int], P: int) -> list[int]:
+    """Without what is under half a slot, the rule when the messages were pinned."""
+    W, most = sum(weights), max(weights)
+    return [w if w << (P + 1) >= W or w == most else 0 for w in weights]
+
+
 @dataclass(frozen=True)
 class Message:
     name: str
@@ -58,6 +64,8 @@ class Message:
         weights = [spread_weights(f"{self.name} {t}", self.n) for t in rows]
         for row in weights:
             row[self.n // 3] += 1
+        if self.escape:
+            weights = [trimmed(row, self.P) for row in weights]
         return Tables.from_weights(weights, self.P, self.escape, self.low)
 
     def index(self) -> np.ndarray:
@@ -122,4 +130,15 @@ MESSAGES = [
     Message("i16 whole", 16, 1, 65536, False, -32768, 40),
     Message("many tables", 10, 3000, 4, False, 0, 500),
     Message("long", 12, 16, 64, True, -32, 5000),
+]
+
+WIDE = [  # for range64 only
+    Message("P17", 17, 3, 300, True, -100, 600, beyond=40),
+    Message("P20", 20, 2, 1000, True, -500, 600),
+    Message("P24", 24, 3, 256, True, -128, 600, beyond=100),
+    Message("P24 full", 24, 2, 70, False, 5, 300),
+    Message("P24 lone", 24, 1, 1, False, 5, 50),
+    Message("P22 u16", 22, 1, 65536, True, 0, 100),
+    Message("holes P18", 18, 4, 100, True, 0, 400, holes=True),
+    Message("holes P24", 24, 4, 256, True, -9, 400, holes=True),
 ]

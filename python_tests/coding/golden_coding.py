@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from coding.cases import MESSAGES, numbers, spread_weights
+from coding.cases import MESSAGES, WIDE, numbers, spread_weights
 
 from otcuda.coding import RangeEncoder, Tables, encode, encode_long, encode_raw
 
@@ -70,10 +70,12 @@ def quantised_tables(k: int) -> Tables:
 def golden() -> dict[str, str]:
     messages = {case.name: message_entry(case) for case in MESSAGES}
     messages["steps"] = {"raw": sha(steps_message()), "bytes": len(steps_message())}
+    wide = {case.name: message_entry(case) | lanes_entry(case) for case in WIDE}
     tables = [quantised_tables(k).digest.hex()[:16] for k in range(200)]
     return {
         "coder_v1.json": json.dumps(messages, indent=1) + "\n",
         "lanes_v1.json": json.dumps({c.name: lanes_entry(c) for c in MESSAGES}, indent=1) + "\n",
         "rans32_v1.json": json.dumps({c.name: long_entry(c) for c in MESSAGES}, indent=1) + "\n",
-        "tables_v1.json": json.dumps(tables, indent=1) + "\n",
+        "wide_v1.json": json.dumps(wide, indent=1) + "\n",
+        "tables_v2.json": json.dumps(tables, indent=1) + "\n",
     }

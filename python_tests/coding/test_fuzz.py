@@ -16,8 +16,9 @@ LEVELS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],
 }
+ONLY_BY = {"rans32": {"vbmi2": [*LEVELS["avx512"], "-mavx512vbmi", "-mavx512vbmi2"]}}
 COMMON = ("alloc", "backend_info", "check", "simd", "threads")
-CODERS = ("tables", "symbol_runs", "range64", "rans32")
+CODERS = ("tables", "symbol_runs", "range64", "rans32", "rans32_tree")
 BY_LEVEL = ("symbol_runs", "rans32")
 SOURCES = [
     *(f"csrc/common/{name}.cpp" for name in COMMON),
@@ -41,6 +42,8 @@ def compiled(compiler: str, folder: Path) -> tuple[list[str], list[Path]]:
     sources = [(source, []) for source in SOURCES]
     for level, extra in LEVELS.items() if x86 else ():
         sources += [(f"csrc/cpu/{name}_{level}.cpp", extra) for name in BY_LEVEL]
+    for name, levels in ONLY_BY.items() if x86 else ():
+        sources += [(f"csrc/cpu/{name}_{level}.cpp", extra) for level, extra in levels.items()]
     made = []
     for source, extra in sources:
         made.append(folder / f"{Path(source).stem}.o")

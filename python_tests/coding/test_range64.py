@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from coding.cases import MESSAGES, numbers
+from coding.cases import MESSAGES, WIDE, numbers
 from decoders import range64 as plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -220,7 +220,7 @@ def outcome(message, tables, index):
         return None
 
 
-@pytest.mark.parametrize("case", MESSAGES[3:], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", MESSAGES[3:] + WIDE, ids=lambda case: case.name)
 def test_prefixes_and_flips_are_symbols_or_a_named_error_in_both_decoders(case):
     length = 60 if case.n < 1000 else 5
     tables, index = case.tables(), case.index()[:length]

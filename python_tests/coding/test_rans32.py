@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +66,60 @@ def test_the_last_words_of_two_blocks_meet_the_vector_loop_at_different_times(si
     symbols[3000::3] = 2  # escapes
     blob = encode_long(symbols, tables, index, 3008)
     np.testing.assert_array_equal(decode(blob, tables, index), symbols)
+
+
+@pytest.mark.parametrize(("T", "length"), [(1, 5000), (4, 5000), (8, 9000), (8, 1000), (64, 70000)])
+def test_every_look_up_gives_the_symbols(T, length, simd_level):
+    """By slot, by place (from 2^14 slots on), by bucket (messages too short for either)."""
+    tables = Message("look-ups", 12, T, 200, True, -90, 0).tables()
+    symbols, index = drawn(T, length, tables)
+    symbols[::97] = 1000
+    blob = encode_long(symbols, tables, index, 4096)
+    np.testing.assert_array_equal(decode(blob, tables, index), symbols)
+
+
+def small_table(P, kept, escape):
+    """Frequencies of every kind, a third of the alphabet without one where there is an escape."""
+    total = (1 << P) - escape
+    cuts = np.sort(np.random.default_rng(kept).choice(total - 1, kept - 1, replace=False) + 1)
+    frequencies = np.diff([0, *cuts, total])
+    if escape:
+        holed = np.zeros(3 * kept, int)
+        holed[np.arange(kept) * 3 // 2 + kept // 3] = frequencies
+        frequencies = holed
+    return Tables(frequencies, P, bool(escape), low=-7)
+
+
+@pytest.mark.parametrize("escape", [0, 1])
+@pytest.mark.parametrize("kept", [2, 3, 32, 62, 63, 64, 65])
+@pytest.mark.parametrize("P", [8, 11, 12, 14, 15])
+def test_small_tables_are_decoded_in_registers(P, kept, escape, simd_level):
+    """By the search tree of CPUs with VBMI2: up to 64 symbols, the escape among them, P <= 14."""
+    native.set_num_threads(1)
+    tables = small_table(P, kept, escape)
+    symbols, _ = drawn(kept, 4 * 1056 + 500, tables)
+    if escape:
+        symbols[::50] = 1 << 20
+    native.reset_backend_paths()
+    for block in (1056, 1600):  # five blocks side by side, and three
+        blob = encode_long(symbols, tables, None, block)
+        np.testing.assert_array_equal(decode(blob, tables), symbols)
+    info = Path("/proc/cpuinfo")
+    if simd_level == "avx512" and info.exists() and "avx512_vbmi2" in info.read_text():
+        assert ("rans32/avx512_tree" in native.backend_paths()) == (kept + escape <= 64 and P < 15)
+
+
+def test_damage_in_a_small_table_is_noticed(simd_level):
+    native.set_num_threads(1)
+    tables = small_table(12, 40, 1)
+    symbols, _ = drawn(1, 4000, tables)
+    blob = encode_long(symbols, tables, None, 992)
+    rng = np.random.default_rng(2)
+    for _ in range(300):
+        bad = bytearray(blob)
+        bad[rng.integers(100, len(bad))] ^= 1 << rng.integers(8)
+        with pytest.raises(otcuda.CorruptDataError):
+            decode(bytes(bad), tables)
 
 
 def test_the_level_in_force_ran(simd_level):
@@ -180,6 +235,16 @@ def test_a_check_is_needed_and_notices():
     mixed = ours[:44] + theirs[44:]  # the directory of one, the block of the other
     with pytest.raises(otcuda.CorruptDataError, match="another check"):
         decode(mixed, tables)
+
+
+def test_wide_tables_go_by_range64():
+    tables = Tables.from_weights([5, 3, 1], precision=20)
+    with pytest.raises(otcuda.ArgumentError, match=r"rans32 takes tables of precision 1 \.\. 16"):
+        encode_long([0, 1], tables)
+    symbols = np.zeros((1 << 18) + 1, np.uint8)
+    blob = encode(symbols, tables)
+    assert blob[0] == 0xA0 + 8 * 2, "four lanes, uint8"
+    np.testing.assert_array_equal(decode(blob, tables), symbols, strict=True)
 
 
 def test_limits_and_arguments():

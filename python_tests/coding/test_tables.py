@@ -48,6 +48,22 @@ def test_quantiser_equals_plain_greedy_at_high_precision(P, n, escape):
     assert got == plain.quantise(weights, P, escape)
 
 
+@pytest.mark.parametrize(("P", "n", "escape"), [(17, 2, False), (18, 3, True)])
+def test_quantiser_equals_plain_greedy_where_logarithms_are_not_listed(P, n, escape):
+    weights = [3 * w + 1 for w in numbers("wide", n, 10**6)]
+    got = Tables.from_weights(weights, P, escape).frequencies[0].tolist()
+    assert got == plain.quantise(weights, P, escape)
+
+
+def test_wide_tables_sum_up_and_are_the_best_within_one_unit():
+    """P = 24: no unit moved from one symbol to another gains anything."""
+    weights = np.array(numbers("P24", 50, 2**31), float) + 1
+    f = Tables.from_weights(weights.astype(np.int64), 24, escape=False).frequencies[0].astype(int)
+    assert f.sum() == 2**24
+    gain, loss = weights * np.log2((f + 1) / f), weights * np.log2(f / (f - 1))
+    assert gain.max() <= loss.min() * (1 + 1e-6)
+
+
 def test_quantiser_is_optimal_against_brute_force():
     P = 4
     splits = [f for f in itertools.product(range(1, 14), repeat=3) if sum(f) < 2**P]
@@ -124,6 +140,7 @@ def table_set():
         Tables([[65536]], precision=16, escape=False, low=-(2**31)),
         Tables([[1, 1]] * 5, precision=1, escape=False),
         Tables([holed_frequencies("set", 12, 99)], 12),
+        Tables([holed_frequencies("wide", 24, 99), holed_frequencies("set", 24, 99)], 24),
     ]
 
 
@@ -198,16 +215,19 @@ def test_cost_counts_every_step():
     assert tables.cost([], []) == 0
 
 
-FULL = "expected 1 .. 16"
+FULL = "expected 1 .. 24"
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Tables([[1, 2]], precision=2, escape=False), "table 0 sums to 3, not 4"),
+        (lambda: Tables([[1, 2]], 20, escape=False), "table 0 sums to 3, not 1048576"),
+        (lambda: Tables([[1, 2**20]], 20, escape=False), "table 0 sums to more than 1048576"),
+        (lambda: Tables([[2**20, 0]], 20, escape=False), "table 0 has a frequency of 0"),
         (lambda: Tables([[1, 3], [4, 1]], 2, escape=False), "table 1 sums to more than 4"),
         (lambda: Tables([[4, 0]], 2, escape=False), "table 0 has a frequency of 0 but no escape"),
-        (lambda: Tables([[1]], precision=17), "precision is 17, " + FULL),
+        (lambda: Tables([[1]], precision=25), "precision is 25, " + FULL),
         (lambda: Tables([[1]], precision=0), "precision is 0, " + FULL),
         (lambda: Tables([[1, 2]], 2, low=2**31 - 1), "last symbol is 2147483648"),
         (lambda: Tables([[1]], 2, low=2**40), "low is 1099511627776"),

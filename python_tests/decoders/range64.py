@@ -6,6 +6,7 @@ Plain integers, no NumPy, nothing of otcuda. Slow and short.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 DTYPE_RANGES = [
@@ -45,9 +46,10 @@ def read_tables(data: bytes) -> Tables:
     P, escape = data[1], data[2] == 1
     low = int.from_bytes(data[4:8], "little", signed=True)
     T, n = int.from_bytes(data[8:12], "little"), int.from_bytes(data[12:16], "little")
-    require(1 <= P <= 16 and 1 <= T <= 65536 and 1 <= n <= 65536 and T * n <= 2**22)
-    require(low + n - 1 < 2**31 and len(data) == 16 + 2 * T * n)
-    flat = [data[i] + 256 * data[i + 1] for i in range(16, len(data), 2)]
+    size = 2 if P <= 16 else 4
+    require(1 <= P <= 24 and 1 <= T <= 65536 and 1 <= n <= 65536 and T * n <= 2**22)
+    require(low + n - 1 < 2**31 and len(data) == 16 + size * T * n)
+    flat = [int.from_bytes(data[i : i + size], "little") for i in range(16, len(data), size)]
     if P == 16 and n == 1 and not escape:
         flat = [f or 65536 for f in flat]
     rows = [flat[t * n : (t + 1) * n] for t in range(T)]
@@ -71,14 +73,15 @@ def quantise(weights: list[int], P: int, escape: bool) -> list[int]:
     kept = list(range(n))
     if escape:
         heaviest = max(kept, key=lambda s: (weights[s], -s))
-        kept = [s for s in kept if weights[s] << (P + 1) >= W or s == heaviest]
+        b = n.bit_length()
+        kept = [s for s in kept if 2 * b * weights[s] << P >= 3 * W or s == heaviest]
         kept = sorted(kept, key=lambda s: (-weights[s], s))[: 2**P - 1]
     f = [0] * n
     for s in kept:
         f[s] = 1
-    log2 = [0] + [log2_q56(v) for v in range(1, 2**P + 2)]
+    log2 = functools.cache(log2_q56)
     for _ in range(2**P - escape - len(kept)):
-        f[max(kept, key=lambda s: (weights[s] * (log2[f[s] + 1] - log2[f[s]]), -s))] += 1
+        f[max(kept, key=lambda s: (weights[s] * (log2(f[s] + 1) - log2(f[s])), -s))] += 1
     return f
 
 

@@ -8,6 +8,7 @@
 #include "cuda/heights_adam_step.h"
 #include "cuda/power_argmax.h"
 #include "cuda/power_argmax_screen.h"
+#include "cuda/range64.h"
 #include "cuda/rans32.h"
 #include "cuda/source_samples.h"
 #include "planted.h"
@@ -58,6 +59,21 @@ cuda::RansCall rans_call(const int64_t* tables, int64_t n, int64_t symbol_bytes,
           view(data, DType::u8, {capacity}),
           view(directory, DType::u32, {(n + block - 1) / block, 3}),
           view(size, DType::i64, {1}),
+          view(faults, DType::i64, {3})};
+}
+cuda::RangeCall range_call(const int64_t* tables, int64_t n, int64_t messages, int64_t symbol_bytes,
+                           int64_t index_bytes, int64_t capacity, void* image, void* symbols,
+                           void* index, void* ends, void* data, void* byte_ends, void* faults) {
+  static TensorView index_view;
+  const RansShape s = shape(tables);
+  index_view = view(index, integer(index_bytes), {n});
+  return {s,
+          view(image, DType::u32, {s.words()}),
+          view(symbols, integer(symbol_bytes), {n}),
+          index == nullptr ? nullptr : &index_view,
+          view(ends, DType::i64, {messages}),
+          view(data, DType::u8, {capacity}),
+          view(byte_ends, DType::i64, {messages}),
           view(faults, DType::i64, {3})};
 }
 DType real(int64_t is_double) { return is_double ? DType::f64 : DType::f32; }
@@ -125,12 +141,14 @@ int64_t emulated_heights_adam_solve_workspace(int64_t is_double, int64_t N, int6
                                               int64_t batch) {
   return cuda::heights_adam_solve_workspace(real(is_double), N, D, batch);
 }
-// lr and step lie in host memory, so they come as addresses; the callback stops after `steps`.
+// lr and step lie in host memory, so they come as addresses, or step on the device; the callback
+// stops after `steps`.
 const char* emulated_heights_adam_solve(int64_t is_double, int64_t N, int64_t D, int64_t batch,
                                         int64_t iterations, int64_t source, int64_t seed,
                                         int64_t bias_correction, int64_t stop_after, int64_t lr,
                                         int64_t step, void* y, void* nu, void* h, void* m, void* v,
-                                        void* chi2, void* workspace, int64_t bytes) {
+                                        void* chi2, void* device_step, void* workspace,
+                                        int64_t bytes) {
   return guarded([&] {
     const DType t = real(is_double);
     const cuda::SolveArguments arguments{view(y, t, {N, D}),
@@ -145,7 +163,8 @@ const char* emulated_heights_adam_solve(int64_t is_double, int64_t N, int64_t D,
                                          uint64_t(seed),
                                          batch,
                                          bias_correction != 0,
-                                         {0.0, 0.9, 0.999, 1e-8}};
+                                         {0.0, 0.9, 0.999, 1e-8},
+                                         static_cast<int64_t*>(device_step)};
     Poll poll;
     if (stop_after > 0) {
       // A Poll calls back every 10 ms; this one must not depend on time.
@@ -185,6 +204,38 @@ const char* emulated_rans32_decode(int64_t tables, int64_t n, int64_t symbol_byt
     cuda::rans32_decode(
         rans_call(reinterpret_cast<const int64_t*>(tables), n, symbol_bytes, index_bytes, block,
                   capacity, image, symbols, index, data, directory, size, faults),
+        view(workspace, DType::u8, {bytes}), 0);
+  });
+}
+int64_t emulated_range64_bound(int64_t tables, int64_t symbol_bytes, int64_t n, int64_t messages) {
+  return cuda::range64_bound(shape(reinterpret_cast<const int64_t*>(tables)), integer(symbol_bytes),
+                             n, messages);
+}
+int64_t emulated_range64_encode_workspace(int64_t tables, int64_t symbol_bytes, int64_t n,
+                                          int64_t messages) {
+  return cuda::range64_encode_workspace(shape(reinterpret_cast<const int64_t*>(tables)),
+                                        integer(symbol_bytes), n, messages);
+}
+int64_t emulated_range64_decode_workspace() { return cuda::range64_decode_workspace(); }
+const char* emulated_range64_encode(int64_t tables, int64_t n, int64_t messages,
+                                    int64_t symbol_bytes, int64_t index_bytes, int64_t capacity,
+                                    void* image, void* symbols, void* index, void* ends, void* data,
+                                    void* byte_ends, void* faults, void* workspace, int64_t bytes) {
+  return guarded([&] {
+    cuda::range64_encode(
+        range_call(reinterpret_cast<const int64_t*>(tables), n, messages, symbol_bytes, index_bytes,
+                   capacity, image, symbols, index, ends, data, byte_ends, faults),
+        view(workspace, DType::u8, {bytes}), 0);
+  });
+}
+const char* emulated_range64_decode(int64_t tables, int64_t n, int64_t messages,
+                                    int64_t symbol_bytes, int64_t index_bytes, int64_t capacity,
+                                    void* image, void* symbols, void* index, void* ends, void* data,
+                                    void* byte_ends, void* faults, void* workspace, int64_t bytes) {
+  return guarded([&] {
+    cuda::range64_decode(
+        range_call(reinterpret_cast<const int64_t*>(tables), n, messages, symbol_bytes, index_bytes,
+                   capacity, image, symbols, index, ends, data, byte_ends, faults),
         view(workspace, DType::u8, {bytes}), 0);
   });
 }

@@ -70,22 +70,30 @@ def emulated_step(emulator: Emulator, h, m, v, mass, nu, step, *, lr, **settings
 
 
 def emulated_solve(emulator: Emulator, y, nu, state, source, *, iterations, batch, lr, **options):
-    """chi2 of the steps made; `state` moves on, as in otcuda.heights_adam_solve."""
+    """chi2 of the steps made; `state` moves on, as in otcuda.heights_adam_solve.
+
+    A step that is an array of one int64 counts on the device.
+    """
     N, D = y.shape
     kind = int(y.dtype == np.float64)
     rates = np.full(iterations, lr) if np.ndim(lr) == 0 else lr
-    steps = np.array([state.step], np.int64)
+    on_device = InOut(aligned(state.step)) if isinstance(state.step, np.ndarray) else None
+    steps = np.array([-1 if on_device else state.step], np.int64)  # -1: nobody may look at it
     chi2 = Output(aligned(np.zeros(iterations)))
     h, m, v = (InOut(aligned(a)) for a in (state.h, state.m, state.v))
     numbers = (kind, N, D, batch, iterations, SOURCES.index(source), options.pop("seed", 0), 1)
     host = (options.pop("stop_after", 0), rates.ctypes.data, steps.ctypes.data)
     scratch = emulator.workspace("heights_adam_solve", kind, N, D, batch)
-    arrays = (aligned(y), aligned(nu), h, m, v, chi2, scratch)
+    arrays = (aligned(y), aligned(nu), h, m, v, chi2, on_device, scratch)
     try:
         emulator.call("heights_adam_solve", *numbers, *host, *arrays, **options)
     finally:
         state.h, state.m, state.v = h.array, m.array, v.array
-        state.step, done = int(steps[0]), int(steps[0]) - state.step
+        if on_device:
+            assert steps[0] == -1
+            done, state.step = int((on_device.array - state.step)[0]), on_device.array
+        else:
+            state.step, done = int(steps[0]), int(steps[0]) - state.step
     return chi2.array[:done]
 
 
@@ -148,6 +156,43 @@ class EmulatedRans:
         index = None if index is None else aligned(index)
         arrays = (self.image, symbols, index, *outputs)
         self.emulator.call(f"rans32_{verb}", *numbers, *arrays, **settings)
+
+
+class EmulatedRange(EmulatedRans):
+    """range64, many messages at once, by one set of tables."""
+
+    def encode(self, symbols, index, ends, **settings):
+        """(data, byte_ends, faults); data cut to its size."""
+        sizes = (self.shape.ctypes.data, symbols.itemsize, len(symbols), len(ends))
+        data = Output(aligned(np.full(self._ask("bound", *sizes), 0xAA, np.uint8)), partly=True)
+        byte_ends = Output(aligned(np.zeros(len(ends), np.int64)))
+        given = (aligned(symbols), index, aligned(np.array(ends, np.int64)), data, byte_ends)
+        faults = self._run("encode", given, self._ask("encode_workspace", *sizes), settings)
+        size = int(byte_ends.array[-1]) if len(ends) else 0
+        return data.array[:size], byte_ends.array, faults
+
+    def decode(self, data, byte_ends, n, index, ends, dtype="i4", **settings):
+        """(symbols, faults); messages that are refused leave their symbols as they were, zero."""
+        symbols = Output(aligned(np.zeros(n, dtype)), partly=True)
+        ends = aligned(np.array(ends, np.int64))
+        given = (symbols, index, ends, aligned(data), aligned(np.array(byte_ends, np.int64)))
+        return symbols.array, self._run("decode", given, self._ask("decode_workspace"), settings)
+
+    def _ask(self, what, *numbers):
+        ask = getattr(self.emulator.lib, f"emulated_range64_{what}")
+        ask.restype = ctypes.c_int64
+        return ask(*map(ctypes.c_int64, numbers))
+
+    def _run(self, verb, given, workspace, settings):
+        symbols, index, ends, data, byte_ends = given
+        flat, bytes_ = (a.array if isinstance(a, Output) else a for a in (symbols, data))
+        widths = flat.itemsize, 0 if index is None else index.itemsize
+        numbers = (self.shape.ctypes.data, len(flat), len(ends), *widths, len(bytes_))
+        index = None if index is None else aligned(index)
+        faults = Output(aligned(np.zeros(3, np.int64)))
+        arrays = (self.image, symbols, index, ends, data, byte_ends, faults, Scratch(workspace))
+        self.emulator.call(f"range64_{verb}", *numbers, *arrays, **settings)
+        return faults.array.tolist()
 
 
 def assert_same_bits(got, want):

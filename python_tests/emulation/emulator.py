@@ -31,7 +31,9 @@ OPS = (
     "source_samples",
     "heights_adam_step",
     "heights_adam_solve",
+    "range64",
     "rans32",
+    "rans32_encode",
 )
 HOST = ("fibers.cpp", "memory.cpp", "tensor_cores.cpp", "traffic.cpp", "api.cpp")
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]

@@ -215,7 +215,8 @@ void collective(Collective op, unsigned mask, void* mine, Resolve resolve, int l
   for (int i = 0; i < lanes; ++i) {
     if (!(mask >> i & 1)) continue;
     warp[i].resolve(warp[i].mine, all, mask, i);
-    std::copy(joined, joined + 32, warp[i].seen);
+    // Votes and shuffles bring lanes together, but only this one orders what they did in memory.
+    if (op == Collective::syncwarp) std::copy(joined, joined + 32, warp[i].seen);
     warp[i].state = Fiber::ready;
   }
 }

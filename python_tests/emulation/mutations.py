@@ -135,7 +135,8 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"k >= 0 && ", ""),
         (r"k < count\)", "k <= count)"),
         (r"d0 \+ w >= D", "d0 + w > D"),
-        (r"bits = philox\(sequence.seed, sequence.stream, k / kDraw\);", ";"),
+        (r"bits = philox\(sequence.seed, stream, k / kDraw\);", ";"),
+        (r"uint64_t\(\*sequence.base\)", "0"),
     ],
     "heights_adam_step": [(r"i < N\)", "i <= N)")],
     "heights_adam_solve": [
@@ -147,54 +148,126 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"k \* kCellBlock < N", "k * kCellBlock <= N"),
         (r"k >= rows\)", "k > rows)"),
         (r"put_height\(state.packed, i, float\(state.h\[i\]\)\);", ";"),
+        (r"\*base \+ plus", "plus"),
+        (r"if \(!step.centres\(\)\) return;", ";"),
+        (r"a.device_step == nullptr \|\| done == 0", "true"),
+    ],
+    "range64": [
+        (r"= sum;\n  __syncthreads\(\);", "= sum;"),  # the second one is for rans32
+        (r"lane >= d\) sum", "lane > d) sum"),
+        (r"w < warp\)", "w <= warp)"),
+        (r"= begin <= end &&", "="),
+        (r"&& end <= total;", ";"),
+        (r"whole \|\| k", "k"),
+        (r"k \+ 1 < job.count \|\| ", "k + 1 <= job.count || "),
+        (r"atomicMin\(job.wrong, Word\(k\)\);", ";"),
+        (r"atomicMin\(&job.faults\[(\d)\], (.*)\);", r"job.faults[\1] = \2;"),
+        (r"job.bits / 32", "(job.bits - 4) / 32"),
+        (r"\+ kSlotWords \* k;", ";"),
+        (r"kSlotWords = 1;", "kSlotWords = 0;"),
+        (r"slot.length \+= 4;", "slot.length += 3;"),
+        (r"word >> 8 & 0xff00", "word >> 8 & 0xff"),
+        (r"i < end; \+\+i", "i <= end; ++i"),
+        (r"offset >= 0 && offset < n;", "offset < n;"),
+        (r"offset >= 0 && offset < n;", "offset >= 0 && offset <= n;"),
+        (r"symbol != int32_t\(symbol\) \|\| ", ""),
+        (r" \|\| !\(has_place \|\| tables.escape\)", ""),
+        (r"if \(interval.escaped\) ", ""),
+        (r"if \(k >= job.count\) return;", ";"),
+        (r"k >= job.count \|\| ", ""),
+        (r"\*job.wrong == ~Word\(0\) \?", "true ?"),
+        (r" \|\| \*job.wrong != ~Word\(0\)", ""),
+        (r"k < count \? sums\[k\] : 0", "k <= count ? sums[k] : 0"),
+        (r"if \(k < count\) sums", "if (k <= count) sums"),
+        (r"k < blocks \? totals", "k <= blocks ? totals"),
+        (r"if \(k < blocks\) totals", "if (k <= blocks) totals"),
+        (r"sum.upto - own;", "sum.upto;"),
+        (r"k % kScanThreads == 0 \? 0 : ", ""),
+        (r"k % kScanThreads == 0 \? 0 : job.sums\[k - 1\]", "k == 0 ? 0 : job.sums[k - 1]"),
+        (r"base = job.totals\[k / kScanThreads\]", "base = job.totals[0]"),
+        (r"i < upto - before", "i <= upto - before"),
+        (r"value >= 0 && value < 256", "value < 256"),
+        (r"value >= 0 && value < 256", "value >= 0"),
+        (r"slot == escape_slot\)", "false)"),
+        (r"decoder.take\(slot, 1, P\);", ";"),
+        (r">> 16 != 0;\n", ">> 16 == 7;\n"),
+        (r"decoder.corrupt\(\)\)", "false)"),
+        (r"!decoder.finished\(\)", "false"),
+        (r"table < count\) return", "table <= count) return"),
+        (r"table >= 0 && ", ""),
+        (r"job.capacity, false,", "job.capacity + 1, false,"),
     ],
     "rans32": [
         *BARRIERS,
+        (r"__syncwarp\(\);", ";"),
         (r"lane >= d\) sum", "lane > d) sum"),
         (r"w < warp\)", "w <= warp)"),
+        (r"carry \+= sum.all;", ";"),
         (r"k < count\s+\? rans_padded", "k <= count ? rans_padded"),
         (r"lane_of\(\) < left", "lane_of() <= left"),
         (r"ballot & lanes_below\(\)", "ballot"),
-        (r"at < kWindow", "at <= kWindow"),
-        (r"place >= kWindow", "place >= 2 * kWindow"),
-        (r"__shfl_sync\(kAll, (now|next), at / 2\)", r"\1"),
-        (r"at % 2 != 0", "at % 2 == 0"),
-        (r"place -= kWindow;", ";"),
-        (r"passed \+= kWindow;", ";"),
-        (r"if \(inside\) x = rans_pop", "x = rans_pop"),
+        (r"% \(2 \* kWindow\);", "% kWindow;"),
+        (r"taken >= limit", "taken > limit"),
+        (r"limit - kWindow\)", "limit)"),
+        (r"limit \+= kWindow;", ";"),
+        (r"taken \+= __popc\(ballot\);", ";"),
+        (r"if \(inside\) s.x = rans_pop", "s.x = rans_pop"),
         (r"if \(inside\) \{", "{"),
+        (r"s.length - 64", "s.length - 32"),
+        (r"slot == escape_slot \|\| ", ""),
+        (r"\|\| \(!kOne && table >= count\)", ""),
+        (r"if \(fits\) decode", "decode"),
+        (r"symbols \+= 32;", ";"),
+        (r"\(index \+= 32\)", "index"),
+        (r"uint64_t\(int64_t\(table\)\) >> 32 == 0", "true"),
         (r"__ffs\(int\(escaped\)\) - 1", "31 - __clz(int(escaped))"),
-        (r"31 - __clz\(int\(escaped\)\)", "__ffs(int(escaped)) - 1"),
         (r"next \+= bytes;", ";"),
         (r"good && offset >= 0 && offset < tables.symbols", "good"),
         (r"bytes > room \|\| padded > room", "bytes > room"),
         (r"bytes > room \|\| padded > room", "padded > room && false"),
         (r"min\(\*job.size, job.capacity\)", "*job.size"),
-        (r"x < kRansLow\) note_fault", "false) note_fault"),
+        (r"s.x < kRansLow\) note_fault", "false) note_fault"),
         (r"bytes \+ lane < padded &&", "false &&"),
-        (r"inside = i < length", "inside = i <= length"),
-        (r"i \+ 32 < length", "i + 32 <= length"),
-        (r"side.next != side.end\)", "false)"),
-        (r"taken\(\) > words", "taken() > words + 9"),
+        (r"inside = i < s.length", "inside = i <= s.length"),
+        (r"side.next != s.side.end\)", "false)"),
+        (r"taken > int64_t\(words\)", "taken > int64_t(words) + 9"),
+        (r"taken < int64_t\(words\)", "false"),
         (r"check != job.directory\[3 \* k \+ 2\]", "false"),
         (r"job.offsets\[job.count\] != \*job.size", "false"),
-        (r"table < uint32_t\(job.tables.count\)", "table <= uint32_t(job.tables.count)"),
-        (r"wide >> 32 == 0 \? uint32_t\(wide\) : ~0u", "uint32_t(wide)"),
+        (r"table < count\) return", "table <= count) return"),
+        (r"table >= 0 && ", ""),
         (r"atomicMin\(&job.faults\[(\d)\], (.*)\);", r"job.faults[\1] = \2;"),
+        (r"i < words; i \+= int", "i <= words; i += int"),
         (r"k < job.count; k", "k <= job.count; k"),
+    ],
+    "rans32_encode": [
+        (r"31 - __clz\(int\(escaped\)\)", "__ffs(int(escaped)) - 1"),
+        (r"ballot & lanes_below\(\)", "ballot"),
         (r"words -= __popc\(ballot\);", ";"),
         (r"(full = |\(kAll, )inside && ", r"\1"),
+        (r"inside = i < s.length", "inside = i <= s.length"),
+        (r"if \(inside\) (x|s.check)", r"\1"),
         (r"offset < tables.symbols;", "offset <= tables.symbols;"),
         (r"\(wide != int32_t\(symbol\) \|\| ", "("),
+        (r"offset < alphabet", "offset <= alphabet"),
+        (r"&& \(kOne \|\| table < count\)", ""),
+        (r"= fits && ", "= "),
+        (r"if \(__any_sync\(kAll, word >> 16 == 0\)\) break;", ";"),
+        (r"(index|symbols) -= 32;", ";"),
         (r"lane_of\(\) < side.length", "lane_of() <= side.length"),
         (r"bytes \+ lane < rans_padded", "false && bytes + lane < rans_padded"),
         (r"i < (words|side);", r"i <= \1;"),
-        (r"i < words; i \+= int", "i <= words; i += int"),
+        (r"k < job.count; k", "k <= job.count; k"),
     ],
 }
 
 
-SHARED = ("cuda/power_argmax_chain.cuh", "common/power_argmax_screen.h")
+SHARED = (  # the first file that includes them has them
+    "cuda/power_argmax_chain.cuh",
+    "common/power_argmax_screen.h",
+    "cuda/rans32_job.cuh",
+    "cuda/coder.cuh",
+)
 
 
 def text_of(op: str) -> str:
@@ -348,14 +421,16 @@ def check_heights_adam_solve(emulator: Emulator) -> None:
         rng = np.random.default_rng(N)
         y, nu = rng.normal(size=(N, D)).astype("f4"), rng.dirichlet(np.ones(N)).astype("f4")
         h = (rng.normal(size=N) + 1e6).astype("f4")  # coarse until it is centred
-        states = [otcuda.HeightsState(h.copy(), 0 * nu, 0 * nu, start) for _ in range(2)]
+        states = [otcuda.HeightsState(h.copy(), 0 * nu, 0 * nu, start) for _ in range(3)]
+        states[2].step = np.array([start])  # counted on the device
         settings = {"iterations": 3, "batch": 150, "lr": 0.1, "seed": 1}
         _, want = otcuda.heights_adam_solve(y, nu, "normal", state=states[0], **settings)
-        chi2 = emulated_solve(
-            emulator, y, nu, states[1], "normal", most_accesses=ENDLESS, **settings
-        )
-        assert_same_state(states[1], states[0])
-        assert chi2.tobytes() == want.tobytes()
+        for state in states[1:]:
+            chi2 = emulated_solve(
+                emulator, y, nu, state, "normal", most_accesses=ENDLESS, **settings
+            )
+            assert_same_state(state, states[0])
+            assert chi2.tobytes() == want.tobytes()
 
 
 def check_rans32(emulator: Emulator) -> None:
@@ -366,6 +441,15 @@ def check_rans32(emulator: Emulator) -> None:
     check_names_of_damage(emulator)
 
 
+def check_range64(emulator: Emulator) -> None:
+    """Both ways at every border, strays, and damage by name."""
+    from emulation.range_cases import check_borders, check_damage, check_strays
+
+    check_borders(emulator, most_accesses=ENDLESS)
+    check_strays(emulator)
+    check_damage(emulator)
+
+
 CHECKS: dict[str, Callable[[Emulator], None]] = {
     "power_argmax": check_power_argmax,
     "power_argmax_screen": check_power_argmax_screen,
@@ -373,7 +457,9 @@ CHECKS: dict[str, Callable[[Emulator], None]] = {
     "source_samples": check_source_samples,
     "heights_adam_step": check_heights_adam_step,
     "heights_adam_solve": check_heights_adam_solve,
+    "range64": check_range64,
     "rans32": check_rans32,
+    "rans32_encode": check_rans32,
 }
 
 

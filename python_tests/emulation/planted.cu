@@ -21,6 +21,7 @@ enum Bug {
   never_awaited,
   endless,
   third_reader,
+  vote_for_sync,
   bugs
 };
 
@@ -53,8 +54,12 @@ __global__ void planted_kernel(const float* __restrict__ in, float* __restrict__
     cp_async_wait<0>();
   }
   if (bug == never_awaited) cp_async16(&buffer[1][4 * t], in);
-  tile[t] = v;  // exchange inside a warp
-  if (bug != missing_warp_sync) __syncwarp();
+  tile[t] = v;                 // exchange inside a warp
+  if (bug == vote_for_sync) {  // brings lanes together, and orders no memory
+    v += __ballot_sync(~0u, v > 1e9f) != 0;
+  } else if (bug != missing_warp_sync) {
+    __syncwarp();
+  }
   v += tile[t ^ 16];
   if (bug != wrong_mask || t % 32 < 16) v += __shfl_xor_sync(~0u, v, 8);
   while (bug == endless && atomicAdd(&count[0], 0u) < ~0u) {

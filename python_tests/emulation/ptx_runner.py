@@ -12,29 +12,26 @@ known, anything else raises. Rounding is exact: fma is one rounding, division an
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import exact
 import numpy as np
+from emulation.ptx_arithmetic import (
+    ARITHMETIC,
+    BITS,
+    LOGIC,
+    TYPES,
+    PtxError,
+    compare,
+    convert,
+    extended,
+    insert,
+    quiet,
+    shift,
+)
 
 SHARED = 1 << 20  # where shared memory begins; 0 is no address
 PARAMETERS = 1 << 13  # and each parameter, for kernels that take its address
-BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
-TYPES = {
-    kind + str(bits): np.dtype(f"{code}{bits // 8}")
-    for kind, code, sizes in (
-        ("u", "u", (8, 16, 32, 64)),
-        ("s", "i", (8, 16, 32, 64)),
-        ("b", "u", (8, 16, 32, 64)),
-        ("f", "f", (32, 64)),
-    )
-    for bits in sizes
-}
-
-
-class PtxError(AssertionError):
-    """A kernel did what it must not, or an opcode is not known."""
 
 
 @dataclass
@@ -113,118 +110,6 @@ def _instructions(body: str) -> tuple[dict[str, int], list[Instruction]]:
     return labels, code
 
 
-# --- arithmetic -----------------------------------------------------------------------------------
-
-
-def _quiet(function: Callable) -> Callable:
-    def quiet(*args):
-        with np.errstate(all="ignore"):
-            return function(*args)
-
-    return quiet
-
-
-def _truncated(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    y = np.where(y == 0, 1, y).astype(x.dtype)
-    quotient = np.abs(x) // np.abs(y)
-    return np.where((x < 0) != (y < 0), -quotient, quotient).astype(x.dtype)
-
-
-def _divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    if x.dtype.kind == "f":
-        return x / y
-    return _truncated(x, y) if x.dtype.kind == "i" else x // np.where(y == 0, 1, y)
-
-
-def _shift(x: np.ndarray, by: np.ndarray, left: bool) -> np.ndarray:
-    bits = x.dtype.itemsize * 8
-    far, by = by >= bits, np.minimum(by, bits - 1).astype(x.dtype)
-    shifted = x << by if left else x >> by
-    return np.where(far & (left | (x.dtype.kind == "u")), 0, shifted).astype(x.dtype)
-
-
-def _reversed_bits(x: np.ndarray) -> np.ndarray:
-    return np.array([int(f"{int(v):032b}"[::-1], 2) for v in x], np.uint32)
-
-
-def _leading(x: np.ndarray) -> np.ndarray:  # bfind.shiftamt: left shift that brings the top bit up
-    return np.array([32 - int(v).bit_length() if v else 2**32 - 1 for v in x], np.uint32)
-
-
-def _insert(ins: np.ndarray, base: np.ndarray, at: np.ndarray, width: np.ndarray) -> np.ndarray:
-    at, width = at.astype(base.dtype), width.astype(base.dtype)
-    mask = ((base.dtype.type(1) << width) - base.dtype.type(1)) << at
-    return (base & ~mask) | ((ins << at) & mask)
-
-
-def _maximum(x: np.ndarray, y: np.ndarray) -> np.ndarray:  # a NaN gives way to a number
-    return np.fmax(x, y) if x.dtype.kind == "f" else np.maximum(x, y)
-
-
-def _minimum(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.fmin(x, y) if x.dtype.kind == "f" else np.minimum(x, y)
-
-
-ARITHMETIC: dict[str, Callable] = {  # all operands have the type of the opcode
-    "add": np.add,
-    "sub": np.subtract,
-    "and": np.bitwise_and,
-    "or": np.bitwise_or,
-    "xor": np.bitwise_xor,
-    "not": np.invert,
-    "neg": np.negative,
-    "abs": np.abs,
-    "max": _maximum,
-    "min": _minimum,
-    "div": _divide,
-    "sqrt": np.sqrt,
-    "brev": _reversed_bits,
-    "clz": lambda x: np.array([32 - int(v).bit_length() for v in x], np.uint32),
-    "popc": lambda x: np.array([int(v).bit_count() for v in x], np.uint32),
-    "bfind": _leading,
-    "mov": lambda x: x,
-}
-ORDERED = {
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "eq": np.equal,
-    "ne": lambda x, y: (x != y) & ~_unordered(x, y),
-}
-LOGIC = {
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "xor": np.logical_xor,
-    "not": np.logical_not,
-    "mov": lambda x: x,
-}
-
-
-def _unordered(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.isnan(x) | np.isnan(y) if x.dtype.kind == "f" else np.zeros(len(x), bool)
-
-
-def _compare(how: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    if how in ("num", "nan"):
-        return _unordered(x, y) == (how == "nan")
-    if how in ORDERED:
-        return ORDERED[how](x, y)
-    return ORDERED[how.removesuffix("u")](x, y) | _unordered(x, y)
-
-
-def _convert(x: np.ndarray, to: np.dtype, rounding: str) -> np.ndarray:
-    if x.dtype.kind == "f" and to.kind != "f":
-        if rounding != "rni":
-            raise PtxError(f"cvt with rounding {rounding}")
-        x = np.rint(x)
-    return x.astype(to)
-
-
-def _extended(value: np.ndarray) -> np.ndarray:  # what a wider register of a load holds
-    return value.astype(np.int64) if value.dtype.kind == "i" else value
-
-
 # --- running --------------------------------------------------------------------------------------
 
 
@@ -263,7 +148,7 @@ class Block:
         at = self.pc[ready].min()
         mask = ready & (self.pc == at)
         self.instruction = instruction = self.kernel.code[at]
-        if instruction.parts[0] in ("shfl", "vote"):
+        if instruction.parts[0] in ("shfl", "vote") or instruction.parts[:2] == ["bar", "warp"]:
             self.collective(at, mask)
             return
         self.pc[mask] += 1
@@ -349,7 +234,7 @@ class Block:
             handler(parts, args, mask)
         elif op in ARITHMETIC and parts[-1] in TYPES:
             values = [self.get(arg, parts[-1]) for arg in args[1:]]
-            self.put(args[0], _quiet(ARITHMETIC[op])(*values).astype(values[0].dtype), mask)
+            self.put(args[0], quiet(ARITHMETIC[op])(*values).astype(values[0].dtype), mask)
         else:
             raise PtxError(f"opcode {'.'.join(parts)} is not known")
 
@@ -360,7 +245,7 @@ class Block:
         self.put(args[0], self.get(args[1], "u64"), mask)
 
     def op_cvt(self, parts, args, mask):
-        value = _quiet(_convert)(self.get(args[1], parts[-1]), TYPES[parts[-2]], parts[1])
+        value = quiet(convert)(self.get(args[1], parts[-1]), TYPES[parts[-2]], parts[1])
         self.put(args[0], value, mask)
 
     def op_mul(self, parts, args, mask):
@@ -368,11 +253,11 @@ class Block:
         if "wide" in parts:
             wide = TYPES[parts[-1][0] + str(2 * int(parts[-1][1:]))]
             x, y = x.astype(wide), y.astype(wide)
-        self.put(args[0], _quiet(np.multiply)(x, y), mask)
+        self.put(args[0], quiet(np.multiply)(x, y), mask)
 
     def op_mad(self, parts, args, mask):
         x, y, z = (self.get(arg, parts[-1]) for arg in args[1:])
-        self.put(args[0], _quiet(lambda: x * y + z)(), mask)
+        self.put(args[0], quiet(lambda: x * y + z)(), mask)
 
     def op_fma(self, parts, args, mask):
         x, y, z = (self.get(arg, parts[-1])[mask] for arg in args[1:])
@@ -381,18 +266,16 @@ class Block:
         self.put(args[0], out, mask)
 
     def op_shl(self, parts, args, mask):
-        self.put(
-            args[0], _shift(self.get(args[1], parts[-1]), self.get(args[2], "u32"), True), mask
-        )
+        self.put(args[0], shift(self.get(args[1], parts[-1]), self.get(args[2], "u32"), True), mask)
 
     def op_shr(self, parts, args, mask):
         self.put(
-            args[0], _shift(self.get(args[1], parts[-1]), self.get(args[2], "u32"), False), mask
+            args[0], shift(self.get(args[1], parts[-1]), self.get(args[2], "u32"), False), mask
         )
 
     def op_setp(self, parts, args, mask):
         x, y = (self.get(arg, parts[-1]) for arg in args[1:3])
-        self.put(args[0], _quiet(_compare)(parts[1], x, y), mask)
+        self.put(args[0], quiet(compare)(parts[1], x, y), mask)
 
     def op_selp(self, parts, args, mask):
         x, y = (self.get(arg, parts[-1]) for arg in args[1:3])
@@ -400,7 +283,7 @@ class Block:
 
     def op_bfi(self, parts, args, mask):
         at, width = self.get(args[3], "u32"), self.get(args[4], "u32")
-        value = _insert(self.get(args[1], parts[-1]), self.get(args[2], parts[-1]), at, width)
+        value = insert(self.get(args[1], parts[-1]), self.get(args[2], parts[-1]), at, width)
         self.put(args[0], value, mask)
 
     def op_mov(self, parts, args, mask):
@@ -423,20 +306,19 @@ class Block:
             name, offset = re.match(r"\[(\w+)(?:\+(\d+))?\]", args[1]).groups()
             raw = self.values[name][int(offset or 0) :][: size * len(names)]
             for register, number in zip(names, np.frombuffer(raw, TYPES[kind]), strict=True):
-                self.put(register, _extended(np.full(self.n, number)), mask)
+                self.put(register, extended(np.full(self.n, number)), mask)
             return
-        raw = self.load(parts[1], self.address(args[1])[mask], size * len(names))
+        raw = self.load(space_of(parts), self.address(args[1])[mask], size * len(names))
         for k, name in enumerate(names):
             value = np.zeros(self.n, TYPES[kind])
             part = np.ascontiguousarray(raw[:, k * size : (k + 1) * size])
             value[mask] = part.view(TYPES[kind])[:, 0]
-            self.put(name, _extended(value), mask)
+            self.put(name, extended(value), mask)
 
     def op_st(self, parts, args, mask):
         names = args[1].strip("{}").replace(",", " ").split()
         raw = [self.get(name, parts[-1])[mask][:, None].view(np.uint8) for name in names]
-        space = parts[1] if parts[1] in ("shared", "global") else "global"  # generic ones as well
-        self.store(space, self.address(args[0])[mask], np.concatenate(raw, 1))
+        self.store(space_of(parts), self.address(args[0])[mask], np.concatenate(raw, 1))
 
     def op_cp(self, parts, args, mask):
         if "commit_group" in parts:
@@ -479,7 +361,7 @@ class Block:
                 left[:, lane // 4 + k % 2 * 8, column + k // 2 * 8] = self.bf16(name, lanes, half)
             for k, name in enumerate(b):
                 right[:, column + k * 8, lane // 4] = self.bf16(name, lanes, half)
-        product = _quiet(np.matmul)(left, right)
+        product = quiet(np.matmul)(left, right)
         for k, (out, start) in enumerate(zip(d, c, strict=True)):
             value = np.zeros(self.n, np.float32)
             sums = product[:, lane // 4 + k // 2 * 8, lane % 4 * 2 + k % 2]
@@ -508,7 +390,7 @@ class Block:
         for lane in np.flatnonzero(mask):
             where = address[lane : lane + 1]
             old[lane] = self.load(space, where, TYPES[kind].itemsize).view(TYPES[kind])[0, 0]
-            new = _quiet(combine)(old[lane : lane + 1], value[lane : lane + 1])
+            new = quiet(combine)(old[lane : lane + 1], value[lane : lane + 1])
             self.store(space, where, new[:, None].view(np.uint8))
         self.put(args[0], old, mask)
 
@@ -526,11 +408,14 @@ class Block:
         self.at_collective = (self.at_collective | here) & ~complete
         self.pc[complete] += 1
         lanes = np.arange(self.n)
+        if instruction.parts[0] == "bar":
+            return
         if instruction.parts[0] == "vote":
             votes = self.predicate(instruction.args[1].lstrip("!"))
             votes = votes ^ instruction.args[1].startswith("!")
             ballot = (votes.reshape(-1, 32) << np.arange(32)).sum(1).repeat(32) & members
-            self.put(instruction.args[0], ballot.astype(np.uint32), complete)
+            any_of = "any" in instruction.parts
+            self.put(instruction.args[0], ballot != 0 if any_of else ballot.astype("u4"), complete)
         else:
             how, by = instruction.parts[2], self.get(instruction.args[2], "u32").astype(int)
             clamp = self.get(instruction.args[3], "u32")  # a segment of 32 lanes
@@ -542,6 +427,11 @@ class Block:
                 source = np.where(lanes - by >= first, lanes - by, lanes)
             value = self.get(instruction.args[1], "u32")[source]
             self.put(instruction.args[0].split("|")[0], value, complete)
+
+
+def space_of(parts: list[str]) -> str:
+    """Of a load or store; ours mean global memory where they name none."""
+    return parts[1] if parts[1] in ("shared", "param") else "global"
 
 
 def _argument(value, kind: str, memory: list) -> bytes:

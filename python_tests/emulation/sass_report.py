@@ -77,6 +77,14 @@ class Resources:
 
 
 @dataclass
+class Body:
+    """A loop by its opcodes, and whether a loop inside it is a hot one."""
+
+    opcodes: list[str]
+    holds_hot: bool
+
+
+@dataclass
 class Loop:
     """The hottest loop of a kernel, without the loops inside it, and its bound by pipe."""
 
@@ -137,11 +145,15 @@ BARS = {
     "power_argmax_screen_kernel<64>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=3, loop=294),
     "power_argmax_screen_kernel<128>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=2, loop=440),
     "power_argmax_screen_select_kernel": Bar(("FFMA", "ATOMS")),
-    "rans32_decode_kernel<uint8, direct>": Bar(("VOTE", "POPC", "SHFL", "LDS"), blocks=2, loop=220),
-    "rans32_decode_kernel<uint8, shared>": Bar(("VOTE", "POPC", "SHFL", "LDS"), blocks=2, loop=220),
-    "rans32_decode_kernel<uint8, global>": Bar(("VOTE", "POPC", "SHFL"), blocks=2, loop=220),
-    "rans32_encode_kernel<uint8>": Bar(("VOTE", "POPC", "SHFL"), blocks=2, loop=220),
+    "rans32_decode_kernel<uint8, direct>": Bar(("VOTE", "POPC", "LDS"), blocks=2, loop=66),
+    "rans32_decode_kernel<uint8, shared>": Bar(("VOTE", "POPC", "LDS"), blocks=2, loop=78),
+    "rans32_decode_kernel<uint8, global>": Bar(("VOTE", "POPC", "LDS"), blocks=2, loop=86),
+    "rans32_encode_kernel<uint8>": Bar(("VOTE", "POPC"), blocks=2, loop=78),
     "rans32_offsets_kernel": Bar(("SHFL", "BAR")),
+    "range64_encode_kernel": Bar(("STG", "IMAD"), blocks=16),
+    "range64_decode_kernel<direct>": Bar(("LDG", "IMAD"), blocks=12),
+    "range64_decode_kernel<global>": Bar(("LDG", "IMAD"), blocks=12),
+    "range64_sums_kernel": Bar(("SHFL", "BAR")),
 }
 
 
@@ -171,9 +183,10 @@ def short_name(mangled: str) -> str:
     if width := re.match(r"ILi(\d+)E", arguments):
         return f"{name}<{width[1]}>"
     kinds = {"f": "float", "d": "double", "h": "uint8", "s": "int16", "i": "int32", "l": "int64"}
-    kind = kinds[arguments[1]]
+    kind = kinds.get(arguments[1])
     if search := re.search(r"SearchE(\d)", rest[len(name) :]):
-        return f"{name}<{kind}, {('direct', 'shared', 'global')[int(search[1])]}>"
+        how = ("direct", "shared", "global")[int(search[1])]
+        return f"{name}<{kind}, {how}>" if kind else f"{name}<{how}>"
     flag = {"Lb1": ", true", "Lb0": ", false"}.get(arguments[2:5], "")
     return f"{name}<{kind}{flag}>"
 
@@ -210,18 +223,23 @@ def disassemble(cubin: Path) -> dict[str, tuple[dict[str, int], list[tuple[str, 
     return kernels
 
 
-def loops(labels: dict[str, int], code: list[tuple[str, str]]) -> list[list[str]]:
-    """Opcodes of each loop, without those of loops inside it."""
+def loops(labels: dict[str, int], code: list[tuple[str, str]]) -> list[Body]:
+    """Opcodes of each loop, without those of loops inside it; the spans of loops nest.
+
+    A jump back from code far away, where a warp comes together again, makes no loop.
+    """
     spans = set()
     for end, (op, operands) in enumerate(code):
         target = re.search(r"(\.L_\w+)\)", operands)
         if op.startswith("BRA") and target and labels.get(target[1], end + 1) < end:
             spans.add((labels[target[1]], end))
+    spans = [(a, b) for a, b in spans if not any(c < a <= d < b for c, d in spans)]
     bodies = []
     for begin, end in spans:
         inner = [(a, b) for a, b in spans if (a, b) != (begin, end) and begin <= a and b <= end]
         own = [k for k in range(begin, end + 1) if not any(a <= k <= b for a, b in inner)]
-        bodies.append([code[k][0] for k in own])
+        held = any(op.startswith(HOT) for a, b in inner for op, _ in code[a : b + 1])
+        bodies.append(Body([code[k][0] for k in own], held))
     return bodies
 
 
@@ -254,10 +272,9 @@ def kernels(name: str, arch: str, cache: Path) -> list[Kernel]:
     found = []
     for mangled, (labels, code) in disassemble(cubin).items():
         bodies = loops(labels, code)
-        hottest = max(
-            bodies, key=lambda b: (sum(o.startswith(HOT) for o in b), len(b)), default=None
-        )
-        loop = bound(hottest, CARDS[arch]) if hottest else None
+        hot = [b.opcodes for b in bodies if not b.holds_hot] or [b.opcodes for b in bodies]
+        hot.sort(key=lambda b: (sum(o.startswith(HOT) for o in b), len(b)))
+        loop = bound(hot[-1], CARDS[arch]) if hot else None
         opcodes = {op.split(".")[0] for op, _ in code}
         short = short_name(mangled)
         found.append(Kernel(short, arch, used[mangled], threads[short], opcodes, loop))

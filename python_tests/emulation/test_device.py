@@ -8,13 +8,22 @@ import mass_cases
 import numpy as np
 import pytest
 from coding.cases import MESSAGES
+from emulation.range_cases import ragged
 from emulation.rans_cases import CALM, GAUSS, drawn
 from emulation.screen_cases import problems
 
 import otcuda
 from otcuda import _screen
 from otcuda._ops import native
-from otcuda.coding import decode, decode_blocks, encode_blocks, encode_long
+from otcuda.coding import (
+    decode,
+    decode_blocks,
+    decode_messages,
+    encode_batch,
+    encode_blocks,
+    encode_long,
+    encode_messages,
+)
 
 pytestmark = pytest.mark.cuda
 
@@ -84,6 +93,32 @@ def test_device_gives_the_solve_of_the_cpu(N, D, batch, dtype, to_device):
     assert chi2.tobytes() == want_chi2.tobytes()
 
 
+def test_device_solve_can_be_captured_in_a_graph(to_device):
+    """Each replay makes the next 20 steps, past the centring one."""
+    torch = pytest.importorskip("torch")
+    y = np.random.default_rng(1).normal(size=(300, 5)).astype("f4")
+    nu, zero = np.full(300, 1 / 300, "f4"), np.zeros(300, "f4")
+    settings = {"batch": 500, "lr": 0.05, "seed": 6}
+    want, want_chi2 = otcuda.heights_adam_solve(y, nu, iterations=280, **settings)
+    step = to_device(np.zeros(1, np.int64))
+    state = otcuda.HeightsState(*(to_device(zero) for _ in range(3)), step)
+    given = (to_device(y), to_device(nu))
+    side = torch.cuda.Stream()  # the first call is made outside of the graph
+    with torch.cuda.stream(side):
+        _, first = otcuda.heights_adam_solve(*given, state=state, iterations=20, **settings)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        _, chi2 = otcuda.heights_adam_solve(*given, state=state, iterations=20, **settings)
+    found = [first.cpu().numpy()]
+    for _ in range(13):
+        graph.replay()
+        found.append(chi2.cpu().numpy())
+    assert step.tolist() == [280]
+    assert_same_arrays([state.h, state.m, state.v], [want.h, want.m, want.v])
+    assert np.concatenate(found).tobytes() == want_chi2.tobytes()
+
+
 @pytest.mark.parametrize("case", MESSAGES, ids=lambda case: case.name)
 def test_device_gives_the_messages_of_the_cpu(case, to_device):
     tables, index = case.tables(), case.index()
@@ -108,6 +143,34 @@ def test_device_messages_can_be_captured_in_a_graph(to_device):
     torch.cuda.synchronize()
     assert torch.equal(back, symbols)
     assert message.faults.tolist() == CALM
+
+
+@pytest.mark.parametrize("case", MESSAGES, ids=lambda case: case.name)
+def test_device_gives_the_batches_of_the_cpu(case, to_device):
+    tables, index = case.tables(), case.index()
+    symbols, ends = case.symbols(tables).astype(np.int64), ragged(case.length, 9)
+    want = encode_batch(np.split(symbols, ends[:-1]), tables, np.split(index, ends[:-1]))
+    otcuda.backend_info(reset=True)
+    messages = encode_messages(to_device(symbols), tables, to_device(ends), to_device(index))
+    assert messages.host() == want
+    assert list(otcuda.backend_info()["paths"]) == ["range64/cuda"]
+    assert_same_arrays([decode_messages(messages, tables, to_device(index))], [symbols])
+
+
+def test_device_batches_can_be_captured_in_a_graph(to_device):
+    torch = pytest.importorskip("torch")
+    symbols, index = (to_device(a) for a in drawn(1, 50_000, GAUSS))
+    ends = to_device(ragged(50_000, 700))
+    encode_messages(symbols, GAUSS, ends, index)  # the tables are there now
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        messages = encode_messages(symbols, GAUSS, ends, index, check=False)
+        back = decode_messages(messages, GAUSS, index, check=False)
+    symbols[7] += 1
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(back, symbols)
+    assert messages.faults.tolist() == CALM
 
 
 @pytest.mark.parametrize("k", range(len(list(problems()))))

@@ -24,6 +24,7 @@ PLANTED = {  # bug of planted.cu: what the diagnosis must say
     "never_awaited": "exits while its cp.async at planted.* may still be in flight",
     "endless": "endless: 20001 accesses",
     "third_reader": "race on word",
+    "vote_for_sync": "race on tile",
 }
 BUGS = {name: k for k, name in enumerate(PLANTED, 1)}
 

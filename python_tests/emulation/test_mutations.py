@@ -12,7 +12,8 @@ SAMPLE = {  # words of one mutant each, for every day
     "atomicMax(&keys[row], key)",
     "k < left",
     "counts[i] = 0;",
-    "place >= kWindow",
+    "taken >= limit",
+    "&& end <= total;",
 }
 
 

@@ -147,25 +147,41 @@ def test_heights_adam_step(dtype, ptx):
         assert got.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("counted_there", [False, True])
 @pytest.mark.parametrize("name", ["normal", "uniform", "gaussian_cdf"])
-def test_source_samples(name, ptx):
+def test_source_samples(name, counted_there, ptx):
     B, D, offset = 70, 7, 3
     want = np.empty((B, D), "f4")
     pytest.importorskip("otcuda").source_samples(want, name, seed=9, stream=5, offset=offset)
     source = ["normal", "uniform", "gaussian_cdf"].index(name)
-    text, sequence = ptx("source_samples"), struct.pack("iiQQQ", source, 0, 9, 5, offset)
-    out = np.zeros((B, D), np.float32)
+    base = np.array([3])
+    stream, where = (2, base.ctypes.data) if counted_there else (5, 0)
+    text, sequence = (
+        ptx("source_samples"),
+        struct.pack("iiQQQP", source, 0, 9, stream, offset, where),
+    )
+    out, touched = np.zeros((B, D), np.float32), [Written(base)]
     rows = [sequence, offset * D, B * D, Written(out)]
-    launch(kernel(text, "rows_kernelIf"), (1,), 256, rows)
+    launch(kernel(text, "rows_kernelIf"), (1,), 256, rows, touched=touched)
     assert out.tobytes() == want.tobytes()
     panels = np.full((1, D, 128), np.nan, np.float32)
-    launch(kernel(text, "panels_kernel"), (1, 2), 128, [sequence, B, D, Written(panels)])
+    given = [sequence, B, D, Written(panels)]
+    launch(kernel(text, "panels_kernel"), (1, 2), 128, given, touched=touched)
     place = [r // 8 * 4 + r % 4 + r // 4 % 2 * 64 for r in range(B)]
     assert (panels[0, :, place] == want).all()
 
 
+def adam_step(dtype: str, base: np.ndarray | None) -> bytes:
+    """AdamStep<T> of heights_adam_solve.cu, of step 1 on the host or the one behind base."""
+    known = adam_constants(dtype, 0.03, 1).tobytes() if base is None else b""
+    where = 0 if base is None else base.ctypes.data
+    layout = {"f4": "28s4x4d?7xPq", "f8": "56s4d?7xPq"}[dtype]
+    return struct.pack(layout, known, 0.03, 0.9, 0.999, 1e-8, True, where, 1)
+
+
+@pytest.mark.parametrize("counted_there", [False, True])
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_heights_adam_solve_kernels(dtype, ptx):
+def test_heights_adam_solve_kernels(dtype, counted_there, ptx):
     """One step from given counts, chi2 of it, and the centring."""
     N, batch = 1100, 700
     text, mangled = ptx("heights_adam_solve"), {"f4": "f", "f8": "d"}[dtype]
@@ -182,8 +198,9 @@ def test_heights_adam_solve_kernels(dtype, ptx):
     pointers = struct.pack("PPPP", *(a.ctypes.data for a in state), *[0] * (4 - len(state)))
     sums, chi2 = np.zeros((1, 2)), np.zeros(1)
     terms = counts * (counts - 1.0) / nu.astype("f8")
-    step = [Written(counts), nu, N, batch, adam_constants(dtype, 0.03, 1).tobytes(), pointers]
-    outputs = [Written(a) for a in state]
+    base = np.array([0]) if counted_there else None
+    step = [Written(counts), nu, N, batch, adam_step(dtype, base), pointers]
+    outputs = [Written(a) for a in (*state, *([base] if counted_there else []))]
     step_kernel = kernel(text, f"solve_step_kernelI{mangled}")
     launch(step_kernel, (2,), 1024, [*step, Written(sums)], touched=outputs)
     launch(kernel(text, "chi2_kernel"), (1,), 32, [sums, N, batch, 1, Written(chi2)])
@@ -193,11 +210,18 @@ def test_heights_adam_solve_kernels(dtype, ptx):
     total = np.cumsum(terms[:1024])[-1] + np.cumsum(terms[1024:])[-1]  # cumsum adds in order
     assert chi2[0] == total / (batch * (batch - 1.0)) - 1
     mean_sums = np.zeros((2, 2))
-    args = [h, N, Written(mean_sums[0]), Written(mean_sums[1])]
-    launch(kernel(text, f"sum_kernelI{mangled}"), (2,), 1024, args)
-    args = [mean_sums[0], mean_sums[1], N, pointers]
+    where = base.ctypes.data if counted_there else 0
+    sum_kernel = kernel(text, f"sum_kernelI{mangled}")
     centre = kernel(text, f"centre_kernelI{mangled}")
-    launch(centre, (2,), 1024, args, touched=outputs)
+    for now in (255, 256) if counted_there else (256,):  # only the last one centres
+        if counted_there:
+            base[0] = now - 1
+        number = struct.pack("Pq", where, 1 if counted_there else now)
+        args = [h, N, number, Written(mean_sums[0]), Written(mean_sums[1])]
+        launch(sum_kernel, (2,), 1024, args, touched=outputs[-1:])
+        assert mean_sums.any() == (now == 256)
+        args = [mean_sums[0], mean_sums[1], N, number, pointers]
+        launch(centre, (2,), 1024, args, touched=outputs)
     finite = np.where(np.isfinite(want[0]), want[0], 0).astype("f8")
     mean = (np.cumsum(finite[:1024])[-1] + np.cumsum(finite[1024:])[-1]) / (N - 1)
     assert h.tobytes() == (want[0] - mean).astype(dtype).tobytes()

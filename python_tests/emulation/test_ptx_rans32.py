@@ -23,12 +23,14 @@ MANGLED = {"u1": "h", "i2": "s", "i4": "i", "i8": "l"}
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def ptx(request, nvcc_cache):
-    return nvcc.compile_to("rans32", request.param, ".ptx", nvcc_cache)[0].read_text()
+    files = ("rans32", "rans32_encode")
+    made = (nvcc.compile_to(name, request.param, ".ptx", nvcc_cache)[0] for name in files)
+    return "".join(file.read_text() for file in made)
 
 
 @dataclass
 class Job:
-    """The Job of csrc/cuda/rans32.cu: arrays by name, and the bytes of the struct."""
+    """The RansJob of csrc/cuda/rans32_job.cuh: arrays by name, and the bytes of the struct."""
 
     tables: Tables
     arrays: dict[str, np.ndarray | None]

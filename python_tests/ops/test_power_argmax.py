@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import otcuda
-from otcuda import _ops, reference
+from otcuda import _ops, _power, reference
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "power_argmax_v1.npz"
 SHAPES = [
@@ -253,7 +253,8 @@ def test_nan_rows_hand_on_no_gradient(rng):
 
 
 def test_opcheck(rng):
-    op = _ops.torch_ops().power_argmax.default
+    assert _power.registered()
+    op = torch.ops.otcuda.power_argmax.default
     torch.library.opcheck(op, problem(rng, 9, 4, 3))
     x, y, h = (a.requires_grad_() for a in problem(rng, 9, 4, 3))
     torch.library.opcheck(op, (x, y, h))

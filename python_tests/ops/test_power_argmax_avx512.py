@@ -27,11 +27,13 @@ pytestmark = [
 
 
 FLAGS = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-BY_HAND = ["-O0", "-shared", "-w", "-DOTCUDA_INLINE=inline"]  # optimising takes minutes
+# Optimising takes minutes.
+BY_HAND = ["-O0", "-shared", "-w", "-DOTCUDA_INLINE=inline", "-DOTCUDA_BY_HAND"]
 LEVEL_FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],
 }
+LEVEL_FLAGS["vnni"] = LEVEL_FLAGS["avx512"]
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,24 @@ def test_every_remainder_of_targets(kernel, N):
     assert value.tolist() == want_value.tolist()
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_few_samples_in_lanes_of_targets(kernel, dtype):
+    width = "f32" if dtype == "f4" else "f64"
+    lanes = getattr(kernel, f"few_lanes_{width}")()
+    rng = np.random.default_rng(0)
+    for B, N, D in [(1, 5, 16), (2, 33, 17), (4, 40, 31), (7, 100, 3), (8, 64, 40)]:
+        x, y, h = (rng.integers(-8, 9, size).astype(dtype) for size in ((8, D), (N, D), N))
+        best, place = aligned((8, 16), dtype), aligned((8, 16), "i4" if dtype == "f4" else "i8")
+        best[:], place[:] = -np.inf, -1
+        sizes = map(ctypes.c_int64, (B, N, D))
+        spare = np.zeros((16, D + 1), dtype)
+        getattr(kernel, f"few_{width}")(*pointers(x, y, h), *sizes, *pointers(spare, best, place))
+        scores = x[:B] @ y.T + h  # exact
+        assert best[:B, :lanes].max(1).tolist() == scores.max(1).tolist()
+        found = np.where(best == best.max(1)[:, None], place + np.arange(16), N)[:B, :lanes]
+        assert found.min(1).tolist() == scores.argmax(1).tolist()
+
+
 def inner_loops(path):
     """Instructions of each innermost loop, by the jumps back in the disassembly."""
     text = subprocess.check_output(["objdump", "-d", "--no-show-raw-insn", path], text=True)
@@ -142,26 +162,31 @@ def test_the_tile_of_power_argmax_stays_in_registers(level, sums, tmp_path):
 # --- the screen
 
 
-@pytest.fixture(scope="module")
-def screen(tmp_path_factory):
+@pytest.fixture(scope="module", params=["avx512", "vnni"])
+def screen(request, tmp_path_factory):
+    """The kernel, and whether its sums are wide."""
     library = tmp_path_factory.mktemp("avx512") / "screen.so"
     folders = [f"-I{HERE / 'avx512_by_hand'}", f"-I{CSRC}"]
     source = HERE / "avx512_by_hand" / "screen.cpp"
-    subprocess.run(["g++", *FLAGS, *BY_HAND, *folders, source, "-o", library], check=True)
+    wide = request.param == "vnni"
+    flags = [*FLAGS, *BY_HAND, *["-DOTCUDA_VNNI"] * wide, *folders]
+    subprocess.run(["g++", *flags, source, "-o", library], check=True)
     found = ctypes.CDLL(str(library))
     found.screen_panel.restype = ctypes.c_int64
-    return found
+    return found, wide
 
 
 @pytest.mark.parametrize("steps", [1, 4, 8, 9, 16, 19])
 def test_pairs_above_their_thresholds(screen, steps):
     rng = np.random.default_rng(steps)
+    screen, wide = screen
     S, T = screen.screen_samples(), 4 * screen.screen_targets()
     # Norms that sixteen bits hold, sums with the offset that they do not.
-    q, r = rng.integers(-20, 21, (S, 4 * steps)), rng.integers(-127, 128, (T, 4 * steps))
-    q[0, :2], r[0, :2] = 63, 127
+    most, offset = (127, 128) if wide else (20, 64)
+    q, r = rng.integers(-most, most + 1, (S, 4 * steps)), rng.integers(-127, 128, (T, 4 * steps))
+    q[0, :2], r[0, :2] = offset - 1, 127
     x, y = aligned((steps, S, 4), "u1"), aligned((T, 4 * steps), "i1")
-    x[:], y[:] = (q + 64).reshape(S, steps, 4).transpose(1, 0, 2), r
+    x[:], y[:] = (q + offset).reshape(S, steps, 4).transpose(1, 0, 2), r
     sums = -(-steps // 8)
     halves = np.zeros((T, sums, 2), np.int64)
     for k in range(4 * steps):
@@ -173,6 +198,8 @@ def test_pairs_above_their_thresholds(screen, steps):
     threshold[:] = np.quantile(want, 0.9, axis=0)
     before = threshold.copy()
     hits = np.zeros((T * S, 3), "i4")
+    if wide:  # its share of the sums is in the bound
+        bound -= (offset * r.sum(1)).astype("i4")
     sizes = ctypes.c_int64(T), ctypes.c_int64(steps)
     count = screen.screen_panel(*pointers(x, y, start, bound), *sizes, *pointers(threshold, hits))
     found = {(t, s, value) for t, s, value in hits[:count].tolist()}
@@ -181,17 +208,17 @@ def test_pairs_above_their_thresholds(screen, steps):
     assert found == expected
 
 
-@pytest.mark.parametrize(("level", "sums"), [("avx2", 12), ("avx512", 24)])
+@pytest.mark.parametrize(("level", "sums"), [("avx2", 12), ("avx512", 24), ("vnni", 24)])
 def test_the_tile_of_power_screen_stays_in_registers(level, sums, tmp_path):
     source, target = CSRC / "cpu" / f"power_screen_{level}.cpp", tmp_path / "kernel.o"
     flags = [*FLAGS, *LEVEL_FLAGS[level], "-O3", f"-I{CSRC}"]
     subprocess.run(["g++", *flags, "-c", source, "-o", target], check=True)
     loops = 0
     for body in inner_loops(target):
-        if sum("vpmaddubsw" in instruction for instruction in body) != sums:
+        if sum("vpmaddubsw" in line or "vpdpbusd" in line for line in body) != sums:
             continue
         loops += 1
         assert not any(re.match(r"vmov\w+\s+%[xyz]mm\d+,.*\(", line) for line in body)
         assert not any("(%rsp" in line for line in body)
         assert len(body) < 3.5 * sums
-    assert loops >= 4
+    assert loops >= (2 if level == "vnni" else 4)

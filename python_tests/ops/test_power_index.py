@@ -214,3 +214,145 @@ def test_failed_allocations_leave_nothing_behind():
         assert native.memory_in_use() == before
     native.fail_allocation(0)
     assert failures >= 10
+
+
+# --- topk, gap, mass, out -------------------------------------------------------------------------
+
+
+def assert_same_list(index, x, y, h, k, method="tree"):
+    value, place = index.topk(x, k, method=method)
+    want_value, want = otcuda.power_topk(x, y, h, k)
+    assert np.array_equal(place, want)
+    numbers = want >= 0
+    assert np.asarray(value)[numbers].tobytes() == np.asarray(want_value)[numbers].tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("D", [1, 3, 7])
+@pytest.mark.parametrize("data", DATA)
+def test_the_tree_gives_the_lists_of_power_topk(data, D, dtype, simd_level):
+    x, y, h = data(np.random.default_rng(D), 90, 1800, D, dtype)
+    index = otcuda.PowerIndex(y, h)
+    for k in (1, 2, 33):
+        otcuda.backend_info(reset=True)
+        index.topk(x, k, method="tree")
+        path = otcuda.backend_info()["paths"]["power_topk/tree"]
+        assert path["items"] >= 87
+        assert_same_list(index, x, y, h, k)
+
+
+def test_lists_where_few_targets_live():
+    rng = np.random.default_rng(8)
+    x, y, h = normal(rng, 70, 900, 2, np.float32)
+    h[rng.permutation(900)[:890]] = -np.inf  # ten are left, and -inf is a number
+    index = otcuda.PowerIndex(y, h)
+    assert_same_list(index, x, y, h, 5)
+    assert_same_list(index, x, y, h, 20)
+    assert (index.topk(x, 20)[0][:, 10:] == -np.inf).all()
+
+
+def test_auto_takes_the_tree_for_lists_where_it_wins():
+    rng = np.random.default_rng(2)
+    for D, wins in ((2, True), (32, False)):
+        x, y, h = normal(rng, 256, 20_000, D, np.float32)
+        index = otcuda.PowerIndex(y, h)
+        for _ in range(2):  # the second call remembers
+            otcuda.backend_info(reset=True)
+            assert_same_list(index, x, y, h, 8, "auto")
+            paths = otcuda.backend_info()["paths"]
+            assert ("power_topk/tree" in paths) == wins
+        if wins:
+            assert paths["power_topk/tree_scores"]["items"] < 0.05 * 256 * 20_000
+
+
+@pytest.mark.parametrize("method", ["auto", "tree", "brute"])
+def test_gap_and_mass_of_an_index(method):
+    rng = np.random.default_rng(9)
+    x, y, h = twins(rng, 200, 1600, 3, np.float32)
+    w = rng.random(200).astype("f4")
+    options = {"return_gap": True, "return_mass": True, "weights": w}
+    got = otcuda.PowerIndex(y, h).argmax(x, method=method, **options)
+    for a, b in zip(got, otcuda.power_argmax(x, y, h, **options), strict=True):
+        assert a.tobytes() == b.tobytes()
+    assert (got[2] == 0).all()  # every winner has its twin
+
+
+def test_out_of_an_index():
+    x, y, h = normal(np.random.default_rng(3), 100, 700, 2, np.float32)
+    index = otcuda.PowerIndex(y, h)
+    out = np.empty((100, 4), "f4"), np.empty((100, 4), "i8")
+    assert index.topk(x, 4, out=out)[0] is out[0]
+    assert out[1].tolist() == otcuda.power_topk(x, y, h, 4)[1].tolist()
+    one = np.empty(100, "f4"), np.empty(100, "i8")
+    for gap in (False, True):
+        one[1][:] = 0
+        assert index.argmax(x, out=one, return_gap=gap)[1] is one[1]
+        assert one[1].tolist() == out[1][:, 0].tolist()
+    with pytest.raises(otcuda.ShapeError, match=r"out\[0\] is \[100\], expected \[100, 4\]"):
+        index.topk(x, 4, out=one)
+
+
+def test_halves_are_widened():
+    x, y, h = (a.astype("f2") for a in normal(np.random.default_rng(3), 100, 700, 2, np.float32))
+    index = otcuda.PowerIndex(y, h)
+    assert index.dtype == "float32"
+    assert_same(index, x, y, h)
+    assert_same(index, x.astype("f4"), y, h)
+    torch = pytest.importorskip("torch")
+    rounded = [torch.from_numpy(a.astype("f4")).bfloat16() for a in (x, y, h)]
+    got = otcuda.PowerIndex(*rounded[1:]).argmax(rounded[0])
+    for a, b in zip(got, otcuda.power_argmax(*rounded), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("k", [None, 3])
+def test_gradients_of_an_index_are_those_of_the_ops(k):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(4)
+    x, y, h = (torch.from_numpy(a) for a in normal(rng, 70, 600, 2, np.float64))
+    x[1, 0] = torch.nan
+    index, grads = otcuda.PowerIndex(y), []
+    for use_index in (True, False):
+        leaves = x.clone().requires_grad_(), h.clone().requires_grad_()
+        if use_index:
+            index.set_heights(2 * leaves[1])  # in a graph
+            value = index.argmax(leaves[0])[0] if k is None else index.topk(leaves[0], k)[0]
+        else:
+            given = leaves[0], y, 2 * leaves[1]
+            value = otcuda.power_argmax(*given)[0] if k is None else otcuda.power_topk(*given, k)[0]
+        (value[torch.isfinite(value)] ** 2).sum().backward()
+        grads.append([leaf.grad for leaf in leaves])
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+    index.set_heights(h)  # needs none
+    assert not index.argmax(x)[0].requires_grad
+    with torch.no_grad():
+        assert not index.argmax(x.clone().requires_grad_())[0].requires_grad
+
+
+def test_gradients_of_an_index_twice():
+    torch = pytest.importorskip("torch")
+    x, y, h = (torch.from_numpy(a) for a in normal(np.random.default_rng(4), 4, 9, 2, np.float64))
+    index = otcuda.PowerIndex(y)
+
+    def values(x, h):
+        index.set_heights(h)
+        value, _, gap = index.argmax(x, return_gap=True)
+        return value, gap, index.topk(x, 3)[0]
+
+    inputs = x.requires_grad_(), h.requires_grad_()
+    assert torch.autograd.gradcheck(values, inputs)
+    assert torch.autograd.gradgradcheck(values, inputs)
+
+
+def test_more_errors_are_named():
+    y = np.zeros((5, 3), "f4")
+    index = otcuda.PowerIndex(y, np.zeros(5, "f4"))
+    with pytest.raises(otcuda.ArgumentError, match="k is 65, expected 1 to 64"):
+        index.topk(y, 65)
+    with pytest.raises(otcuda.ArgumentError, match="'screen', expected auto, brute or tree"):
+        index.topk(y, 2, method="screen")
+    with pytest.raises(otcuda.ArgumentError, match="weights are for return_mass"):
+        index.argmax(y, weights=np.zeros(5, "f4"))
+    with pytest.raises(otcuda.ArgumentError, match=r"index\[1\] is 7, expected -1 to N - 1 = 4"):
+        index._handle.targets(np.array([0, 7]), np.empty((2, 3), "f4"))

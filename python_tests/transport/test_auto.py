@@ -64,7 +64,7 @@ class CrashError(Exception):
 @pytest.mark.parametrize("writes", [1, 4, 9, 20])
 def test_gone_on_from_within_a_stage_gives_the_same_bits(writes, tmp_path, monkeypatch):
     path = tmp_path / "fit.safetensors"
-    y = clusters(600, 8)
+    y = clusters(500, 8)
     whole, cut, resumed = (SemiDiscreteOT(y) for _ in range(3))
     expected = whole.fit(chi2=0.05)
     monkeypatch.setattr(Checkpoint, "every", 0.0)  # after each step

@@ -179,7 +179,7 @@ def test_product_samples_solve_and_their_chi2_has_no_bias(monkeypatch):
     truth = ot.chi2(400_000, seed=4).value
     for seed in range(60):
         found = lister(clusters(512, 8), seed=seed)
-        pool = Pool(found.source, 8, seed, 8192, product=True)
+        pool = Pool(found.source, 8, seed, 8192, "product")
         pool.rows = slice(0, 8192)
         lists = pools.Lists(
             np.empty((8192, 16), np.int32), np.empty((8192, 16), "f4"), np.empty(8192, "f4")

@@ -34,7 +34,7 @@ struct Source {
 
 // Frequencies as they come; the last one of each table makes up for the sum, where it can.
 cpu::Tables tables_of(Source& from) {
-  const int P = 1 + static_cast<int>(from.byte() % 16);
+  const int P = 1 + static_cast<int>(from.byte() % 24);
   const bool escape = from.byte() % 2 != 0;
   const int64_t T = 1 + from.byte() % 3, n = 1 + from.byte() % 12;
   std::vector<uint32_t> frequencies;
@@ -74,6 +74,7 @@ void read(const cpu::Tables& tables, Source& from) {
     check_symbols(tables, symbols);
   } catch (const CorruptDataError&) {
   }
+  if (tables.wide()) return;
   try {
     cpu::rans32_decode(tables, message.data.get(), static_cast<int64_t>(message.size), &which,
                        block, blocks.data(), view(symbols), nobody);

@@ -57,8 +57,8 @@ inline std::vector<uint32_t> random_weights(int64_t n) {
   return weights;
 }
 
-inline std::unique_ptr<cpu::Tables> random_tables() {
-  const int P = 1 + static_cast<int>(below(one_in(4) ? 16 : 12));  // high ones take their time
+inline std::unique_ptr<cpu::Tables> random_tables(int most_precision) {
+  const int P = 1 + static_cast<int>(below(one_in(4) ? most_precision : 12));
   const bool escape = !one_in(3);
   const int64_t most = escape ? (one_in(50) ? 65536 : 400) : std::min<int64_t>(1 << P, 400);
   const int64_t n = 1 + static_cast<int64_t>(below(most)), T = 1 + static_cast<int64_t>(below(4));
@@ -75,7 +75,8 @@ inline std::unique_ptr<cpu::Tables> random_tables() {
   if (one_in(10)) frequencies[below(T * n)] += static_cast<uint32_t>(generator());
   if (one_in(10)) std::shuffle(frequencies.begin(), frequencies.begin() + n, generator);
   return std::make_unique<cpu::Tables>(frequencies.data(), T, n, static_cast<int32_t>(low),
-                                       one_in(30) ? static_cast<int>(below(40)) : P, escape);
+                                       one_in(30) ? static_cast<int>(below(most_precision + 1)) : P,
+                                       escape);
 }
 
 inline int64_t random_symbol(const cpu::Tables& tables) {

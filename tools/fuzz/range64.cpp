@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mutation harness of tables and range64: fuzz_range64 CASES SEED.
+// Mutation harness of tables and range64: fuzz_range64 CASES SEED [COPIES].
 //
 // Each case makes tables (quantised, or frequencies that are mostly refused), codes a message with
 // adversarial symbols, reads it back, and then reads damaged copies: flips, cuts, random bytes. All
@@ -38,7 +38,7 @@ void read_damaged(const cpu::Tables& tables, const Exact& bytes, int lanes,
   }
 }
 
-void symbols_case(const cpu::Tables& tables) {
+void symbols_case(const cpu::Tables& tables, uint64_t copies) {
   const size_t n = below(one_in(20) ? 3000 : 200);
   std::vector<int64_t> symbols(n), index(n), decoded(n);
   for (int64_t& t : index) t = static_cast<int64_t>(below(tables.count()));
@@ -57,7 +57,8 @@ void symbols_case(const cpu::Tables& tables) {
   for (const RangeDecoder& decoder : decoders) {
     if (!decoder.finished()) fail("a message with bytes to spare");
   }
-  for (int k = 0; k < 6; ++k) read_damaged(tables, Exact(damaged(message)), lanes, index, decoded);
+  for (uint64_t k = 0; k < copies; ++k)
+    read_damaged(tables, Exact(damaged(message)), lanes, index, decoded);
 }
 
 // Every step on any bytes, and through an encoder of the values that came out.
@@ -115,10 +116,11 @@ void steps_case() {
 int main(int argc, char** argv) {
   const uint64_t cases = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1000;
   generator.seed(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0);
+  const uint64_t copies = argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 6;
   uint64_t refused = 0;
   for (uint64_t k = 0; k < cases; ++k) {
     try {
-      symbols_case(*random_tables());
+      symbols_case(*random_tables(30), copies);
     } catch (const ArgumentError&) {
       ++refused;  // only random_tables asks for the impossible
     }

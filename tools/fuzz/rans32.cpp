@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mutation harness of rans32: fuzz_rans32 CASES SEED.
+// Mutation harness of rans32: fuzz_rans32 CASES SEED [COPIES].
 //
 // Each case makes tables, codes a message with adversarial symbols at every level this CPU has,
 // reads it back, and then reads damaged copies of blocks and directory, all in heap blocks of their
@@ -48,7 +48,7 @@ void read_damaged(const cpu::Tables& tables, std::vector<uint8_t> message, int64
   }
 }
 
-void one_case(const cpu::Tables& tables) {
+void one_case(const cpu::Tables& tables, uint64_t copies) {
   const size_t n = below(one_in(10) ? 5000 : 400);
   const int64_t block = 32 * static_cast<int64_t>(1 + below(one_in(3) ? 64 : 4));
   std::vector<int64_t> symbols(n), index(n), decoded(n);
@@ -72,7 +72,8 @@ void one_case(const cpu::Tables& tables) {
     cpu::rans32_decode(tables, exact.data.get(), static_cast<int64_t>(exact.size), &tables_of,
                        block, blocks.data(), view(decoded), nobody);
     if (decoded != symbols) fail("a round trip");
-    for (int k = 0; k < 6; ++k) read_damaged(tables, message, block, blocks, index, symbols);
+    for (uint64_t k = 0; k < copies; ++k)
+      read_damaged(tables, message, block, blocks, index, symbols);
   }
 }
 
@@ -81,15 +82,16 @@ void one_case(const cpu::Tables& tables) {
 int main(int argc, char** argv) {
   const uint64_t cases = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1000;
   generator.seed(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0);
+  const uint64_t copies = argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 6;
   set_num_threads(1);
   for (uint64_t k = 0; k < cases; ++k) {
     std::unique_ptr<cpu::Tables> tables;
     try {
-      tables = random_tables();
+      tables = random_tables(16);
     } catch (const ArgumentError&) {
       continue;  // it may ask for the impossible
     }
-    one_case(*tables);
+    one_case(*tables, copies);
   }
   std::printf("%llu cases, %llu noticed, %llu missed\n", static_cast<unsigned long long>(cases),
               static_cast<unsigned long long>(noticed), static_cast<unsigned long long>(missed));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The AVX-512 intrinsics of power_argmax_avx512.cpp, power_screen_avx512.cpp and net_avx512.cpp, lane by lane as Intel's guide defines them, so that the
+// The AVX-512 intrinsics of power_argmax_avx512.cpp, power_screen_{avx512,vnni}.cpp and net_avx512.cpp, lane by lane as Intel's guide defines them, so that the
 // file runs on any CPU. An intrinsic that is not here does not compile: add it from the guide.
 #pragma once
 
@@ -85,6 +85,56 @@ FLOATS(ps, __m512, float, 16, __mmask16)
 FLOATS(pd, __m512d, double, 8, __mmask8)
 #undef FLOATS
 
+// Within each 128 bits, here kPart lanes: the low or high halves of both, in turns.
+#define UNPACK(suffix, Vector, kPart, Mask)                                                \
+  inline Vector unpack_##suffix(Mask mask, Vector a, Vector b, int from) {                 \
+    if (mask != Mask(-1)) __builtin_trap();                                                \
+    Vector r;                                                                              \
+    for (int k = 0; k < 64 / int(sizeof(a.lane[0])); ++k) {                                \
+      const int at = k / kPart * kPart + k % kPart / 2 + from;                             \
+      r.lane[k] = k % 2 == 0 ? a.lane[at] : b.lane[at];                                    \
+    }                                                                                      \
+    return r;                                                                              \
+  }                                                                                        \
+  inline Vector _mm512_maskz_unpacklo_##suffix(Mask mask, Vector a, Vector b) {            \
+    return unpack_##suffix(mask, a, b, 0);                                                 \
+  }                                                                                        \
+  inline Vector _mm512_maskz_unpackhi_##suffix(Mask mask, Vector a, Vector b) {            \
+    return unpack_##suffix(mask, a, b, kPart / 2);                                         \
+  }
+UNPACK(ps, __m512, 4, __mmask16)
+UNPACK(pd, __m512d, 2, __mmask8)
+#undef UNPACK
+
+// Within each 128 bits: two lanes of a, then two of b, chosen by two bits each.
+inline __m512 _mm512_maskz_shuffle_ps(__mmask16 mask, __m512 a, __m512 b, int chosen) {
+  if (mask != 0xFFFF) __builtin_trap();
+  __m512 r;
+  for (int k = 0; k < 16; ++k) {
+    const int at = k / 4 * 4 + (chosen >> 2 * (k % 4) & 3);
+    r.lane[k] = k % 4 < 2 ? a.lane[at] : b.lane[at];
+  }
+  return r;
+}
+
+// Two parts of 128 bits of a, then two of b, chosen by two bits each.
+template <class Vector>
+Vector shuffle_parts(Vector a, Vector b, int chosen) {
+  constexpr int kPart = 16 / sizeof(a.lane[0]);
+  Vector r;
+  for (int k = 0; k < 4 * kPart; ++k) {
+    const int at = (chosen >> 2 * (k / kPart) & 3) * kPart + k % kPart;
+    r.lane[k] = k / kPart < 2 ? a.lane[at] : b.lane[at];
+  }
+  return r;
+}
+inline __m512 _mm512_maskz_shuffle_f32x4(__mmask16, __m512 a, __m512 b, int chosen) {
+  return shuffle_parts(a, b, chosen);
+}
+inline __m512d _mm512_maskz_shuffle_f64x2(__mmask8, __m512d a, __m512d b, int chosen) {
+  return shuffle_parts(a, b, chosen);
+}
+
 inline __m512i _mm512_load_si512(const void* from) {
   check_aligned(from);
   __m512i r;
@@ -167,6 +217,15 @@ inline __m512i _mm512_madd_epi16(__m512i a, __m512i b) {
                         lane_of<int16_t>(a, 2 * k + 1) * lane_of<int16_t>(b, 2 * k + 1));
   }
   return r;
+}
+
+inline __m512i _mm512_dpbusd_epi32(__m512i sum, __m512i a, __m512i b) {
+  for (int k = 0; k < 16; ++k) {
+    int32_t lane = lane_of<int32_t>(sum, k);
+    for (int j = 4 * k; j < 4 * k + 4; ++j) lane += lane_of<uint8_t>(a, j) * lane_of<int8_t>(b, j);
+    set_lane(&sum, k, lane);
+  }
+  return sum;
 }
 
 inline __m512i _mm512_sub_epi32(__m512i a, __m512i b) {

@@ -38,4 +38,19 @@ int64_t first_number_f64(const double* x, const double* y, const double* h, int6
                          int64_t D) {
   return power_argmax_avx512().f64.first_number(x, y, h, targets, D);
 }
+
+int few_lanes_f32() { return power_argmax_avx512().f32.few_lanes; }
+int few_lanes_f64() { return power_argmax_avx512().f64.few_lanes; }
+
+void few_f32(const float* x, const float* y, const float* h, int64_t samples, int64_t targets,
+             int64_t D, float* spare, float* best, int32_t* place) {
+  power_argmax_avx512().f32.few(
+      {x, y, h, samples, targets, D, targets * D, 0, spare, best, place});
+}
+
+void few_f64(const double* x, const double* y, const double* h, int64_t samples, int64_t targets,
+             int64_t D, double* spare, double* best, int64_t* place) {
+  power_argmax_avx512().f64.few(
+      {x, y, h, samples, targets, D, targets * D, 0, spare, best, place});
+}
 }

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// The AVX-512 kernel of power_screen as C functions, for ctypes.
+// A kernel of power_screen as C functions, for ctypes: with VNNI where OTCUDA_VNNI is defined.
+#ifdef OTCUDA_VNNI
+#include "cpu/power_screen_vnni.cpp"
+#define kernels otcuda::cpu::power_screen_vnni
+#else
 #include "cpu/power_screen_avx512.cpp"
-
-using otcuda::cpu::power_screen_avx512;
+#define kernels otcuda::cpu::power_screen_avx512
+#endif
 
 extern "C" {
 
-int screen_samples() { return power_screen_avx512().samples; }
-int screen_targets() { return power_screen_avx512().targets; }
+int screen_samples() { return kernels().samples; }
+int screen_targets() { return kernels().targets; }
 
 // Hits are (target, sample, sum); the number of them is returned.
 int64_t screen_panel(const uint8_t* x, const int8_t* y, const int32_t* start, const int32_t* bound,
@@ -15,6 +19,6 @@ int64_t screen_panel(const uint8_t* x, const int8_t* y, const int32_t* start, co
   const int64_t room = targets * screen_samples();
   otcuda::cpu::ScreenPanel panel{x, y, start, bound, targets, steps, threshold, 1 << 30,
                                  reinterpret_cast<otcuda::cpu::ScreenHit*>(hits), 0, room, nullptr};
-  return power_screen_avx512().panel(&panel, 0) == targets ? panel.count : -1;
+  return kernels().panel(&panel, 0) == targets ? panel.count : -1;
 }
 }

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// The k best targets by the tree of an index, or by the blocked loop where that is less work.
+#include <algorithm>
+#include <limits>
+#include <mutex>
+#include <string>
+
+#include "common/backend_info.h"
+#include "common/check.h"
+#include "common/power_index.h"
+#include "common/power_topk.h"
+#include "common/threads.h"
+#include "cpu/power_index.h"
+#include "cpu/power_topk.h"
+
+namespace otcuda::cpu {
+namespace {
+
+constexpr int64_t kGrain = 1024;     // samples of a task, most
+constexpr int64_t kBeat = 64;        // samples between heartbeats
+constexpr int64_t kTrial = 32;       // samples of a trial
+constexpr int64_t kTrialBatch = 64;  // samples from which on a trial is worth it
+constexpr int64_t kOutOfRange = -2;  // an index that no one sees
+
+bool tree_topk(const TreeView<float>& tree, TreeTopk<float>* q) {
+  return tree_kernels().topk_f32(tree, q);
+}
+bool tree_topk(const TreeView<double>& tree, TreeTopk<double>* q) {
+  return tree_kernels().topk_f64(tree, q);
+}
+
+}  // namespace
+
+// A query of q->score and q->place [k]; false where the sample is out of the tree's range, or its
+// list could not be filled within the visits, which are counted down.
+template <class T>
+bool PowerIndex<T>::topk_query(const T* x, int k, int64_t* visits, TreeTopk<T>* q) const {
+  if (!query(x, -1, q)) return false;
+  q->k = k;
+  q->most = *visits;
+  std::fill_n(q->score, k, -std::numeric_limits<T>::infinity());
+  std::fill_n(q->place, k, std::numeric_limits<int32_t>::max());
+  const bool finished = tree_topk(tree_.view(), q);
+  *visits -= q->nodes + q->leaves;
+  return finished && q->best > -std::numeric_limits<T>::infinity();
+}
+
+// Some samples by the tree, which gives up when it would cost more than the blocked loop.
+template <class T>
+bool PowerIndex<T>::topk_pays(const T* x, int64_t B, int k, Poll* poll) {
+  const int known = topk_verdict_;
+  if (known / 2 == k) return known % 2 == 1;
+  if (B < kTrialBatch) return false;
+  bool pays = true;
+  const auto trial = [&](int64_t, int64_t) {
+    T score[kMostTopk];
+    int32_t place[kMostTopk];
+    int64_t left = std::max<int64_t>(1, int64_t(double(N_) / tree_visit_cost(D_))) * kTrial;
+    for (int64_t b = 0; b < kTrial && left > 0; ++b) {
+      TreeTopk<T> q{};
+      q.score = score;
+      q.place = place;
+      topk_query(x + b * (B / kTrial) * D_, k, &left, &q);
+      heartbeat();
+    }
+    pays = left > 0;
+  };
+  parallel_for(1, 1, trial, poll, 1);
+  topk_verdict_ = 2 * k + int(pays);
+  return pays;
+}
+
+template <class T>
+void PowerIndex<T>::topk_by_tree(const T* x, int64_t B, int k, T* value, int64_t* index,
+                                 Poll* poll) const {
+  std::atomic<int64_t> scores{0}, plain{0};
+  const auto rows = [&](int64_t begin, int64_t end) {
+    T score[kMostTopk];
+    int32_t place[kMostTopk];
+    int64_t seen = 0, out = 0;
+    for (int64_t b = begin; b < end; ++b) {
+      if (b % kBeat == 0) heartbeat();
+      TreeTopk<T> q{};
+      q.score = score;
+      q.place = place;
+      int64_t visits = std::numeric_limits<int64_t>::max();
+      const bool found = topk_query(x + b * D_, k, &visits, &q);
+      seen += q.leaves * kTreeWidth;
+      out += !found;
+      if (found) {
+        std::copy_n(score, k, value + b * k);
+        std::copy_n(place, k, index + b * k);
+      } else {
+        index[b * k] = kOutOfRange;
+      }
+    }
+    scores += seen;
+    plain += out;
+  };
+  const int threads = threads_for(5e3 * double(B));
+  const int64_t share = (B + threads - 1) / threads;
+  parallel_for(B, std::clamp<int64_t>(threads > 1 ? share / 4 : share, 16, kGrain), rows, poll,
+               threads);
+  count_backend_path(BackendPath::power_topk_tree, B - plain);
+  count_backend_path(BackendPath::power_topk_tree_scores, scores);
+  for (int64_t b = 0; plain > 0 && b < B;) {  // runs of samples that the tree cannot take
+    int64_t end = b;
+    while (end < B && index[end * k] == kOutOfRange) ++end;
+    if (end > b) {
+      power_topk(TopkProblem<T>{x + b * D_, y_.data(), h_.data(), 1, end - b, N_, D_, k,
+                                value + b * k, index + b * k},
+                 poll);
+    }
+    b = end + 1;
+  }
+}
+
+template <class T>
+void PowerIndex<T>::topk(const T* x, int64_t B, int k, T* value, int64_t* index, IndexMethod method,
+                         Poll* poll) {
+  const std::shared_lock<std::shared_mutex> lock(mutex_);
+  OTCUDA_CHECK(heights_set_, "the index has no heights yet; call set_heights(h) first");
+  OTCUDA_CHECK(method != IndexMethod::tree || has_tree(),
+               "method is 'tree', but the index has none: it holds few targets, or some out of "
+               "range");
+  if (B == 0) return;
+  const bool automatic = method == IndexMethod::automatic;
+  bool tree = has_tree() && heights_fit_ && (automatic || method == IndexMethod::tree);
+  if (tree && automatic) tree = topk_pays(x, B, k, poll);
+  if (tree) return topk_by_tree(x, B, k, value, index, poll);
+  power_topk(TopkProblem<T>{x, y_.data(), h_.data(), 1, B, N_, D_, k, value, index}, poll);
+}
+
+template <class T>
+void PowerIndex<T>::targets(const int64_t* index, int64_t M, T* out) const {
+  for (int64_t m = 0; m < M; ++m) {
+    const int64_t i = index[m];
+    OTCUDA_CHECK(i >= -1 && i < N_, "index[" + std::to_string(m) + "] is " + std::to_string(i) +
+                                        ", expected -1 to N - 1 = " + std::to_string(N_ - 1));
+    if (i < 0) {
+      std::fill_n(out + m * D_, D_, T(0));
+    } else {
+      std::copy_n(y_.data() + i * D_, D_, out + m * D_);
+    }
+  }
+}
+
+// Members by name: power_index.cpp instantiates the class where these are not defined.
+#define OTCUDA_TOPK_OF(T)                                                                       \
+  template bool PowerIndex<T>::topk_query(const T*, int, int64_t*, TreeTopk<T>*) const;         \
+  template bool PowerIndex<T>::topk_pays(const T*, int64_t, int, Poll*);                        \
+  template void PowerIndex<T>::topk_by_tree(const T*, int64_t, int, T*, int64_t*, Poll*) const; \
+  template void PowerIndex<T>::topk(const T*, int64_t, int, T*, int64_t*, IndexMethod, Poll*);  \
+  template void PowerIndex<T>::targets(const int64_t*, int64_t, T*) const
+OTCUDA_TOPK_OF(float);
+OTCUDA_TOPK_OF(double);
+#undef OTCUDA_TOPK_OF
+
+}  // namespace otcuda::cpu

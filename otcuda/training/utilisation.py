@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much of what the CPU can do in convolutions a training step uses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+PASSES = 3  # the layer and the gradients of its input and of its weights, each as many products
+
+
+def convolution_products(net: nn.Module, run: Callable[[], object]) -> int:
+    """Products of all convolutions of `net` while `run()` calls it, each layer forwards once."""
+    total = 0
+
+    def count(layer: nn.Conv2d, _: object, output: Tensor) -> None:
+        nonlocal total
+        total += output.numel() * layer.weight[0].numel()
+
+    hooks = [
+        layer.register_forward_hook(count)
+        for layer in net.modules()
+        if isinstance(layer, nn.Conv2d)
+    ]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+@torch.no_grad()
+def convolution_peak(dtype: torch.dtype, rounds: int = 5) -> float:
+    """Most products a CPU second of torch's own 3 x 3 convolution at a size that suits it."""
+    x = torch.randn(4, 192, 64, 64, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(192, 192, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    F.conv2d(x, weight, padding=1)
+    best = float("inf")
+    for _ in range(rounds):
+        start = time.process_time()
+        F.conv2d(x, weight, padding=1)
+        best = min(best, time.process_time() - start)
+    return x.numel() * 192 * 9 / best

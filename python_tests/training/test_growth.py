@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A larger codec that takes over the weights of a smaller one computes the same, and learns."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import otcuda
+from otcuda.codec.networks import Codec, CodecConfig, quantise_hard
+from otcuda.training.growth import take_over
+
+SMALL = CodecConfig(
+    latents=16,
+    width8=32,
+    width16=32,
+    analysis_blocks=(1, 1),
+    synthesis_blocks=(1, 1),
+    context_width=32,
+    groups=(2, 6),
+)
+LARGE = dataclasses.replace(
+    SMALL, analysis_blocks=(2, 3), synthesis_blocks=(2, 3), context_width=48
+)
+
+
+@pytest.fixture
+def small(rng):
+    net = Codec(SMALL)
+    for parameter in net.parameters():
+        parameter.data = 0.05 * torch.randn(parameter.shape, generator=rng)
+    return net
+
+
+def test_a_grown_codec_computes_the_same_and_its_new_weights_learn(small, rng):
+    large = Codec(LARGE)
+    take_over(large, SMALL, small.state_dict())
+    planes = 60 * torch.randn(2, 3, 64, 64, generator=rng)
+    log2_step = torch.tensor([7.5, 9.0])
+    before, bits_before = small(planes, log2_step, quantise_hard)
+    after, bits = large(planes, log2_step, quantise_hard)
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(bits, bits_before, rtol=1e-4, atol=1e-2)
+    (after.square().sum() + bits.sum()).backward()
+    for weight in (
+        large.analysis.net[3].second.weight,
+        large.synthesis.fine[2].second.weight,
+        large.context.mix[1].weight[:32, 32:48],
+    ):
+        assert not weight.any()
+    assert large.analysis.net[3].second.weight.grad.any()
+    assert large.synthesis.fine[2].second.weight.grad.any()
+    assert large.context.mix[1].weight.grad[:32, 32:48].any()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"width8": 48}, {"analysis_blocks": (0, 1)}, {"context_width": 16}, {"groups": (2, 7)}],
+    ids=str,
+)
+def test_sizes_that_do_not_fit_are_named(small, change):
+    with pytest.raises(otcuda.BackendError, match="do not fit into"):
+        take_over(Codec(dataclasses.replace(LARGE, **change)), SMALL, small.state_dict())

@@ -89,7 +89,7 @@ def fit_distributed(
             f"fit_distributed: source is {ot.source.name!r}, expected "
             f"{', '.join(map(repr, NAMED))}: ranks must be able to draw the same samples"
         )
-    settings = (ot.source.name, "asgd", chi2, seed)
+    settings = (ot.source.name, "asgd", chi2, seed, "auto")  # as of `fit`, whose files these are
     options = {"max_samples": max_samples, "max_seconds": max_seconds}
     run = TeamRun(Goal(chi2, **options), callback, ranks)
     cells = ot._problem.sorted_cells()

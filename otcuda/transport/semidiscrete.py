@@ -326,7 +326,7 @@ class SemiDiscreteOT:
             topk: candidate cells, the winner included; 1 is `transport`.
             angle: radians between normals (y_i, -1), as in the paper (which has 0.7); "auto"
                 measures angles in units of the targets' spread and cuts at the valley of their
-                distribution, or at its 90 % quantile if it has none.
+                distribution, or at its 97 % quantile if it has none.
             weights: "gap": by how little a cell loses, in units of the mean gap, continuous in x;
                 "centroid": the paper's inverse distance to the mean sample of a cell; "aeot": the
                 released code's 1/4 and 3/4.

@@ -448,7 +448,6 @@ def test_twelve_megapixels_take_less_than_two_gigabytes():
 DECODED = """
 import resource, sys
 from otcuda.codec import decompress
-from otcuda._nets import native
 def peak():
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()

@@ -30,6 +30,7 @@ from otcuda.errors import ArgumentError, BudgetError, Notice
 
 EFFORTS = (0, 1)
 ENGINES = ("native", "torch")
+DEVICES = ("cpu", "cuda")
 COARSEST = 255  # the largest index of a quantiser step
 DEFAULT_BPP = 0.03
 FINER_STEPS = 3  # how many finer steps conditional heights may try to fit into a budget
@@ -52,7 +53,7 @@ class _Picture:
     image: np.ndarray
     grey: bool
     effort: int
-    engine: str
+    engine: tuple[str, str]
     say: Callback
 
     def task(self, family: Family) -> _Task:
@@ -117,6 +118,7 @@ def compress(
     effort: int = 1,
     model: Model | Models | None = None,
     engine: str = "native",
+    device: str = "cpu",
     callback: Callback | None = None,
 ) -> bytes:
     """Compress a picture.
@@ -136,6 +138,9 @@ def compress(
         model: weights, or several (`load_models`), of which the best at this rate are taken; None
             stands for those of the package.
         engine: what runs the networks, "native" or "torch".
+        device: where torch runs them, "cpu" or "cuda" ("cuda:1"); any but the CPU takes torch. The
+            context model and the coder are integers on the CPU. The choice of symbols may differ
+            with the rounding of the device; every decoder finds the symbols of the file.
         callback: takes (what is being done, share done) now and then; may raise to stop.
 
     Returns:
@@ -144,6 +149,7 @@ def compress(
     Raises:
         ArgumentError: an argument is not allowed, or two budgets are given.
         BudgetError: the budget cannot be met; says what can.
+        BackendError: there is no torch, or it has no such device.
     """
     array, grey = _checked_image(image)
     if mode not in MODES:
@@ -152,7 +158,8 @@ def compress(
         gone = "; 2 was taken out, it gained nothing (docs/codec.md)" if effort == 2 else ""
         raise ArgumentError(f"effort is {effort!r}; it must be 0 or 1{gone}")
     budget, step = _checked_budget(array, bytes, bpp, quality)
-    picture = _Picture(array, grey, effort, engine, callback or _silent)
+    run_by = _checked_engine(engine, device)
+    picture = _Picture(array, grey, effort, run_by, callback or _silent)
     models = as_models(model)
     if mode == "fixed":
         return _compress_fixed(picture, models, budget)
@@ -168,13 +175,14 @@ def decompress(
     realism: float = 0.0,
     model: Model | Models | None = None,
     engine: str = "native",
+    device: str = "cpu",
     max_pixels: int | None = MAX_PIXELS,
     callback: Callback | None = None,
 ) -> np.ndarray:
     """Decode a file.
 
     With the native engine a file has the same pixels at every instruction set level and number of
-    threads; with torch they may differ in the last bit.
+    threads; with torch, on any device, few of them may differ by one grey level.
 
     Args:
         data: a whole `.otc` file.
@@ -182,6 +190,7 @@ def decompress(
         model: weights, or several, of which those that wrote the file are taken; None stands for
             those of the package.
         engine: what runs the networks, "native" or "torch".
+        device: where torch runs them, "cpu" or "cuda" ("cuda:1"); any but the CPU takes torch.
         max_pixels: larger pictures are refused before anything is allocated; None is no limit.
         callback: takes (what is being done, share done) now and then; may raise to stop.
 
@@ -192,10 +201,12 @@ def decompress(
         CorruptDataError: not an `.otc` file, or a damaged one.
         ModelMismatchError: written with other weights.
         LimitError: over the limit.
-        ArgumentError: realism is not in [0, 1], or there is no such engine.
+        ArgumentError: realism is not in [0, 1], or there is no such engine or device.
+        BackendError: there is no torch, or it has no such device.
     """
     if not 0 <= realism <= 1:
         raise ArgumentError(f"realism is {realism}; it must lie in [0, 1]")
+    run_by = _checked_engine(engine, device)
     data = memoryview(data).tobytes()
     header, payload = read_header(data)
     check_size(header.width, header.height, max_pixels)
@@ -207,7 +218,7 @@ def decompress(
             stacklevel=2,
         )
         realism = 0.0
-    networks = _networks(engine, model)
+    networks = _networks(run_by, model)
     say = callback or _silent
     shape = (header.height, header.width)
     if header.mode == "fixed":
@@ -243,15 +254,23 @@ def best_quality(model: Model | Models | None = None) -> int:
     return max(100, min(MOST_QUALITY, int((STEP_OF_LEAST_QUALITY - finest) / STEPS_A_QUALITY)))
 
 
-def _networks(engine: str, model: Model) -> Any:
+def _checked_engine(engine: str, device: str) -> tuple[str, str]:
+    """Engine and device that run the networks."""
     if engine not in ENGINES:
         raise ArgumentError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
-    if engine == "native":
+    if not isinstance(device, str) or device.partition(":")[0] not in DEVICES:
+        raise ArgumentError(f"device is {device!r}; it must be one of {', '.join(DEVICES)}")
+    return ("native" if engine == "native" and device == "cpu" else "torch"), device
+
+
+def _networks(engine: tuple[str, str], model: Model) -> Any:
+    name, device = engine
+    if name == "native":
         return Networks(model)
-    need_torch('engine="torch"')
+    need_torch('engine="torch"' if device == "cpu" else f"device={device!r}")
     from otcuda.codec.pictures_torch import TorchNetworks
 
-    return TorchNetworks(model)
+    return TorchNetworks(model, device)
 
 
 def _compress_coded(picture: _Picture, models: Models, budget: int) -> bytes:

@@ -6,7 +6,11 @@ Same files either way; pixels agree up to rounding, which torch leaves to the ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import copy
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +20,7 @@ from torch import Tensor
 from otcuda.codec.model import Model
 from otcuda.codec.networks import ALIGN, STRIDE, to_planes, to_rgb
 from otcuda.codec.noise import noise_seed
+from otcuda.errors import BackendError
 
 TILE = 1024  # pixels; pictures over four times its square go tile by tile
 HALO = 256  # pixels around a tile, more than either network sees
@@ -24,17 +29,27 @@ Heard = Callable[[float], object]
 
 
 class TorchNetworks:
-    """Analysis and synthesis of one model on whole pictures, as `pictures.Networks`."""
+    """Analysis and synthesis of one model on whole pictures, as `pictures.Networks`.
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    Args:
+        model: the weights.
+        device: where the networks run; latents and pictures are NumPy arrays.
+
+    Raises:
+        BackendError: torch has no such device.
+    """
+
+    def __init__(self, model: Model, device: str = "cpu") -> None:
+        self._device = checked_device(device)
+        self._net, self._head = networks_on(model, self._device)
 
     @torch.no_grad()
     def analyse(self, image: np.ndarray, callback: Heard | None = None) -> np.ndarray:
         """Latents float32 [M, h, w] of a picture uint8 [H, W, 3], padded to whole tiles of 64."""
         _begin(callback)
-        planes = padded_planes(image)
-        return tiled(self._model.net.analysis, planes, 1, STRIDE)[0].numpy()
+        planes = padded_planes(image).to(self._device)
+        with exact_float32():
+            return tiled(self._net.analysis, planes, 1, STRIDE)[0].cpu().numpy()
 
     @torch.no_grad()
     def synthesise(
@@ -60,21 +75,58 @@ class TorchNetworks:
             callback: hears of the beginning.
         """
         _begin(callback)
-        log2_step = torch.full((1,), 3 + step / 32)
-        net, head = self._model.net.synthesis, self._model.head if realism > 0 else None
-        whole = torch.from_numpy(np.ascontiguousarray(latents, np.float32))[None]
+        log2_step = torch.full((1,), 3 + step / 32, device=self._device)
+        net, head = self._net.synthesis, self._head if realism > 0 else None
+        whole = torch.from_numpy(np.ascontiguousarray(latents, np.float32))[None].to(self._device)
 
         def decode(part: Tensor) -> Tensor:
             return net(part.contiguous(memory_format=torch.channels_last), log2_step)
 
-        planes = tiled(decode, whole, STRIDE, 1)
-        if head is not None:
-            features = net.features(whole, log2_step)
-            planes = head.blend(features, planes, realism, noise_seed(payload))
-        if grey:
-            planes[:, 1:] = 0
-        rgb = to_rgb(planes)[0, :, : shape[0], : shape[1]].clamp(0, 255).round().byte()
-        return rgb.permute(1, 2, 0).contiguous().numpy()
+        with exact_float32():
+            planes = tiled(decode, whole, STRIDE, 1)
+            if head is not None:
+                features = net.features(whole, log2_step)
+                planes = head.blend(features, planes, realism, noise_seed(payload))
+            if grey:
+                planes[:, 1:] = 0
+            rgb = to_rgb(planes)[0, :, : shape[0], : shape[1]].clamp(0, 255).round().byte()
+        return rgb.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def checked_device(device: str) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        BackendError: torch does not know it, or cannot use it here.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BackendError(f"device={device!r} cannot be used: {reason}") from error
+    return found
+
+
+def networks_on(model: Model, device: torch.device) -> tuple[Any, Any]:
+    """The model's networks and its head (or None) on a device, moved there once."""
+    if device.type == "cpu":
+        return model.net, model.head
+    moved = _moved.setdefault(model, {})
+    if device not in moved:
+        parts = [copy.deepcopy(part) for part in (model.net, model.head)]
+        moved[device] = tuple(None if part is None else part.to(device) for part in parts)
+    return moved[device]
+
+
+_moved: weakref.WeakKeyDictionary[Model, dict] = weakref.WeakKeyDictionary()
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """No TF32 in convolutions: with it pixels would be off by more than their last bit."""
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        yield
 
 
 def _begin(callback: Heard | None) -> None:

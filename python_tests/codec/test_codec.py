@@ -392,6 +392,34 @@ def test_torch_goes_tile_by_tile_without_seams(model, monkeypatch):
     assert np.abs(networks.synthesise(whole, 180, (320, 1024)) - decoded).max() <= 1
 
 
+def test_devices_that_are_not_there_are_named(small, blob):
+    import torch
+
+    for call in (lambda **o: compress(small, bytes=200, **o), lambda **o: decompress(blob, **o)):
+        with pytest.raises(
+            otcuda.ArgumentError, match="device is 'tpu'; it must be one of cpu, cuda"
+        ):
+            call(device="tpu")
+        with pytest.raises(otcuda.BackendError, match="device='cuda:99' cannot be used"):
+            call(device="cuda:99")
+    data = compress(small, bytes=200, device="cpu:0")
+    assert data == compress(small, bytes=200, engine="torch")
+    if not torch.cuda.is_available():
+        with pytest.raises(otcuda.BackendError, match="device='cuda' cannot be used"):
+            decompress(data, device="cuda")
+
+
+@pytest.mark.cuda
+def test_files_of_a_card_are_files(small):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("there is no card")
+    data = compress(small, bytes=200, device="cuda")
+    assert len(data) <= 200
+    shown = decompress(data).astype(int)
+    assert np.abs(decompress(data, device="cuda") - shown).max() <= 1
+
+
 TWELVE_MEGAPIXELS = """
 import resource
 import numpy as np
@@ -415,6 +443,27 @@ def test_twelve_megapixels_take_less_than_two_gigabytes():
     plain, real = (int(kilobytes) * 1024 for kilobytes in done.stdout.split())
     assert plain < 1.2e9
     assert real < 2e9
+
+
+DECODED = """
+import resource, sys
+from otcuda.codec import decompress
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+shown = decompress(sys.stdin.buffer.read())
+print((peak() - before) / (shown.shape[0] * shown.shape[1]))
+"""
+
+
+@pytest.mark.slow
+def test_decoding_takes_at_most_forty_bytes_a_pixel(photo):
+    image = np.asarray(Image.fromarray(photo).resize((4000, 3000)))
+    data = compress(image, bytes=45_000, effort=0)
+    done = subprocess.run(
+        [sys.executable, "-c", DECODED], input=data, capture_output=True, check=True
+    )
+    assert float(done.stdout) < 40
 
 
 INTERRUPTED = """

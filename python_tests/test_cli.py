@@ -427,7 +427,7 @@ def test_info(coded, mosaic):
 def test_info_says_which_weights_decode_a_file(tmp_path):
     from otcuda.codec import bitstream
 
-    for release, name in ((1, "weights.safetensors"), (6, None)):
+    for release, name in ((3, "weights.safetensors"), (6, None)):
         header = bitstream.Header(48, 32, "coded", 9, False, release)
         (tmp_path / "a.otc").write_bytes(bitstream.write_file(header, b"abc"))
         (record,) = records(run("info", "--json", tmp_path / "a.otc"))

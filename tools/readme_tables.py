@@ -33,7 +33,7 @@ COLUMNS = {
     "encode_ms": ("encode ms", "{:.0f}"),
     "decode_ms": ("decode ms", "{:.0f}"),
 }
-KERNEL_CASES = r"N=65536 D=(2|4|8|16|64|256)$"
+KERNEL_CASES = r"B=\d{3,} N=65536 D=(2|4|8|16|64|256)$"
 CODER_CASES = r"n=(1000|1000000)$"
 LEAST_POINTS = 5  # of a codec in the table of curves
 

@@ -290,7 +290,9 @@ bool screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
   PowerScreen probe;
   if (!probe.build(y.data(), N, p.D, p.x, p.B, poll)) return false;
   probe.set_heights(h.data());
-  return probe.argmax(p.x, B, value.data(), index.data(), left.data(), ScreenTrust::usual, poll);
+  const bool bites =
+      probe.argmax(p.x, B, value.data(), index.data(), left.data(), ScreenTrust::usual, poll);
+  return bites && std::count(left.begin(), left.end(), 1) < B;  // all out of range: no use
 }
 
 }  // namespace

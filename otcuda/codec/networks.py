@@ -255,7 +255,7 @@ class ContextModel(nn.Module):
         return F.leaky_relu(self.deep(t), SLOPE)
 
     def forward(
-        self, latents: Tensor, log2_step: Tensor, quantise: Quantiser
+        self, latents: Tensor, log2_step: Tensor, quantise: Quantiser, means: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Quantise phase by phase.
 
@@ -263,6 +263,7 @@ class ContextModel(nn.Module):
             latents: [B, M, h, w], orthonormal units.
             log2_step: [B].
             quantise: residual (in steps) -> (value for the decoder, value for the rate).
+            means: in how many parts of a step means are rounded, as integers have them; 0 for none.
 
         Returns:
             Decoded latents [B, M, h, w] and bits a picture [B].
@@ -274,7 +275,7 @@ class ContextModel(nn.Module):
         seen = torch.zeros_like(y[:, :1])
         for p, mask in enumerate(phase_masks(*y.shape[2:], device=y.device)):
             features = self.trunk(self.inputs(known, seen, log2_step))
-            value, rate, wide = self._positions(features, y, log2_step, p, quantise)
+            value, rate, wide = self._positions(features, y, log2_step, p, quantise, means)
             known = torch.where(mask, value, known)
             residual = torch.where(mask, rate, residual)
             scale = torch.where(mask, wide, scale)
@@ -282,12 +283,20 @@ class ContextModel(nn.Module):
         return known * step, laplace_bits(residual, scale).sum((1, 2, 3))
 
     def _positions(
-        self, features: Tensor, y: Tensor, log2_step: Tensor, phase: int, quantise: Quantiser
+        self,
+        features: Tensor,
+        y: Tensor,
+        log2_step: Tensor,
+        phase: int,
+        quantise: Quantiser,
+        means: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The channel groups of one phase in turn: value, residual for the rate, scale."""
         values, rates, scales = [], [], []
         for g, (a, b) in enumerate(zip(self.edges[:-1], self.edges[1:], strict=True)):
             mu, log2_scale = self.parameters_of_group(features, values, log2_step, phase, g)
+            if means:
+                mu = torch.round(mu * means) / means
             value, rate = quantise(y[:, a:b] - mu)
             values.append(value + mu)
             rates.append(rate)

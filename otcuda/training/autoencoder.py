@@ -103,6 +103,20 @@ def rate_distortion(planes: Tensor, decoded: Tensor, bits: Tensor, log2_step: Te
     return (distortion + c * square * bits / pixels) / square.pow(0.6)
 
 
+def padded_planes(picture: np.ndarray) -> Tensor:
+    """Planes [1, 3, H, W] of a picture, continued to multiples of 64."""
+    rgb = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
+    height, width = rgb.shape[2:]
+    planes = to_planes(F.pad(rgb, (0, -width % 64, 0, -height % 64), "replicate"))
+    return planes.contiguous(memory_format=torch.channels_last)
+
+
+def shown_picture(planes: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 [H, W, 3] from planes [1, 3, ...], cut to the first two of `shape`."""
+    out = to_rgb(planes)[0, :, : shape[0], : shape[1]].clamp(0, 255).round().byte()
+    return out.permute(1, 2, 0).numpy()
+
+
 def training_blocks(pictures: PackedPictures, seed: int, batches: int = 60) -> Tensor:
     """16x16x3 blocks of random crops in planes, [n, 768]."""
     blocks = []
@@ -206,15 +220,10 @@ class AutoencoderStage:
 
     @torch.no_grad()
     def _code(self, picture: np.ndarray, level: float) -> tuple[np.ndarray, float, float]:
-        rgb = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
-        height, width = rgb.shape[2:]
-        planes = to_planes(F.pad(rgb, (0, -width % 64, 0, -height % 64), "replicate"))
-        planes = planes.contiguous(memory_format=torch.channels_last)
-        log2_step = torch.full((1,), level)
+        planes, log2_step = padded_planes(picture), torch.full((1,), level)
         decoded, bits = self.average(planes, log2_step, quantise_hard)
         loss = rate_distortion(planes, decoded, bits, log2_step, self.config.multiplier)
-        out = to_rgb(decoded)[0, :, :height, :width].clamp(0, 255).round().byte()
-        return out.permute(1, 2, 0).numpy(), bits.item(), loss.item()
+        return shown_picture(decoded, picture.shape), bits.item(), loss.item()
 
     def sample(self, path: Path) -> None:
         """The first held-out picture beside its reconstruction."""

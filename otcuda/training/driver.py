@@ -52,6 +52,8 @@ from otcuda.training.growth import take_over
 from otcuda.training.loop import Callback, LoopConfig, Stage, run_stage
 from otcuda.training.noise import NoiseConfig, NoiseStage
 from otcuda.training.release import assemble, fixed_tables
+from otcuda.training.synthesis import SynthesisConfig, SynthesisStage
+from otcuda.training.synthesis import high_preset as high_synthesis
 from otcuda.training.transport import TransportConfig, TransportStage, parts_of
 
 PRESETS = ("low", "high", "paper")
@@ -215,18 +217,24 @@ class Run:
         self._say(f"starting from the KLT, which keeps {energy:.1%} of the energy")
         return net
 
-    def trained_net(self) -> Codec:
-        """Networks as the auto-encoder stage left them: the best average of the weights."""
+    def trained_net(self, finished: bool = True) -> Codec:
+        """Networks as the auto-encoder stage left them: the best average of the weights.
+
+        Args:
+            finished: with the synthesis as its own stage left it, if that has run.
+        """
         net = Codec(self._sizes)
         best = self.folder / "autoencoder" / "best.safetensors"
         tensors = load_checkpoint(best)[0] if best.is_file() else self.tensors("autoencoder")
         net.load_state_dict(part(tensors, "average."))
+        if finished and newest_checkpoint(self.folder / "synthesis") is not None:
+            net.synthesis.load_state_dict(part(self.tensors("synthesis"), "average."))
         return net.eval()
 
     def forget_if_stale(self, stage: str) -> None:
         """Remove what a stage made from an auto-encoder that has been trained on since."""
         home = self.folder / stage
-        mark, digest = home / "base.txt", _digest(self.trained_net())
+        mark, digest = home / "base.txt", _digest(self.trained_net(stage != "synthesis"))
         if mark.is_file() and mark.read_text() != digest:
             shutil.rmtree(home)
             self._say(f"the auto-encoder has changed: stage {stage} begins anew")
@@ -284,6 +292,11 @@ def _autoencoder(run: Run) -> Stage:
     return AutoencoderStage(run.first_net(), run.pictures, run.held_out, config)
 
 
+def _synthesis(run: Run) -> Stage:
+    net = run.trained_net(finished=False)
+    return SynthesisStage(net, run.pictures, run.held_out, run.config("synthesis"))
+
+
 def _entropy(run: Run) -> EntropyStage:
     return EntropyStage(run.trained_net(), run.pictures, run.held_out, run.config("entropy"))
 
@@ -320,11 +333,13 @@ def _gan(run: Run) -> GanStage:
 
 
 AUTOENCODERS = {"paper": paper_preset, "high": high_preset}
+SYNTHESES = {"high": high_synthesis}
 ENTROPIES = {"high": high_entropy}
 STAGES: dict[str, Entry] = {
     "autoencoder": Entry(
         lambda preset: AUTOENCODERS.get(preset, AutoencoderConfig)(), _autoencoder
     ),
+    "synthesis": Entry(lambda preset: SYNTHESES.get(preset, SynthesisConfig)(), _synthesis),
     "entropy": Entry(lambda preset: ENTROPIES.get(preset, EntropyConfig)(), _entropy),
     "noise": Entry(lambda _: NoiseConfig(), _noise),
     "transport": Entry(lambda _: TransportConfig(), _transport),

@@ -221,14 +221,18 @@ class Run:
         """Networks as the auto-encoder stage left them: the best average of the weights.
 
         Args:
-            finished: with the synthesis as its own stage left it, if that has run.
+            finished: with the synthesis moved towards what its own stage left, if that has run.
         """
         net = Codec(self._sizes)
         best = self.folder / "autoencoder" / "best.safetensors"
         tensors = load_checkpoint(best)[0] if best.is_file() else self.tensors("autoencoder")
         net.load_state_dict(part(tensors, "average."))
         if finished and newest_checkpoint(self.folder / "synthesis") is not None:
-            net.synthesis.load_state_dict(part(self.tensors("synthesis"), "average."))
+            share = self.config("synthesis").share
+            trained = part(self.tensors("synthesis"), "average.")
+            with torch.no_grad():
+                for name, value in net.synthesis.named_parameters():
+                    value.lerp_(trained[name], share)
         return net.eval()
 
     def forget_if_stale(self, stage: str) -> None:

@@ -46,6 +46,7 @@ class SynthesisConfig:
         step_range: log2 of the smallest and the largest quantiser step.
         noise: on half of the crops, deviation of what is added to the latents, in steps.
         penalty: weight of the places that are worse than the linear part.
+        share: how far the shipped weights go from those before the stage to those after it.
         judged_at: log2 of the quantiser steps at which a model is judged.
         seed: of everything random.
     """
@@ -59,6 +60,7 @@ class SynthesisConfig:
     step_range: tuple[float, float] = (7.0, 9.7)
     noise: float = 0.06
     penalty: float = 0.3
+    share: float = 0.5
     judged_at: tuple[float, ...] = (8.2, 9.0)
     seed: int = 0
 

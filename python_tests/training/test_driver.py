@@ -22,7 +22,7 @@ from otcuda.codec.integer_context import float_parameters, quantise_network
 from otcuda.codec.networks import Codec, CodecConfig
 from otcuda.training import driver
 from otcuda.training.autoencoder import AutoencoderConfig, paper_preset, training_blocks
-from otcuda.training.checkpoint import newest_checkpoint
+from otcuda.training.checkpoint import newest_checkpoint, save_checkpoint
 
 SMALL = ["autoencoder.batch=1", "autoencoder.crop=64", "loop.save_every=1", "loop.log_every=1"]
 
@@ -255,3 +255,18 @@ def test_a_killed_process_is_gone_on_with(folder, tmp_path):
     told = subprocess.run(again, capture_output=True, text=True, timeout=300, check=True).stderr
     assert f"going on from step {step}" in told
     assert weights(run)[0] == step + 1
+
+
+def test_the_synthesis_goes_half_the_way_to_what_its_stage_left(folder, tmp_path):
+    run = driver.Run(tmp_path / "run", settings(tmp_path / "run", folder), print)
+    net = driver.Codec(run._sizes)
+    before = {f"average.{name}": value for name, value in net.state_dict().items()}
+    save_checkpoint(run.folder / "autoencoder", 1, before, {})
+    assert torch.equal(run.trained_net().synthesis.klt.weight, net.synthesis.klt.weight)
+    after = {f"average.{k}": v + 1 for k, v in net.synthesis.state_dict().items()}
+    save_checkpoint(run.folder / "synthesis", 1, after, {})
+    moved = run.trained_net()
+    torch.testing.assert_close(moved.synthesis.klt.weight, net.synthesis.klt.weight + 0.5)
+    assert torch.equal(moved.analysis.klt.weight, net.analysis.klt.weight)
+    untouched = run.trained_net(finished=False)
+    assert torch.equal(untouched.synthesis.klt.weight, net.synthesis.klt.weight)

@@ -7,7 +7,10 @@ A rule is a pattern in one .cu file and what stands there instead; each place is
 from __future__ import annotations
 
 import functools
+import os
 import re
+import signal
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -464,9 +467,31 @@ CHECKS: dict[str, Callable[[Emulator], None]] = {
 
 
 def verdict(mutant: Mutant, cache: Path, folder: Path) -> str | None:
-    """What caught it, or None: it survived."""
+    """What caught it, or None: it survived. A mutant may bring down its process, so it has one."""
+    emulator = build_mutant(mutant, cache, folder)
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(tell, (_caught(mutant, emulator) or "").encode()[:4096])
+        except BaseException:
+            os.write(tell, b"!" + traceback.format_exc().encode()[-4000:])
+        finally:
+            os._exit(0)
+    os.close(tell)
+    with os.fdopen(told, "rb") as pipe:
+        said = pipe.read().decode()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status < 0:
+        return f"the processor: {signal.Signals(-status).name}"
+    if said.startswith("!"):
+        raise RuntimeError(said[1:])
+    return said or None
+
+
+def _caught(mutant: Mutant, emulator: Emulator) -> str | None:
     try:
-        CHECKS[mutant.op](build_mutant(mutant, cache, folder))
+        CHECKS[mutant.op](emulator)
     except EmulationError as error:
         return f"the emulator: {error}"
     except AssertionError:

@@ -113,6 +113,20 @@ def check_borders(emulator, **settings):
     lone = Tables([[1, 0, 65534]], 16, low=5)  # where idle lanes would find the escape
     check_message(emulator, lone, np.array([5, 7, 7, 6, 7]), None, 32, **settings)
     check_message(emulator, lone, np.array([8, 7, 4, 2**31 - 1, -(2**31), 7, 8, 6]), None, 32)
+    few = Tables.gaussian([32.0, 20.0, 26.0], -128, 127)  # the same by an index
+    symbols, index = drawn(5, 1500, few)
+    check_message(emulator, few, symbols, index, 1024, **settings)
+    rans = EmulatedRans(emulator, few)
+    data, directory, _ = rans.encode(symbols, index, 1024)
+    for dtype, stray in (("i4", 3), ("i4", -1), ("i8", 1 << 32)):
+        wrong = index.astype(dtype)
+        wrong[700] = stray
+        assert rans.encode(symbols, wrong, 1024)[2] == [-1, 700, -1]
+        assert rans.decode(data, directory, 1500, wrong, 1024)[1][1] == 700
+    strays = np.arange(1500) % 256
+    for stray in (256, -1):
+        strays[700] = stray
+        assert EmulatedRans(emulator, flat).encode(strays, None, 1024)[2] == [-1, -1, 700]
     symbols, index = drawn(1, 500, GAUSS)
     symbols[::9], symbols[4::31] = 128, -129
     check_message(emulator, GAUSS, symbols, index, 224, **settings)

@@ -273,7 +273,7 @@ def test_ctrl_c(jobs, tmp_path, python_environment):
     deadline = time.monotonic() + 60
     while not manifest.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(0.2)
+    time.sleep(3 if jobs == 2 else 0.2)  # until the workers are at work
     start = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)

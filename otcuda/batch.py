@@ -403,15 +403,10 @@ def _interrupts_held() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def _end(*_: object) -> None:
-    _ended.append(True)
-    sys.exit(143)
-
-
 def _start_worker(threads: int) -> None:
     # Ctrl-C reaches the parent, which ends its workers by SIGTERM: temps are removed on the way out
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, lambda *_: _ended.append(True) or sys.exit(143))
     for name in ("OTCUDA_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
 

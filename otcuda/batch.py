@@ -18,7 +18,6 @@ import math
 import os
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -378,29 +377,12 @@ def _windowed(
     waiting = iter(jobs)
     running: set[Future] = set()
     while True:
-        with _interrupts_held():
-            for job in itertools.islice(waiting, width - len(running)):
-                running.add(pool.submit(attempt, work, job))
+        for job in itertools.islice(waiting, width - len(running)):
+            running.add(pool.submit(attempt, work, job))
         if not running:
             return
         done, running = wait(running, return_when=FIRST_COMPLETED)
         yield from (future.result() for future in done)
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C comes at the end: a pool that is interrupted while it starts a worker forgets it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    heard = []
-    before = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-    if heard:
-        signal.raise_signal(signal.SIGINT)
 
 
 def _start_worker(threads: int) -> None:

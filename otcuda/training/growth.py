@@ -14,7 +14,7 @@ from otcuda.codec.networks import Codec, CodecConfig, ResidualBlock
 from otcuda.errors import BackendError
 
 
-def grown_config(small: CodecConfig, large: CodecConfig) -> None:
+def check_growth(small: CodecConfig, large: CodecConfig) -> None:
     """Check that `large` can take over the weights of `small`.
 
     Raises:
@@ -41,9 +41,9 @@ def take_over(net: Codec, small: CodecConfig, tensors: dict[str, Tensor]) -> Non
         tensors: its state, `Codec(small).state_dict()`.
 
     Raises:
-        BackendError: the sizes do not fit; see `grown_config`.
+        BackendError: the sizes do not fit; see `check_growth`.
     """
-    grown_config(small, net.config)
+    check_growth(small, net.config)
     old = Codec(small)
     old.load_state_dict(tensors)
     for mine, theirs in (

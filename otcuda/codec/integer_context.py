@@ -232,7 +232,7 @@ def calibrate(model: ContextModel, batches: Iterable[tuple[Tensor, Tensor]]) -> 
         return hook
 
     # A layer's activations are the inputs of the next; the first group's mix sees `deep` alone.
-    watched = [model.deep, model.mix[0], *model.out]
+    watched = [model.heard, model.mix[0], *model.out]
     hooks = [m.register_forward_pre_hook(watch(n)) for n, m in enumerate(watched)]
     try:
         with torch.no_grad():

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from otcuda._io import atomic_write
 from otcuda.codec.head import PerceptualHead
-from otcuda.codec.integer_context import float_parameters
-from otcuda.codec.model import digest_of
+from otcuda.codec.integer_context import float_parameters, log2_step
+from otcuda.codec.model import TRAINED_STEPS, digest_of
 from otcuda.codec.networks import Codec, CodecConfig, high_config, low_config
 from otcuda.errors import ArgumentError
 from otcuda.training.autoencoder import (
@@ -206,11 +206,12 @@ class Run:
         if newest_checkpoint(self.folder / "autoencoder") is not None:
             return net  # the checkpoint is loaded over it
         low, high = self.config("autoencoder").step_range
-        energy = net.start_from_klt(training_blocks(self.pictures, 0), (low + high) / 2)
+        blocks = training_blocks(self.pictures, 0)
+        energy = net.start_from_klt(blocks, (low + high) / 2)
         if start != "klt":
             model = _model(None if start == "shipped" else start)
             if model is not None:
-                _take_over(net, model)
+                _take_over(net, model, blocks)
                 self._say(f"starting from the weights {model.digest[:8]}")
                 return net
             self._say("there are no shipped weights")
@@ -487,7 +488,7 @@ def _model(path: str | None) -> Any:
         return None
 
 
-def _take_over(net: Codec, model: Any) -> None:
+def _take_over(net: Codec, model: Any, blocks: Tensor) -> None:
     """The networks of a weights file; its context model turned back from integers to floats."""
     floats = float_parameters(model.context.arrays)
     parts = {
@@ -496,4 +497,5 @@ def _take_over(net: Codec, model: Any) -> None:
         "context": {name: torch.from_numpy(a) for name, a in floats.items()},
     }
     tensors = {f"{part}.{name}": v for part, state in parts.items() for name, v in state.items()}
-    take_over(net, model.net.config, tensors)
+    finest = model.training.get("steps", TRAINED_STEPS)[0]
+    take_over(net, model.net.config, tensors, blocks, log2_step(finest))

@@ -44,11 +44,15 @@ from otcuda.codec.integer_context import (
 )
 from otcuda.codec.networks import (
     ALIGN,
+    PHASE_GRIDS,
+    PHASES,
     STRIDE,
     Codec,
     ContextModel,
+    Grid,
+    conv_at,
     laplace_bits,
-    phase_masks,
+    spread,
     to_planes,
 )
 from otcuda.training.data import PackedPictures
@@ -151,17 +155,22 @@ class IntegerTwin:
     def __call__(self, u: Tensor, k: Tensor) -> Coded:
         """Quantise latents u = y / D, [B, M, h, w], phase by phase; k [B] are the steps' bytes."""
         layers = self._layers()
-        known, seen = torch.zeros_like(u), torch.zeros_like(u[:, :1])
-        symbols, mean, index, scale = (torch.zeros_like(u) for _ in range(4))
-        for phase, mask in enumerate(phase_masks(*u.shape[2:], device=u.device)):
-            parts = self._positions(layers, self._features(layers, known, seen, k), u, k, phase)
-            symbols, mean, index, scale = (
-                torch.where(mask, new, old)
-                for new, old in zip(parts, (symbols, mean, index, scale), strict=True)
-            )
-            known = torch.where(mask, 16 * (parts[0] + parts[1]).detach(), known)
-            seen = seen + mask
-        return Coded(symbols, mean, index, scale)
+        whole = [torch.zeros_like(u) for _ in range(4)]
+        sums = self._first(layers, u, k)
+        for phase, grids in enumerate(PHASE_GRIDS):
+            found = []
+            for grid in grids:
+                here = grid.of(u)
+                if here.numel() == 0:
+                    continue
+                parts = self._positions(layers, self._features(layers, sums, grid), here, k, phase)
+                for mine, part in zip(whole, parts, strict=True):
+                    grid.of(mine).copy_(part)
+                found.append((16 * (parts[0] + parts[1]).detach(), grid))
+            if phase + 1 < PHASES:
+                for values, grid in found:
+                    sums = self._absorb(layers, sums, values, grid)
+        return Coded(*whole)
 
     def _layers(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
         """Integer weight, bias and shift of each layer."""
@@ -182,31 +191,40 @@ class IntegerTwin:
             )
         return out
 
-    def _features(self, layers: dict, known: Tensor, seen: Tensor, k: Tensor) -> Tensor:
-        step = (k - 160.0).clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
-        first = known[:, : self.model.edges[1]]
+    def _first(self, layers: dict, like: Tensor, k: Tensor) -> Tensor:
+        """Sums of the first layer where nothing is known: the bias and the plane of the step."""
+        weight, bias, _ = layers["near"]
+        near, far = weight.chunk(2, 1)
+        step = clipped(k - 160.0)[:, None, None, None].expand(-1, 1, *like.shape[2:])
+        return F.conv2d(step, near[:, -1:], bias, padding=1) + F.conv2d(
+            step, far[:, -1:], padding=4, dilation=4
+        )
+
+    def _absorb(self, layers: dict, sums: Tensor, values: Tensor, grid: Grid) -> Tensor:
+        """The sums once the values of a grid are known too."""
+        first = values[:, : self.model.edges[1]]
         units = [4.0**n for n in range(1, self.model.copies + 1)]
-        planes = torch.cat(
+        seen = torch.cat(
             [
-                clipped(known),
+                clipped(values),
                 *[clipped(torch.floor((first + unit / 2) / unit)) for unit in units],
-                16 * seen,
-                step[:, None, None, None].expand_as(seen),
+                torch.full_like(values[:, :1], 16.0),
             ],
             1,
-        ).contiguous(memory_format=torch.channels_last)
-        weight, bias, shift = layers["near"]
-        near, far = weight.chunk(2, 1)
-        sums = F.conv2d(planes, near, bias, padding=1)
-        sums = sums + F.conv2d(planes, far, padding=4, dilation=4)
-        a = requantised(sums, shift, 3, ACTIVATION_LIMIT)
+        )
+        for kernel, dilation in zip(layers["near"][0].chunk(2, 1), (1, 4), strict=True):
+            sums = sums + spread(seen, kernel[:, :-1], dilation, grid, sums)
+        return sums
+
+    def _features(self, layers: dict, sums: Tensor, grid: Grid) -> Tensor:
+        a = requantised(sums, layers["near"][2], 3, ACTIVATION_LIMIT)
         weight, bias, shift = layers["deep"]
-        return requantised(F.conv2d(a, weight, bias, padding=1), shift, 3, ACTIVATION_LIMIT)
+        return requantised(conv_at(a, weight, bias, grid), shift, 3, ACTIVATION_LIMIT)
 
     def _positions(
         self, layers: dict, features: Tensor, u: Tensor, k: Tensor, phase: int
     ) -> list[Tensor]:
-        """Symbols, means, scale indices and log2 scales of one phase, at every position."""
+        """Symbols, means, scale indices and log2 scales of the positions of one grid."""
         parts, values = [], []
         for g, (a, b) in enumerate(itertools.pairwise(self.model.edges)):
             weight, bias, shift = layers[f"mix.{g}"]

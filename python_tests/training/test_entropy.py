@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from codec.context_cases import TRAINED_SIZES, structured_latents, trained_model
+from codec.dense_context import dense_parameters
 from PIL import Image
 from tiny_codec import packed, structured_picture, tiny_net
 
@@ -21,7 +22,7 @@ from otcuda.codec.integer_context import (
     laplace_tables,
     log2_step,
 )
-from otcuda.codec.networks import Codec, CodecConfig, ContextModel
+from otcuda.codec.networks import SCALE_HIGH, SCALE_LOW, Codec, CodecConfig, ContextModel
 from otcuda.training.checkpoint import load_checkpoint, newest_checkpoint
 from otcuda.training.entropy import EntropyConfig, EntropyStage, IntegerTwin
 from otcuda.training.loop import LoopConfig, run_stage
@@ -138,25 +139,8 @@ def test_gradients_are_those_of_the_float_model(world):
 
 def float_model(model, known, level):
     """Means and log2 scales of the float model, given the values of all symbols."""
-    from otcuda.codec.networks import SCALE_HIGH, SCALE_LOW, phase_masks
-
-    seen = torch.zeros_like(known[:, :1])
-    means, scales = torch.zeros_like(known), torch.zeros_like(known)
-    for phase, mask in enumerate(phase_masks(*known.shape[2:])):
-        features = model.trunk(model.inputs(known * seen, seen, level))
-        values = []
-        for g, (a, b) in enumerate(zip(model.edges[:-1], model.edges[1:], strict=True)):
-            mu, scale = model.parameters_of_group(features, values, level, phase, g)
-            values.append(known[:, a:b])
-            inside = torch.zeros_like(known)
-            inside[:, a:b] = mask
-            wide = torch.zeros_like(known)
-            wide[:, a:b] = scale.clamp(SCALE_LOW, SCALE_HIGH)
-            mean = torch.zeros_like(known)
-            mean[:, a:b] = mu
-            means, scales = means + inside * mean, scales + inside * wide
-        seen = seen + mask
-    return means, scales
+    means, scales = dense_parameters(model, known, level)
+    return means, scales.clamp(SCALE_LOW, SCALE_HIGH)
 
 
 def test_training_saves_bytes_of_the_native_code():

@@ -79,21 +79,21 @@ class ContextNet:
     """
     def __init__(self, arrays: dict) -> None:
         ...
-    def decode(self, payload: Array, k: int, off: typing.Any, symbols: Array, values16: Array, poll: typing.Any) -> None:
+    def decode(self, payload: Array, k: int, off: typing.Any, symbols: Array, values: Array, poll: typing.Any) -> None:
         """
-        payload [n] uint8 -> symbols, values16 [M, h, w] int16.
+        payload [n] uint8 -> symbols, values [M, h, w] int16.
         """
     def encode(self, symbols: Array, k: int, off: typing.Any, poll: typing.Any) -> bytes:
         """
         symbols [M, h, w] int16 -> bytes.
         """
-    def measure(self, symbols: Array, k: int, off: typing.Any, values16: Array, scale_index: Array, poll: typing.Any) -> float:
+    def measure(self, symbols: Array, k: int, off: typing.Any, values: Array, scale_index: Array, poll: typing.Any) -> float:
         """
-        symbols [M, h, w] int16 -> values16, scale_index [M, h, w]; the bits.
+        symbols [M, h, w] int16 -> values, scale_index [M, h, w]; the bits.
         """
     def quantise(self, u: Array, k: int, off: typing.Any, conditional: bool, multiplier: float, outputs: tuple, poll: typing.Any) -> float:
         """
-        u [M, h, w] float32 -> (symbols, values16, scale_index) [M, h, w]; the bits.
+        u [M, h, w] float32 -> (symbols, values, scale_index) [M, h, w]; the bits.
         """
     @property
     def channels(self) -> int:

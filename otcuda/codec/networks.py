@@ -56,6 +56,8 @@ class CodecConfig:
         groups: channel at which the second and the third group of the context model begin.
         coarse_copies: how often the context model sees the first group again, each copy a quarter
             of the one before: values that a fine step makes large would be clipped otherwise.
+        centroids: a symbol stands for the mean of its interval under its Laplace law, not for the
+            middle of the interval.
     """
 
     latents: int = 64
@@ -66,6 +68,7 @@ class CodecConfig:
     context_width: int = 96
     groups: tuple[int, int] = (6, 24)
     coarse_copies: int = 1
+    centroids: bool = False
 
 
 def to_planes(rgb: Tensor) -> Tensor:
@@ -235,6 +238,14 @@ def laplace_bits(symbol: Tensor, scale: Tensor) -> Tensor:
     return -torch.where(magnitude >= 0.5, tail, middle) / math.log(2)
 
 
+def centroid_shift(scale: Tensor) -> Tensor:
+    """How far the mean of [n - 1/2, n + 1/2], n >= 1, lies below n under a Laplace law.
+
+    For a scale b it is 1/2 - b + 1 / (exp(1/b) - 1), whatever n.
+    """
+    return 0.5 - scale + 1 / torch.expm1(1 / scale)
+
+
 def fitted_log2_scale(latents: Tensor, log2_step: float) -> Tensor:
     """log2 of the Laplace scale of each channel whose rounded values have the magnitudes seen.
 
@@ -268,6 +279,7 @@ class ContextModel(nn.Module):
         self.edges = (0, *config.groups, M)
         first = config.groups[0]
         self.copies = config.coarse_copies
+        self.centroids = config.centroids
         # symbols, the first group again at a quarter, a sixteenth ..., "known", step
         inputs = M + self.copies * first + 2
         self.near = conv(inputs, H)
@@ -315,7 +327,7 @@ class ContextModel(nn.Module):
         Args:
             latents: [B, M, h, w], orthonormal units.
             log2_step: [B].
-            quantise: residual (in steps) -> (value for the decoder, value for the rate).
+            quantise: residual (in steps) -> (symbol for the decoder, value for the rate).
             means: in how many parts of a step means are rounded, as integers have them; 0 for none.
 
         Returns:
@@ -357,9 +369,11 @@ class ContextModel(nn.Module):
             if means:
                 mu = torch.round(mu * means) / means
             value, rate = quantise(y[:, a:b] - mu)
-            values.append(value + mu)
-            rates.append(rate)
             scales.append(torch.exp2(log2_scale.clamp(SCALE_LOW, SCALE_HIGH)))
+            rates.append(rate)
+            if self.centroids:
+                value = value - torch.sign(value.detach()) * centroid_shift(scales[-1].detach())
+            values.append(value + mu)
         return torch.cat(values, 1), torch.cat(rates, 1), torch.cat(scales, 1)
 
     def parameters_of_group(
@@ -417,6 +431,7 @@ def high_config() -> CodecConfig:
         context_width=192,
         groups=(6, 24, 64, 160),
         coarse_copies=3,
+        centroids=True,
     )
 
 

@@ -39,7 +39,9 @@ from otcuda.codec.integer_context import (
     count_symbols,
     folded_layers,
     integer_arrays,
+    integer_centroids,
     log2_step,
+    symbol_limit,
     tables_from_counts,
 )
 from otcuda.codec.networks import (
@@ -128,13 +130,15 @@ class Coded:
 
     Attributes:
         symbols: nearest symbols, without gradient.
-        mean: of each symbol, in steps, on the grid of 1/16.
+        mean: of each symbol, in steps, on the grid of the integers.
+        value: what the symbols stand for, in steps, without gradient.
         scale_index: which table, 0 to 63.
         log2_scale: of the Laplace law of that table, in steps, with gradient.
     """
 
     symbols: Tensor
     mean: Tensor
+    value: Tensor
     scale_index: Tensor
     log2_scale: Tensor
 
@@ -155,7 +159,7 @@ class IntegerTwin:
     def __call__(self, u: Tensor, k: Tensor) -> Coded:
         """Quantise latents u = y / D, [B, M, h, w], phase by phase; k [B] are the steps' bytes."""
         layers = self._layers()
-        whole = [torch.zeros_like(u) for _ in range(4)]
+        whole = [torch.zeros_like(u) for _ in range(5)]
         sums = self._first(layers, u, k)
         for phase, grids in enumerate(PHASE_GRIDS):
             found = []
@@ -166,7 +170,7 @@ class IntegerTwin:
                 parts = self._positions(layers, self._features(layers, sums, grid), here, k, phase)
                 for mine, part in zip(whole, parts, strict=True):
                     grid.of(mine).copy_(part)
-                found.append((16 * (parts[0] + parts[1]).detach(), grid))
+                found.append((sixteenths(parts[2]), grid))
             if phase + 1 < PHASES:
                 for values, grid in found:
                     sums = self._absorb(layers, sums, values, grid)
@@ -224,18 +228,24 @@ class IntegerTwin:
     def _positions(
         self, layers: dict, features: Tensor, u: Tensor, k: Tensor, phase: int
     ) -> list[Tensor]:
-        """Symbols, means, scale indices and log2 scales of the positions of one grid."""
-        parts, values = [], []
+        """The parts of `Coded` at the positions of one grid."""
+        parts, seen = [], []
+        unit, limit = 2.0**self.exponents.means, symbol_limit(self.exponents.means)
+        centroids = torch.zeros(SCALES)
+        if self.model.centroids:
+            centroids = torch.from_numpy(integer_centroids(self.exponents.means) / unit).float()
         for g, (a, b) in enumerate(itertools.pairwise(self.model.edges)):
             weight, bias, shift = layers[f"mix.{g}"]
-            m = F.conv2d(torch.cat([features, *values], 1), weight, bias)
+            m = F.conv2d(torch.cat([features, *seen], 1), weight, bias)
             m = requantised(m, shift, 3, ACTIVATION_LIMIT)
             weight, bias, shift = layers[f"out.{g}"]
             o = requantised(F.conv2d(m, weight, bias), shift, 0, OUTPUT_LIMIT)
-            mean = o[:, : b - a] / 16
-            symbols = torch.floor(u[:, a:b] - mean + 0.5).detach()
-            values.append(clipped(16 * (symbols + mean.detach())))
-            parts.append((symbols, mean, *self._scales(o[:, b - a :], k, phase, a, b)))
+            mean = o[:, : b - a] / unit
+            symbols = torch.floor(u[:, a:b] - mean + 0.5).detach().clamp(-limit, limit)
+            index, log2_scale = self._scales(o[:, b - a :], k, phase, a, b)
+            value = symbols - torch.sign(symbols) * centroids.to(u)[index.long()] + mean.detach()
+            seen.append(clipped(sixteenths(value)))
+            parts.append((symbols, mean, value, index, log2_scale))
         return [torch.cat(column, 1) for column in zip(*parts, strict=True)]
 
     def _scales(self, o: Tensor, k: Tensor, phase: int, a: int, b: int) -> tuple[Tensor, Tensor]:
@@ -243,11 +253,16 @@ class IntegerTwin:
         octaves = model.phase_scale[phase, a:b] + model.channel_scale[a:b]
         offset = (octaves - SCALE_LOWEST - STEP_LOWEST) * unit
         offset = exactly(torch.round(offset), offset)[None, :, None, None]
-        sixteenths = o + offset - 3 * k[:, None, None, None]
-        index = torch.floor((sixteenths + 8) / 16).clamp(0, SCALES - 1)
-        smooth = (sixteenths / 16).clamp(0, SCALES - 1)
+        fine = o + offset - 3 * k[:, None, None, None]  # sixteenths of an index
+        index = torch.floor((fine + 8) / 16).clamp(0, SCALES - 1)
+        smooth = (fine / 16).clamp(0, SCALES - 1)
         log2_scale = exactly(index, smooth) / SCALE_STEPS + SCALE_LOWEST
         return index.detach(), log2_scale
+
+
+def sixteenths(value: Tensor) -> Tensor:
+    """A value in steps as the network sees it."""
+    return torch.floor(16 * value + 0.5)
 
 
 def clipped(v: Tensor) -> Tensor:
@@ -327,7 +342,7 @@ class EntropyStage:
         noisy = u - coded.mean + torch.rand_like(u) - 0.5
         rate = laplace_bits(noisy, scale.detach()) + laplace_bits(coded.symbols, scale)
         bits = laplace_bits(coded.symbols, scale.detach()).sum((1, 2, 3))
-        error = (coded.symbols + coded.mean - u).square()
+        error = (coded.value - u).square()
         positions = latents.shape[2] * latents.shape[3]
         weight = (step[:, 0, 0, 0] / 2**8.5).pow(0.8)  # every step about as much
         loss = (rate.sum((1, 2, 3)) * weight).mean() / positions
@@ -357,7 +372,7 @@ class EntropyStage:
                 u = latents / 2 ** np.float32(log2_step(k))
                 choice = model.quantise(u, k)
                 sizes.append(len(model.encode(choice.symbols, k)))
-                errors.append(np.square(choice.values16 / 16 - u).mean())
+                errors.append(np.square(choice.values * model.unit - u).mean())
             out[f"bytes_{k}"] = float(np.mean(sizes))
             out[f"error_{k}"] = float(np.mean(errors))
         return {**out, "score": -float(np.mean([out[f"bytes_{k}"] for k in self.config.judged_at]))}
@@ -383,12 +398,12 @@ class EntropyStage:
         named = IntegerContext(self.arrays()).tensors()
         tensors |= {name: torch.from_numpy(a) for name, a in named.items()}
         e = self.exponents
-        return tensors, {"exponents": [e.first, e.deep, *e.mix]}
+        return tensors, {"exponents": [e.first, e.deep, *e.mix], "means": e.means}
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Inverse of `state`."""
         first, deep, *mix = state["exponents"]
-        self._exponents = Exponents(first, deep, tuple(mix))
+        self._exponents = Exponents(first, deep, tuple(mix), state.get("means", VALUE_BITS))
         self._arrays = None
         weights = {k[4:]: v for k, v in tensors.items() if k.startswith("net.")}
         self.net.context.load_state_dict(weights)

@@ -98,20 +98,27 @@ def twin_and_native(exponents, model):
 
 
 @pytest.mark.parametrize(
-    ("exponents", "copies"),
-    [(None, 1), (Exponents(5, 4, (4, 5, 3)), 1), (Exponents(1, 6, (0, 7, 2)), 1), (None, 3)],
+    ("exponents", "copies", "centroids"),
+    [
+        (None, 1, False),
+        (None, 1, True),
+        (Exponents(5, 4, (4, 5, 3)), 1, False),
+        (Exponents(1, 6, (0, 7, 2), 5), 1, True),
+        (None, 3, True),
+    ],
 )
-def test_the_twin_has_the_numbers_of_the_native_code(exponents, copies):
-    model = trained_model() if copies == 1 else with_coarse_copies(copies)
+def test_the_twin_has_the_numbers_of_the_native_code(exponents, copies, centroids):
+    model = copy.deepcopy(trained_model()) if copies == 1 else with_coarse_copies(copies)
     if exponents is None:
         level = torch.full((4,), log2_step(180))
         exponents = calibrate(model, [(structured_latents(0, 64, 16)[:4], level)])
+    model.centroids = centroids
     coded, native = twin_and_native(exponents, model)
+    unit = 2.0**-exponents.means
     for n, choice in enumerate(native):
         np.testing.assert_array_equal(coded.symbols[n].detach().numpy(), choice.symbols)
         np.testing.assert_array_equal(coded.scale_index[n].numpy(), choice.scale_index)
-        values16 = 16 * (coded.symbols[n] + coded.mean[n]).detach().numpy()
-        np.testing.assert_array_equal(values16, choice.values16)
+        np.testing.assert_array_equal(coded.value[n].numpy() / unit, choice.values)
 
 
 def test_gradients_are_those_of_the_float_model(world):

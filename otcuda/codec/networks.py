@@ -422,14 +422,26 @@ def low_config() -> CodecConfig:
     return CodecConfig(analysis_blocks=(2, 2), synthesis_blocks=(4, 3), context_width=128)
 
 
-def high_config() -> CodecConfig:
-    """Sizes for 0.1 to 1.5 bit a pixel: those for low rates, 256 more latents, a wider context."""
+def middle_config() -> CodecConfig:
+    """Sizes for 0.1 to 0.8 bit a pixel: those for low rates, 256 more latents, a wider context."""
     return CodecConfig(
         latents=320,
         analysis_blocks=(2, 2),
         synthesis_blocks=(4, 3),
         context_width=192,
         groups=(6, 24, 64, 160),
+        coarse_copies=3,
+        centroids=True,
+    )
+
+
+def high_config() -> CodecConfig:
+    """Sizes for more than that: small networks around a linear transform, a wide context."""
+    return CodecConfig(
+        latents=320,
+        synthesis_blocks=(2, 2),
+        context_width=192,
+        groups=(12, 64),
         coarse_copies=3,
         centroids=True,
     )

@@ -82,9 +82,28 @@ def paper_preset() -> AutoencoderConfig:
     )
 
 
+def middle_preset() -> AutoencoderConfig:
+    """For 0.1 to 0.8 bit a pixel; networks of `otcuda.codec.networks.middle_config`."""
+    return AutoencoderConfig(
+        batch=8,
+        learning_rate=5e-4,
+        muon_rate=0.008,
+        step_range=(4.7, 7.8),
+        judged_at=((5.2, 0.4), (6.4, 0.2)),
+        slope=10.0,
+    )
+
+
 def high_preset() -> AutoencoderConfig:
-    """For 0.1 to 1.5 bit a pixel; networks of `otcuda.codec.networks.high_config`."""
-    return AutoencoderConfig(step_range=(3.8, 7.4), judged_at=((4.6, 0.75), (6.4, 0.2)), slope=10.0)
+    """For more than that; networks of `otcuda.codec.networks.high_config`."""
+    return AutoencoderConfig(
+        batch=8,
+        learning_rate=5e-4,
+        muon_rate=0.008,
+        step_range=(3.4, 5.6),
+        judged_at=((3.8, 1.2), (5.0, 0.6)),
+        slope=10.0,
+    )
 
 
 def schedule(config: AutoencoderConfig, step: int) -> float:

@@ -93,9 +93,14 @@ class EntropyConfig:
     seed: int = 0
 
 
+def middle_preset() -> EntropyConfig:
+    """For the steps of `otcuda.training.autoencoder.middle_preset`."""
+    return EntropyConfig(step_range=(54, 153), judged_at=(70, 109))
+
+
 def high_preset() -> EntropyConfig:
     """For the steps of `otcuda.training.autoencoder.high_preset`."""
-    return EntropyConfig(step_range=(25, 141), judged_at=(51, 109))
+    return EntropyConfig(step_range=(13, 83), judged_at=(26, 64))
 
 
 class _Exactly(torch.autograd.Function):

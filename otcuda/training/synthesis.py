@@ -68,9 +68,14 @@ class SynthesisConfig:
     seed: int = 0
 
 
+def middle_preset() -> SynthesisConfig:
+    """For the steps of `otcuda.training.autoencoder.middle_preset`."""
+    return SynthesisConfig(step_range=(4.7, 7.8), judged_at=(5.2, 6.4))
+
+
 def high_preset() -> SynthesisConfig:
     """For the steps of `otcuda.training.autoencoder.high_preset`."""
-    return SynthesisConfig(step_range=(3.8, 7.4), judged_at=(4.6, 6.4))
+    return SynthesisConfig(step_range=(3.4, 5.6), judged_at=(3.8, 5.0))
 
 
 @dataclass

@@ -23,7 +23,7 @@ def pictures(rng, sides=(192, 224)):
 
 
 def test_constants_are_those_of_the_metric():
-    assert structure.WEIGHTS == (0.0, *metrics.WEIGHTS[1:])
+    assert (0.0, *metrics.WEIGHTS[1:]) == structure.WEIGHTS
     assert (structure.WINDOW, structure.SIGMA) == (metrics.WINDOW, metrics.SIGMA)
 
 

@@ -48,6 +48,11 @@ class PowerScreen {
   bool argmax(const float* x, int64_t B, float* value, int64_t* index, uint8_t* left,
               ScreenTrust trust, Poll* poll, ScreenCounts* counts = nullptr) const;
 
+  // Whether it will bite on N targets of which these are some, judged by a block of samples: most
+  // pairs come early in a scan, so what the later half of the targets costs is at least what
+  // others will.
+  bool bites(const float* x, int64_t B, int64_t N, Poll* poll) const;
+
   // For tests of the bound: of all pairs, those that would be left out for their own score's sake.
   // Error terms are scaled by `factor`; 1 is the truth, and then there is none.
   int64_t violations(const float* x, int64_t B, double factor) const;

@@ -20,7 +20,7 @@ constexpr int64_t kWarmPart = 12, kLeastWarm = 96, kMostWarm = 384;  // targets 
 constexpr int64_t kTrialSamples = 32;     // that tell whether the bound bites
 constexpr double kLeastThreshold = -9e8;  // above the bound of what cannot win
 constexpr int32_t kNoThreshold = std::numeric_limits<int32_t>::max();  // of samples not there
-constexpr double kFirstPart = 0.2;  // of what may be spent, before any target is left out
+constexpr double kFirstPart = 0.35;  // of what may be spent, before any target is left out
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 }  // namespace
@@ -56,8 +56,8 @@ class ScreenBlock {
   int64_t count = 0;
   const uint8_t* packed = nullptr;
   float best[kMostSamples];
-  int32_t index[kMostSamples];  // -1 before the first
-  double spent = 0;
+  int32_t index[kMostSamples];        // -1 before the first
+  double spent = 0, spent_early = 0;  // and of that, on the earlier half of the targets
   bool lost = false, out_of_range = false;
 
  private:
@@ -100,7 +100,7 @@ bool ScreenBlock::pack(const PowerScreen& s, const ScreenKernels& level, const f
   x = rows;
   count = samples;
   packed = to;
-  spent = 0;
+  spent = spent_early = 0;
   lost = false;
   std::fill_n(best, kMostSamples, -std::numeric_limits<float>::infinity());
   std::fill_n(index, kMostSamples, -1);
@@ -223,6 +223,15 @@ class ScreenRun {
     return samples > 0 ? sum / samples : 0;
   }
 
+  // Whether another `N` targets would cost as little as it takes, going by the first block.
+  bool bites(int64_t N) const {
+    const ScreenBlock& block = blocks_[0];
+    const double all = double(block.count) * double(s_.D_);
+    const double late = block.spent - block.spent_early;
+    return !block.lost && late <= level_.most_spent * all * double(s_.N_ - s_.N_ / 2) &&
+           2 * block.spent <= level_.most_spent * all * double(N);
+  }
+
   int64_t pairs = 0, chains = 0;
 
  private:
@@ -254,15 +263,24 @@ class ScreenRun {
                       kRoom,
                       highest_};
     if (first) warm(&panel);
-    for (int64_t i = 0; i < panel.targets;) {
+    const int64_t all_targets = panel.targets, early = early_targets(group, all_targets);
+    for (int64_t i = 0; i < all_targets;) {
+      panel.targets = i < early ? early : all_targets;
       i = level_.panel(&panel, i);
       settle(block, group, panel.count);
       panel.count = 0;
+      if (i <= early) block->spent_early = block->spent;
       if (block->spent > most) {
         block->lost = true;
         return;
       }
     }
+  }
+
+  // Of a group's targets, those in the earlier half of all; whole tiles.
+  int64_t early_targets(const ScreenGroup& group, int64_t targets) const {
+    const int64_t early = (s_.N_ / 2 - group.begin) / level_.targets * level_.targets;
+    return std::clamp<int64_t>(early, 0, targets);
   }
 
   // Thresholds from the largest sums of some targets: what the first ones prove would otherwise be
@@ -370,6 +388,17 @@ bool PowerScreen::argmax(const float* x, int64_t B, float* value, int64_t* index
   if (rest > 0) parallel_for(rest, share * block, others, poll, threads);
   if (counts != nullptr) *counts = {pairs, chains};
   return !stop;
+}
+
+bool PowerScreen::bites(const float* x, int64_t B, int64_t N, Poll* poll) const {
+  bool found = false;
+  const auto block = [&](int64_t, int64_t) {
+    ScreenRun run(*this, true, 1);
+    run.run(x, 0, std::min<int64_t>(B, level_.samples));
+    found = run.bites(N);
+  };
+  parallel_for(1, 1, block, poll, 1);
+  return found;
 }
 
 int64_t PowerScreen::violations(const float* x, int64_t B, double factor) const {

@@ -278,12 +278,12 @@ def problem(B, N, D, seed=0):
 
 
 def test_power_argmax_screens_by_itself_where_it_pays():
-    x, y, h = problem(1100, 4096, 64)
+    x, y, h = problem(2100, 4096, 64)
     otcuda.backend_info(reset=True)
     value, index = otcuda.power_argmax(x, y, h)
     ran = paths()
-    assert ran["power_argmax/screen"]["items"] == 1100
-    assert ran["power_argmax/screen_chains"]["items"] < 1100 * 64  # of 4096 targets
+    assert ran["power_argmax/screen"]["items"] == 2100
+    assert ran["power_argmax/screen_chains"]["items"] < 2100 * 64  # of 4096 targets
     ends = ["", "_pairs", "_chains"] + ["_vnni"] * native.simd_vnni()
     assert set(ran) == {f"power_argmax/screen{end}" for end in ends}
     want_value, want = otcuda.PowerIndex(y, h, tree=False).argmax(x, method="brute")
@@ -294,26 +294,38 @@ def test_power_argmax_screens_by_itself_where_it_pays():
 
 
 def test_it_gives_up_where_the_bound_does_not_bite():
-    x, y, _ = problem(1500, 4096, 64)
+    x, y, _ = problem(2100, 4096, 64)
     x[:, 0] = y[:, 0] = 1000
     otcuda.backend_info(reset=True)
     otcuda.power_argmax(x, y, nearest(y))
     ran = paths()
     level = otcuda.backend_info()["simd_level"]
-    assert ran[f"power_argmax/{level}"]["items"] == 1500
-    assert ran["power_argmax/screen_fallbacks"]["items"] == 1500
+    assert ran[f"power_argmax/{level}"]["items"] == 2100
+    assert ran["power_argmax/screen_fallbacks"]["items"] == 2100
     assert "power_argmax/screen" not in ran  # some of the targets were enough to see it
 
 
 def test_it_gives_up_where_no_unit_fits():
-    x, y, _ = problem(1100, 4096, 64)
+    x, y, _ = problem(2100, 4096, 64)
     otcuda.backend_info(reset=True)
     otcuda.power_argmax(x, np.repeat(y[:1], 4096, 0), np.zeros(4096, "f4"))
-    assert paths()["power_argmax/screen_fallbacks"]["items"] == 1100
+    assert paths()["power_argmax/screen_fallbacks"]["items"] == 2100
     h = nearest(y)
     h[::2] = -np.inf  # and not because every other target is dead
     otcuda.power_argmax(x, y, h)
-    assert paths()["power_argmax/screen"]["items"] == 1100
+    assert paths()["power_argmax/screen"]["items"] == 2100
+
+
+def test_a_trial_meets_near_duplicates_and_steps_round_wild_samples():
+    x, y, h = problem(2100, 4096, 64)
+    rng = np.random.default_rng(1)
+    near = y[np.arange(4096) // 16] + np.float32(1e-6) * rng.standard_normal(y.shape, np.float32)
+    otcuda.backend_info(reset=True)
+    otcuda.power_argmax(x, near, nearest(near))
+    assert "power_argmax/screen" not in paths()  # whatever one of eight targets would have said
+    x[:64] = np.nan
+    otcuda.power_argmax(x, y, h)
+    assert paths()["power_argmax/screen"]["items"] == 2100 - 64
 
 
 def test_an_index_remembers_that_it_gave_up_until_the_heights_change():
@@ -406,7 +418,7 @@ def test_threads_do_not_change_a_bit(threads):
 
 
 def test_nothing_of_size_samples_times_targets_is_stored():
-    x, y, h = problem(1024, 5000, 64)
+    x, y, h = problem(2048, 5000, 64)
     before = native.memory_in_use()
     native.reset_memory_peak()
     otcuda.backend_info(reset=True)
@@ -417,7 +429,7 @@ def test_nothing_of_size_samples_times_targets_is_stored():
 
 
 def test_failed_allocations_leave_nothing_behind():
-    x, y, h = problem(1030, 4096, 64)
+    x, y, h = problem(2060, 4096, 64)
     before, failures = native.memory_in_use(), 0
     for k in range(1, 60):
         native.fail_allocation(k)

@@ -64,7 +64,7 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"D - d >= kDepth", "D - d >= 1"),
         (r"top > best\[r\]", "top >= best[r]"),
         (r"fmaxf\(m\[6\], m\[7\]\)", "m[6]"),
-        (r"__fadd_rn\(sum\[r\]\[c\], h.v\[c\]\)", "sum[r][c]"),
+        (r"__fadd_rn\(sum\[c\], h.v\[c\]\)", "sum[c]"),
         (r"score \+ 0.0f", "score"),
         (r"~unsigned\(place\);", "unsigned(place);"),
         (r"__shfl_xor_sync\(~0u, key, step\)", "key"),
@@ -232,9 +232,9 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"s.x < kRansLow\) note_fault", "false) note_fault"),
         (r"bytes \+ lane < padded &&", "false &&"),
         (r"inside = i < s.length", "inside = i <= s.length"),
-        (r"side.next != s.side.end\)", "false)"),
+        (r"s.side.next != s.side.end\)", "false)"),
         (r"taken > int64_t\(words\)", "taken > int64_t(words) + 9"),
-        (r"taken < int64_t\(words\)", "false"),
+        (r"s.reader.taken < int64_t\(words\)", "false"),
         (r"check != job.directory\[3 \* k \+ 2\]", "false"),
         (r"job.offsets\[job.count\] != \*job.size", "false"),
         (r"table < count\) return", "table <= count) return"),
@@ -266,6 +266,7 @@ RULES: dict[str, list[tuple[str, str]]] = {
 
 
 SHARED = (  # the first file that includes them has them
+    "cuda/power_argmax_tile.cuh",
     "cuda/power_argmax_chain.cuh",
     "common/power_argmax_screen.h",
     "cuda/rans32_job.cuh",
@@ -278,7 +279,8 @@ def text_of(op: str) -> str:
     text = source_of(op).read_text()
     for name in SHARED:
         shared = (ROOT / "csrc" / name).read_text().replace("#pragma once", "")
-        text = text.replace(f'#include "{name}"\n', shared)
+        include = f'#include "{name}"\n'
+        text = text.replace(include, shared, 1).replace(include, "")
     return text
 
 

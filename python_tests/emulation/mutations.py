@@ -193,6 +193,8 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"i < N\) \{", "i <= N) {"),
         (r"i < N && is_finite", "i <= N && is_finite"),
         (r"i >= N \|\|", "i > N ||"),
+        (r"if \(i >= N\) return;", "if (i > N) return;"),
+        (r"if \(threadIdx.x == 0\) computed", "if (threadIdx.x < 2) computed"),
         (r"counts\[i\] = 0;", ";"),
         (r"k \* kCellBlock < N", "k * kCellBlock <= N"),
         (r"k >= rows\)", "k > rows)"),

@@ -150,6 +150,7 @@ BARS = {
     "cell_mass_sums_kernel<float, false>": Bar(("RED",)),
     "source_samples_panels_kernel": Bar(("FFMA", "IMAD")),
     "heights_adam_step_kernel<float>": Bar(("FFMA",)),
+    "heights_adam_solve_step_kernel<float>": Bar(("BAR",), blocks=2),
     "power_argmax_screen_kernel<32>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=3, loop=250),
     "power_argmax_screen_kernel<64>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=3, loop=294),
     "power_argmax_screen_kernel<128>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=2, loop=440),

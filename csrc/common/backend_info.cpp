@@ -23,6 +23,7 @@ constexpr const char* kNames[] = {
     "power_topk/portable",
     "power_topk/avx2",
     "power_topk/avx512",
+    "power_topk/cuda",
     "power_topk/tree",
     "power_topk/tree_scores",
     "cell_mass/cpu",

@@ -23,6 +23,7 @@ enum class BackendPath : int {
   power_topk_portable,
   power_topk_avx2,
   power_topk_avx512,
+  power_topk_cuda,
   power_topk_tree,         // samples
   power_topk_tree_scores,  // targets that they were compared with
   cell_mass_cpu,

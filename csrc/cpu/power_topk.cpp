@@ -373,8 +373,7 @@ void solve_gap(const GapProblem<T>& p, Poll* poll) {
     std::copy_n(index, rows, p.index);
   }
   for (int64_t row = 0; row < rows; ++row) {
-    const T best = p.value[row];
-    p.gap[row] = best == second[row] ? T(0) : best - second[row];  // inf - inf would be NaN
+    p.gap[row] = power_gap(p.value[row], second[row]);
   }
 }
 

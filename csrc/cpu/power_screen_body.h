@@ -8,7 +8,7 @@
 //   dot(sum, x, y)   16-bit sums further by x[2 k] y[2 k] + x[2 k + 1] y[2 k + 1], x unsigned; if
 //                    kWide 32-bit sums by four products
 //   pairs(sum)       32-bit sums of two neighbours of 16 bits; not if kWide
-//   above(a, b)      bit k is set where a > b in lane k
+//   above(a, b)      a mask, set where a > b;  bits(mask): bit k for lane k
 // Internal linkage, as in power_argmax_body.h.
 #pragma once
 
@@ -92,7 +92,7 @@ __attribute__((noinline)) void screen_collect(ScreenPanel* p, int64_t i, const i
       const int k = t * kVectors + q;
       const auto sum = Lanes::load(total + k * Lanes::kLanes);
       proved = Lanes::max32(Lanes::sub32(sum, Lanes::fill(p->width)), proved);
-      above[k] = Lanes::above(sum, threshold);
+      above[k] = Lanes::bits(Lanes::above(sum, threshold));
       some |= uint32_t(above[k] != 0) << k;
     }
     Lanes::store(at, proved);
@@ -133,7 +133,7 @@ inline __attribute__((always_inline)) void screen_finish(ScreenPanel* p, int64_t
     auto highest = sum[0][q];
 #pragma GCC unroll 8
     for (int t = 1; t < kTargets; ++t) highest = Lanes::max32(highest, sum[t][q]);
-    any |= Lanes::above(highest, Lanes::load(p->threshold + q * Lanes::kLanes));
+    any |= Lanes::bits(Lanes::above(highest, Lanes::load(p->threshold + q * Lanes::kLanes)));
   }
   if (__builtin_expect(any == 0, 1)) return;
 #pragma GCC unroll 8

@@ -347,6 +347,31 @@ RansLookup lookup_of(const Tables& tables, int64_t n) {
           tables.low()};
 }
 
+// Reads an array in order, so that it lies near: from afar it then comes in half the time that its
+// lines take one by one. Loads, not prefetches: those start no stream. `loads` is how many its user
+// will make.
+template <class T>
+void fetch(const T* array, size_t count, int64_t loads) {
+  constexpr size_t kLine = 64;
+  const size_t bytes = count * sizeof(T);
+  if (array == nullptr || bytes / kLine * 8 > static_cast<size_t>(loads)) return;
+  const char* const begin = reinterpret_cast<const char*>(array);
+  int met = 0;
+  for (size_t at = 0; at < bytes; at += kLine) met += begin[at];
+  asm volatile("" : : "r"(met));  // else nobody would want the loads
+}
+
+void fetch(const RansLookup& lookup, const Tables& tables, int64_t n) {
+  const size_t slots = static_cast<size_t>(tables.count()) << tables.precision();
+  fetch(lookup.direct, slots, n);
+  fetch(lookup.places, slots, n);
+  if (lookup.direct != nullptr) return;
+  const bool placed = lookup.places != nullptr;
+  fetch(placed ? lookup.entries : lookup.kept, tables.kept_size(), n);
+  if (placed) return;
+  fetch(lookup.buckets, static_cast<size_t>(tables.count()) << tables.bucket_bits(), n);
+}
+
 }  // namespace
 
 Vector<Vector<uint8_t>> rans32_encode(const Tables& tables, const TensorView& symbols,
@@ -397,6 +422,7 @@ void rans32_decode(const Tables& tables, const uint8_t* data, int64_t size, cons
                      symbols,
                      small ? RansLookup() : lookup_of(tables, n),
                      small ? &tree : nullptr};
+  if (!small) fetch(task.lookup, tables, n);
   parallel_for((count + width - 1) / width, 1,
                [&](int64_t from, int64_t to) {
                  for (int64_t k = from * width; k < std::min(count, to * width); k += width) {

@@ -3,8 +3,8 @@
 // targets whose scores all stay at or below the thresholds costs one compare a vector.
 //
 // Lanes offers Vector, kLanes, kVectors, kTargets; fill, load, loadu, store, fma, add, max (NaN
-// first never wins), above(a, b): bit k is set where a > b in lane k. Everything here has internal
-// linkage: a copy built with AVX-512 must not become the one of everybody.
+// first never wins), above(a, b): a mask, set where a > b, bits(mask): bit k for lane k. Everything
+// here has internal linkage: a copy built with AVX-512 must not become the one of everybody.
 #pragma once
 
 #include "cpu/top_cells_kernel.h"
@@ -57,7 +57,7 @@ __attribute__((noinline)) void enter_tile(const TopCellsPanel& panel, int64_t i,
     for (int t = 0; t < kTargets; ++t) {
       const float* const inner = sums + t * kSamples + q;
       const auto s = Lanes::add(Lanes::load(inner), Lanes::fill(panel.h[i + t]));
-      const uint32_t mask = Lanes::above(s, Lanes::load(panel.threshold + q));
+      const uint32_t mask = Lanes::bits(Lanes::above(s, Lanes::load(panel.threshold + q)));
       if (mask == 0) continue;
       Lanes::store(score, s);
       enter(panel, mask, q, i + t, inner, score);
@@ -98,7 +98,7 @@ inline __attribute__((always_inline)) void tile(const TopCellsPanel& panel, int6
     for (int t = 0; t < kTargets; ++t) {
       highest = Lanes::max(Lanes::add(sum[t][q], Lanes::fill(panel.h[i + t])), highest);
     }
-    above |= Lanes::above(highest, threshold);
+    above |= Lanes::bits(Lanes::above(highest, threshold));
   }
   if (__builtin_expect(above != 0, 0)) {
     alignas(64) float sums[kTargets * kSamples];
@@ -202,7 +202,7 @@ inline __attribute__((always_inline)) void product_tile(const TopCellsPanel& pan
         alignas(64) float inner[Lanes::kLanes], score[Lanes::kLanes];
         const Vector other = Lanes::fill(right[t * kHalves + r]);
         const Vector s = Lanes::add(side[t], other);
-        const uint32_t mask = Lanes::above(s, Lanes::load(panel.threshold + sample));
+        const uint32_t mask = Lanes::bits(Lanes::above(s, Lanes::load(panel.threshold + sample)));
         if (mask == 0) continue;
         Lanes::store(inner, Lanes::add(Lanes::load(left + t * kHalves + l), other));
         Lanes::store(score, s);

@@ -247,6 +247,10 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"table < count\) return", "table <= count) return"),
         (r"table >= 0 && ", ""),
         (r"job.capacity, false,", "job.capacity + 1, false,"),
+        (r"code_ >= r << P", "code_ > r << P"),
+        (r"if \(product > code_\) return found - 1;", ";"),
+        (r"code_ - product >= r \? found \+ 1 : found", "found"),
+        (r"code_ - product >= r \?", "code_ - product > r ?"),
     ],
     "rans32": [
         *BARRIERS,
@@ -314,6 +318,9 @@ RULES: dict[str, list[tuple[str, str]]] = {
 
 
 SHARED = (  # the first file that includes them has them
+    "cuda/range64.h",
+    "common/range64_symbols.h",
+    "common/range64.h",
     "cuda/power_argmax_tile.cuh",
     "cuda/power_argmax_chain.cuh",
     "common/power_argmax_screen.h",

@@ -115,6 +115,7 @@ class Kernel:
     resources: Resources
     threads: int
     opcodes: set[str]
+    calls: int
     loop: Loop | None
 
     @property
@@ -134,6 +135,7 @@ class Bar:
     share: float = 0.0
     blocks: int = 1
     loop: int = 0  # instructions of the hot loop, at most; 0: any
+    calls: int | None = None  # of subroutines, at most: what divides 64 bits is one
 
 
 BARS = {
@@ -161,8 +163,8 @@ BARS = {
     "rans32_encode_kernel<uint8>": Bar(("VOTE", "POPC"), blocks=2, loop=78),
     "rans32_offsets_kernel": Bar(("SHFL", "BAR")),
     "range64_encode_kernel": Bar(("STG", "IMAD"), blocks=16),
-    "range64_decode_kernel<direct>": Bar(("LDG", "IMAD"), blocks=12),
-    "range64_decode_kernel<global>": Bar(("LDG", "IMAD"), blocks=12),
+    "range64_decode_kernel<direct>": Bar(("LDG", "IMAD"), blocks=12, calls=4),  # of escapes
+    "range64_decode_kernel<global>": Bar(("LDG", "IMAD"), blocks=12, calls=4),
     "range64_sums_kernel": Bar(("SHFL", "BAR")),
 }
 
@@ -287,8 +289,8 @@ def kernels(name: str, arch: str, cache: Path) -> list[Kernel]:
         hottest = max(hot, key=lambda b: (b.hot, len(b.opcodes)), default=None)
         loop = bound(hottest.opcodes, CARDS[arch]) if hottest else None
         opcodes = {op.split(".")[0] for op, _ in code}
-        short = short_name(mangled)
-        found.append(Kernel(short, arch, used[mangled], threads[short], opcodes, loop))
+        calls, short = sum(op.startswith("CALL") for op, _ in code), short_name(mangled)
+        found.append(Kernel(short, arch, used[mangled], threads[short], opcodes, calls, loop))
     return sorted(found, key=lambda k: k.name)
 
 
@@ -313,6 +315,8 @@ def faults(kernel: Kernel) -> list[str]:
         found.append(f"FFMA share of the bound under {bar.share}")
     if bar.loop and (kernel.loop is None or kernel.loop.cycles["issue"] > bar.loop):
         found.append(f"hot loop of over {bar.loop} instructions")
+    if bar.calls is not None and kernel.calls > bar.calls:
+        found.append(f"{kernel.calls} calls of subroutines, at most {bar.calls} wanted")
     if kernel.blocks < bar.blocks:
         found.append(f"{kernel.blocks} blocks a multiprocessor, wanted {bar.blocks}")
     return [f"{kernel.name} on {kernel.arch}: {fault}" for fault in found]

@@ -293,6 +293,24 @@ void decode_together(const Task& task, const RansKernels& vectors, RansDecodeRun
   }
 }
 
+// The groups for which fewer words than a vector loop wants are left: from a copy of these, with
+// room behind them. False if more were taken than there are.
+bool decode_tail(const Task& task, const RansKernels& vectors, RansDecodeRun* part) {
+  constexpr int64_t kWanted = 2 * kRansLanes;  // bytes
+  const int64_t left = part->end - part->words;
+  uint8_t copy[2 * kWanted] = {};
+  std::copy(part->words, part->end, copy);
+  RansDecodeRun tail = *part;
+  tail.words = copy;
+  tail.end = copy + sizeof copy;
+  decode_together(task, vectors, &tail, 1);
+  const int64_t used = tail.words - copy;
+  tail.words = part->words + std::min(used, left);
+  tail.end = part->end;
+  *part = tail;
+  return used <= left;
+}
+
 // Blocks first .. first + count - 1 side by side; only the last one may be shorter.
 void decode_blocks(const Task& task, int64_t first, int count) {
   const RansKernels vectors = kernels();
@@ -321,6 +339,8 @@ void decode_blocks(const Task& task, int64_t first, int count) {
     if (whole > 1) decode_together(task, vectors, parts, whole);
     for (int j = 0; j < count; ++j) {
       if (parts[j].groups > 0) decode_together(task, vectors, parts + j, 1);
+      const bool intact = parts[j].groups == 0 || decode_tail(task, vectors, parts + j);
+      if (!intact) damaged(first + j, "ends early");
       decoders[j].resume(parts[j].words);
       decoders[j].finish_run(runs[j], n[j], n[j] / kRansLanes - parts[j].groups, at);
       runs[j].store(begin[j] + at, n[j], task.symbols);

@@ -110,9 +110,9 @@ def decode_long(
     on_device = on_device and dtype.name in device.DTYPES
     if on_device:
         flat, symbols = index, index  # for its shape
+    elif index is None and shape is None and out is None:
+        symbols, flat = np.empty(n, dtype), None
     else:
-        if index is None and shape is None and out is None:
-            shape = (n,)
         symbols, flat = empty_symbols("decode", index, shape, dtype, max_symbols, out)
     if (symbols.numel() if on_device else symbols.size) != n:
         raise ShapeError(f"decode: the blob holds {n} symbols, asked for {symbols.shape}")

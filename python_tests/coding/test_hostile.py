@@ -65,7 +65,8 @@ def by_outcome(found):
 
 def test_mutations_are_refused_or_harmless(mutations):
     found = mutations(6000, 5)
-    assert by_outcome(found)["wrong"] == 0
+    assert found["long", "wrong"] == 0
+    assert by_outcome(found)["wrong"] <= 1, "2^-16 of the short ones pass"
     for name in ("short", "long", "tables", "batch", "models", "compat64"):
         assert found[name, "refused"] > 30, f"{name} is hardly damaged"
     assert found["short", "unchanged"] + found["long", "unchanged"] < 0.1 * sum(found.values())
@@ -74,7 +75,7 @@ def test_mutations_are_refused_or_harmless(mutations):
 
 @pytest.mark.slow
 def test_many_mutations_of_containers(mutations):
-    """Of the short container 2^-16 may pass; of the long one nothing may."""
+    """Of the short container 2^-16 may pass, of tiny ones more; of the long one nothing may."""
     found = mutations(300_000, 6)
     assert found["long", "wrong"] == 0
     assert found["short", "wrong"] <= 12

@@ -277,9 +277,11 @@ bool screen_takes(const float* h, int64_t N) {
   return any && !wild;
 }
 
-// Whether the bound bites on some of the targets and samples, before all are made integers.
+}  // namespace
+
 // Targets are taken in runs, so that near duplicates meet; samples evenly, wild ones left out.
-bool screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
+bool power_argmax_screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
+  if (!screen_takes(p.h, p.N)) return false;
   const double part = double(p.B) * double(p.N) / kProbePart * double(p.D) / double(p.D + 32);
   const int64_t most = std::clamp<int64_t>(int64_t(part), kLeastProbe, kMostProbe);
   const int64_t runs = std::min(most, p.N / 4) / kProbeRun, N = runs * kProbeRun;
@@ -301,8 +303,6 @@ bool screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
   probe.set_heights(h.data());
   return probe.bites(x.data(), B, p.N, poll);
 }
-
-}  // namespace
 
 bool power_argmax_screened(const PowerScreen& screen, const ArgmaxProblem<float>& p,
                            ScreenTrust trust, Poll* poll) {
@@ -331,9 +331,9 @@ void power_argmax_blocked(const ArgmaxProblem<float>& p, Poll* poll) { solve_blo
 void power_argmax_blocked(const ArgmaxProblem<double>& p, Poll* poll) { solve_blocked(p, poll); }
 
 void power_argmax(const ArgmaxProblem<float>& p, Poll* poll) {
-  if (power_screen_pays(p.B, p.N, p.D, false) && screen_takes(p.h, p.N)) {
+  if (power_screen_pays(p.B, p.N, p.D, false)) {
     PowerScreen screen;
-    if (screen_bites(p, poll) && screen.build(p.y, p.N, p.D, p.x, p.B, poll)) {
+    if (power_argmax_screen_bites(p, poll) && screen.build(p.y, p.N, p.D, p.x, p.B, poll)) {
       screen.set_heights(p.h);
       power_argmax_screened(screen, p, ScreenTrust::trial, poll);
       return;

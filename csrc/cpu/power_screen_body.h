@@ -338,6 +338,26 @@ inline void screen_chains(const ScreenPairs& p) {
   for (int k = 0; k < kScreenChains; ++k) p.score[k] = score[k] + p.h[k];
 }
 
+typedef float ListScores __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t ListPlaces __attribute__((vector_size(64), aligned(4), may_alias));
+
+// As topk_insert of power_topk_body.h, for targets in any order.
+inline void screen_enter(TopkList<float>* list, int room, float score, int32_t target) {
+  constexpr int kStep = TopkList<float>::kStep, kBefore = TopkList<float>::kBefore;
+  const ListScores score_of_all = score - ListScores{};  // 0 + score would lose the sign of -0
+  const ListPlaces target_of_all = target - ListPlaces{};
+  for (int k = kBefore + room - kStep; k >= kBefore; k -= kStep) {
+    const ListScores s = *(const ListScores*)(list->score + k);
+    const ListScores s1 = *(const ListScores*)(list->score + k - 1);
+    const ListPlaces i = *(const ListPlaces*)(list->index + k);
+    const ListPlaces i1 = *(const ListPlaces*)(list->index + k - 1);
+    const ListPlaces stays = (s > score_of_all) | ((s == score_of_all) & (i < target_of_all));
+    const ListPlaces enters = (s1 > score_of_all) | ((s1 == score_of_all) & (i1 < target_of_all));
+    *(ListScores*)(list->score + k) = stays ? s : (enters ? score_of_all : s1);
+    *(ListPlaces*)(list->index + k) = stays ? i : (enters ? target_of_all : i1);
+  }
+}
+
 template <class Lanes>
 ScreenKernels screen_kernels(double pair_cost, double chain_cost, double most_spent) {
   return {screen_samples<Lanes>,
@@ -351,7 +371,8 @@ ScreenKernels screen_kernels(double pair_cost, double chain_cost, double most_sp
           &screen_bounds,
           &screen_largest,
           &screen_quantise<Lanes::kWide>,
-          &screen_chains};
+          &screen_chains,
+          &screen_enter};
 }
 
 }  // namespace

@@ -135,6 +135,7 @@ class Bar:
     share: float = 0.0
     blocks: int = 1
     loop: int = 0  # instructions of the hot loop, at most; 0: any
+    registers: int = 0  # of a thread, at most; 0: any
     calls: int | None = None  # of subroutines, at most: what divides 64 bits is one
 
 
@@ -152,7 +153,8 @@ BARS = {
     "cell_mass_sums_kernel<float, false>": Bar(("RED",)),
     "source_samples_panels_kernel": Bar(("FFMA", "IMAD")),
     "heights_adam_step_kernel<float>": Bar(("FFMA",)),
-    "heights_adam_solve_step_kernel<float>": Bar(("BAR",), blocks=2),
+    "heights_adam_solve_step_kernel<float>": Bar(("BAR",), registers=36),
+    "heights_adam_solve_step_kernel<double>": Bar(("BAR",), registers=40),
     "power_argmax_screen_kernel<32>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=3, loop=250),
     "power_argmax_screen_kernel<64>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=3, loop=294),
     "power_argmax_screen_kernel<128>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=2, loop=440),
@@ -315,6 +317,8 @@ def faults(kernel: Kernel) -> list[str]:
         found.append(f"FFMA share of the bound under {bar.share}")
     if bar.loop and (kernel.loop is None or kernel.loop.cycles["issue"] > bar.loop):
         found.append(f"hot loop of over {bar.loop} instructions")
+    if bar.registers and used.registers > bar.registers:
+        found.append(f"{used.registers} registers, at most {bar.registers} wanted")
     if bar.calls is not None and kernel.calls > bar.calls:
         found.append(f"{kernel.calls} calls of subroutines, at most {bar.calls} wanted")
     if kernel.blocks < bar.blocks:

@@ -167,9 +167,11 @@ class RangeDecoder {
   }
 
   // So many steps find their words in the message, whatever they are; get_roomy may take them. It
-  // finds of a slot (cut to P bits) its symbol, frequency and rank (slot - c). The caller looks at
-  // the slots: where one is 2^P or more, no encoder wrote this, and what follows means nothing.
-  // With several lanes the branch at every word costs more, mispredicted, than a choice does.
+  // finds of a slot its symbol, frequency and rank (slot - c). The caller looks at the slots: where
+  // one is 2^P, no encoder wrote this, and what follows means nothing. None is larger unless
+  // corrupt(): code < range (but for the first code of all, which may be as large), so
+  // code / (range >> P) <= 2^P. With several lanes the branch at every word costs more,
+  // mispredicted, than a choice does.
   OTCUDA_ON_BOTH int64_t room() const { return (end_ - next_) / 4; }
 
   template <bool kBranchFree, class Find>
@@ -177,7 +179,7 @@ class RangeDecoder {
     const uint64_t r = range_ >> P;
     *slot = code_ / r;
     const uint64_t rest = code_ % r;
-    const auto found = find(static_cast<uint32_t>(*slot) & ((1u << P) - 1));
+    const auto found = find(*slot);
     code_ = rest + r * found.rank;
     range_ = r * found.frequency;
     if (!kBranchFree) {

@@ -2,11 +2,13 @@
 #include "cpu/range64.h"
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 #include <utility>
 
 #include "common/check.h"
 #include "common/range64_symbols.h"
+#include "common/threads.h"
 #include "cpu/symbol_runs.h"
 
 namespace otcuda::cpu {
@@ -14,6 +16,7 @@ namespace {
 
 constexpr int64_t kFastSlots = 1 << 12;
 constexpr int64_t kDirectSlots = 1 << 14;
+constexpr int64_t kSumGrain = 1 << 16;
 
 int32_t get_escaped(RangeDecoder& decoder, const Tables& tables, uint32_t table) {
   return range64_get_escaped(decoder, tables.low(), tables.symbols(), [&](uint32_t symbol) {
@@ -77,6 +80,10 @@ struct Entry {
   uint32_t symbol, frequency, rank;
 };
 
+uint32_t cut(uint64_t slot, int precision) {
+  return static_cast<uint32_t>(slot) & ((1u << precision) - 1);
+}
+
 // A load for each number: no shift or mask between the division of a step and the one of the next.
 template <int kPrecision>
 struct SlotLookup {
@@ -84,9 +91,10 @@ struct SlotLookup {
   const Tables& tables;
 
   int precision() const { return kPrecision != 0 ? kPrecision : tables.precision(); }
-  Entry operator()(uint32_t table, uint32_t slot) const {
-    const auto& at =
-        slots[kPrecision != 0 ? slot : static_cast<size_t>(table) << precision() | slot];
+  // kPrecision is for one table, with an entry for the slot that no encoder writes.
+  Entry operator()(uint32_t table, uint64_t slot) const {
+    const uint64_t row = static_cast<uint64_t>(table) << precision();
+    const auto& at = slots[kPrecision != 0 ? slot : row | cut(slot, precision())];
     return {at.symbol, at.frequency, at.rank};
   }
 };
@@ -98,8 +106,9 @@ struct DirectLookup {
   const Tables& tables;
 
   int precision() const { return kPrecision != 0 ? kPrecision : tables.precision(); }
-  Entry operator()(uint32_t table, uint32_t slot) const {
-    const uint32_t e = direct[static_cast<size_t>(table) << precision() | slot];
+  Entry operator()(uint32_t table, uint64_t slot) const {
+    const size_t row = static_cast<size_t>(table) << precision();
+    const uint32_t e = direct[row | cut(slot, precision())];
     return {e & 0xff, (e >> 8 & 0xfff) + 1, e >> 20};
   }
 };
@@ -109,7 +118,8 @@ struct BucketLookup {
   const Tables& tables;
 
   int precision() const { return tables.precision(); }
-  Entry operator()(uint32_t table, uint32_t slot) const {
+  Entry operator()(uint32_t table, uint64_t any_slot) const {
+    const uint32_t slot = cut(any_slot, precision());
     if (tables.escape() && slot == tables.escape_slot()) return {0, 1, 0};
     const auto found = tables.find(table, slot);
     return {found.symbol, found.frequency, slot - found.start};
@@ -149,8 +159,12 @@ void get_lanes(RangeDecoder* lanes, const Lookup& lookup, const Tables& tables, 
   const uint64_t lift = tables.escape() ? 1 : 0;  // the escape's slot to 2^P
   const uint32_t low = static_cast<uint32_t>(tables.low());
   RangeDecoder local[kLanes];
-  for (int k = 0; k < kLanes; ++k) local[k] = lanes[k];
-  for (int64_t i = 0; i < n;) {
+  bool corrupt = false;  // then slots may be anything, and symbols mean nothing
+  for (int k = 0; k < kLanes; ++k) {
+    local[k] = lanes[k];
+    corrupt |= local[k].corrupt();
+  }
+  for (int64_t i = 0; i < n && !corrupt;) {
     int64_t groups = (n - i) / kLanes;
     for (int k = 0; k < kLanes; ++k) groups = std::min(groups, local[k].room());
     const int64_t end = i + groups * kLanes;
@@ -162,7 +176,7 @@ void get_lanes(RangeDecoder* lanes, const Lookup& lookup, const Tables& tables, 
         const uint32_t table = run.table[i + k];
         run.symbol[i + k] = static_cast<int32_t>(
             low + local[k].template get_roomy<(kLanes > 1)>(
-                      P, [&](uint32_t slot) { return lookup(table, slot); }, slots + k));
+                      P, [&](uint64_t slot) { return lookup(table, slot); }, slots + k));
         met |= slots[k] + lift;
       }
     }
@@ -176,7 +190,10 @@ void get_lanes(RangeDecoder* lanes, const Lookup& lookup, const Tables& tables, 
         run.symbol[i] = get_slowly(slow[k], lookup, tables, run.table[i]);
       }
     }
-    for (int k = 0; k < kLanes; ++k) local[k] = slow[k];
+    for (int k = 0; k < kLanes; ++k) {
+      local[k] = slow[k];
+      corrupt |= local[k].corrupt();
+    }
   }
   for (int k = 0; k < kLanes; ++k) lanes[k] = local[k];
 }
@@ -339,7 +356,17 @@ void range64_get_exp_golomb(RangeDecoder& decoder, const TensorView& values) {
 }
 
 uint32_t symbol_sum(const TensorView& symbols) {
-  return symbol_kernels().sum[integer_type(symbols.dtype)](symbols.data, symbols.size(), 0);
+  constexpr double kNanoseconds = 0.1;  // a symbol
+  const auto sum = symbol_kernels().sum[integer_type(symbols.dtype)];
+  const int64_t n = symbols.size();
+  std::atomic<uint32_t> total{0};  // in any order, so any number of threads find the same
+  parallel_for(
+      n, kSumGrain,
+      [&](int64_t from, int64_t to) {
+        total += sum(element(symbols, from), to - from, static_cast<uint32_t>(from));
+      },
+      nullptr, threads_for(kNanoseconds * double(n)));
+  return total;
 }
 
 }  // namespace otcuda::cpu

@@ -296,7 +296,7 @@ void Tables::fill_direct(uint32_t table) const {
 const Tables::Slot* Tables::slots() const {
   if (precision_ > kDirectPrecisionMax) return nullptr;
   std::call_once(slots_made_, [this] {
-    slots_.resize(static_cast<size_t>(count_) << precision_, Slot{1, 0, 0, 0});
+    slots_.resize((static_cast<size_t>(count_) << precision_) + 1, Slot{1, 0, 0, 0});
     Slot* to = slots_.data();
     for (int64_t t = 0; t < count_; ++t) {
       for (uint32_t s = 0; s < symbols_; ++s) {

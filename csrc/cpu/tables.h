@@ -80,7 +80,8 @@ class Tables {
   const uint32_t* direct() const;
 
   // A slot's symbol, its frequency and the slot's rank in it, each for one load: [T, 2^P], 8 bytes
-  // a slot, so for small look-ups. The escape's slot has rank 0 and frequency 1. For P <= 12.
+  // a slot, so for small look-ups. The escape's slot has rank 0 and frequency 1, and so has one
+  // more behind the last. For P <= 12.
   struct Slot {
     uint16_t frequency, rank, symbol, unused;
   };

@@ -267,6 +267,33 @@ def test_any_steps_on_any_bytes(data, steps):
         pass
 
 
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+def test_the_quickest_look_up_reads_any_bytes(lanes):
+    """One table of 2^12 slots has an entry more, for the slot that no encoder writes."""
+    tables, index = Tables.gaussian([9.0], -60, 60), [0] * 1200
+    theirs, rng = plain.read_tables(tables.to_bytes()), np.random.default_rng(lanes)
+    symbols, _ = drawn(5, 1200, tables)
+    symbols[::400] = 99
+    good = encode_raw(symbols, tables, lanes=lanes)
+    data = [b"\xff" * k for k in (0, 7, 8, 9, 400)] + [rng.bytes(k) for k in (1, 8, 500, 900)]
+    for at in rng.integers(3 * (lanes - 1), len(good), 24):
+        flipped = bytearray(good)
+        flipped[at] ^= 1 << rng.integers(8)
+        data.append(bytes(flipped))
+    if lanes > 1:  # lengths in front, so that the lanes are reached
+        data = [bytes([0x80, 1] * (lanes - 1)) + each for each in data[:9]] + data[9:]
+    for message in [good, *data]:
+        try:
+            expected = plain.decode_raw(message, theirs, index, lanes)
+        except plain.DamagedError:
+            expected = None
+        try:
+            got = decode_raw(message, tables, shape=1200, lanes=lanes).tolist()
+        except otcuda.CorruptDataError:
+            got = None
+        assert got == expected
+
+
 def test_bytes_to_spare_and_missing_symbols_are_named():
     symbols, index = drawn(1, 100)
     message = encode_raw(symbols, GAUSS, index)

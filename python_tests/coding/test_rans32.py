@@ -132,6 +132,15 @@ def test_bytes_do_not_depend_on_threads(threads):
     np.testing.assert_array_equal(decode(blob, GAUSS, index), symbols)
 
 
+def test_checks_of_long_arrays_do_not_depend_on_threads(threads):
+    """Added up in parts: place i must weigh what it weighs in one piece."""
+    symbols = np.random.default_rng(0).integers(0, 256, (1 << 21) + 5, np.uint8)
+    i = np.arange(len(symbols), dtype=np.uint32)
+    y = i * np.uint32(0x9E3779B1)
+    wanted = ((symbols + np.uint32(1)) * ((y ^ y >> 15) | 1)).sum(dtype=np.uint32)
+    assert native.symbol_sum(symbols) == wanted
+
+
 def test_size_is_near_what_the_tables_promise():
     symbols, index = drawn(3, 300_000)
     blob = encode_long(symbols, GAUSS, index, 1 << 19)

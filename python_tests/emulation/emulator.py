@@ -116,14 +116,18 @@ def sources_of(source: Path) -> set[Path]:
     return found
 
 
-def compile_object(source: Path, out: Path, flags: Iterable[str], include: Path | None) -> None:
-    """One object file; `include` comes before csrc, so that a changed copy can stand in."""
+def compile_command(source: Path, out: Path, flags: Iterable[str]) -> list[str]:
+    """What makes one object file."""
     paths = ["-I", str(ROOT / "csrc"), "-I", str(HERE)]
-    if include:
-        paths = ["-I", str(include), *paths]
     emulated = ["-x", "c++", "-include", str(HERE / "cuda_emu.h")]
-    command = [compiler(), *FLAGS, *WARNINGS, *flags, *paths, *emulated, "-c", source, "-o", out]
-    run = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+    files = ["-c", str(source), "-o", str(out)]
+    return [str(compiler()), *FLAGS, *WARNINGS, *flags, *paths, *emulated, *files]
+
+
+def compile_object(source: Path, out: Path, flags: Iterable[str]) -> None:
+    """One object file."""
+    command = compile_command(source, out, flags)
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         raise RuntimeError(f"g++ could not compile {source.name}:\n{run.stderr[-4000:]}")
 
@@ -143,7 +147,7 @@ def build_object(source: Path, flags: list[str], cache: Path) -> Path:
     out = cache / f"{source.stem}.{digest(read, *FLAGS, *flags, str(compiler()))}.o"
     if not out.exists():
         partial = out.with_suffix(f".{os.getpid()}.partial")
-        compile_object(source, partial, flags, None)
+        compile_object(source, partial, flags)
         partial.replace(out)
     return out
 

@@ -10,7 +10,9 @@ import functools
 import os
 import re
 import signal
+import subprocess
 import traceback
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +39,7 @@ from emulation.emulator import (
     Emulator,
     build_checked,
     build_host,
-    compile_object,
+    compile_command,
     link,
     source_of,
 )
@@ -370,15 +372,47 @@ def mutants() -> list[Mutant]:
     return found
 
 
-def build_mutant(mutant: Mutant, cache: Path, folder: Path) -> Emulator:
-    """The library with one file changed; everything else comes from the cache."""
-    text = text_of(mutant.op)
-    source = folder / f"{mutant.op}.cu"
-    source.write_text(text[: mutant.begin] + mutant.replacement + text[mutant.end :])
-    changed = folder / "changed.o"
-    compile_object(source, changed, [*CHECKED, "-Wno-error"], None)
+class Objects:
+    """Mutants compiled, each while the one before it in `queue` is judged."""
+
+    def __init__(self, queue: list[Mutant], folder: Path):
+        self.queue, self.folder = queue, folder
+        self._running: dict[Mutant, tuple[subprocess.Popen, Path]] = {}
+
+    def _start(self, mutant: Mutant) -> None:
+        folder = self.folder / f"{mutant.op}.{mutant.begin}.{zlib.crc32(mutant.name.encode())}"
+        folder.mkdir()
+        text, source, out = text_of(mutant.op), folder / f"{mutant.op}.cu", folder / "changed.o"
+        source.write_text(text[: mutant.begin] + mutant.replacement + text[mutant.end :])
+        command = compile_command(source, out, [*CHECKED, "-Wno-error"])
+        with (folder / "said.txt").open("w") as log:
+            self._running[mutant] = subprocess.Popen(command, stderr=log), out
+
+    def take(self, mutant: Mutant) -> Path:
+        """The object of one mutant, for the caller to delete."""
+        if mutant not in self._running:
+            self._start(mutant)
+        process, out = self._running.pop(mutant)
+        place = self.queue.index(mutant)
+        for following in self.queue[place + 1 : place + 2]:
+            if following not in self._running:
+                self._start(following)
+        if process.wait():
+            said = (out.parent / "said.txt").read_text()
+            raise RuntimeError(f"g++ could not compile {mutant.name}:\n{said[-4000:]}")
+        return out
+
+    def close(self) -> None:
+        """Ends what nobody waits for."""
+        for process, _ in self._running.values():
+            process.kill()
+            process.wait()
+
+
+def build_mutant(mutant: Mutant, cache: Path, changed: Path) -> Emulator:
+    """The library with one object changed; everything else comes from the cache."""
     others = [build_checked(op, cache) for op in (*OPS, "planted") if op != mutant.op]
-    return Emulator(link([*build_host(cache), changed, *others], folder / "mutant.so"))
+    return Emulator(link([*build_host(cache), changed, *others], changed.with_name("mutant.so")))
 
 
 # --- what each op must get right ------------------------------------------------------------------
@@ -532,9 +566,9 @@ CHECKS: dict[str, Callable[[Emulator], None]] = {
 }
 
 
-def verdict(mutant: Mutant, cache: Path, folder: Path) -> str | None:
+def verdict(mutant: Mutant, cache: Path, changed: Path) -> str | None:
     """What caught it, or None: it survived. A mutant may bring down its process, so it has one."""
-    emulator = build_mutant(mutant, cache, folder)
+    emulator = build_mutant(mutant, cache, changed)
     told, tell = os.pipe()
     child = os.fork()
     if child == 0:

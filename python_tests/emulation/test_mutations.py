@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from emulation import mutations
 
@@ -32,8 +34,20 @@ def test_the_kernels_as_they_are_pass(op, emulator):
     mutations.CHECKS[op](emulator)
 
 
+@pytest.fixture(scope="module")
+def objects(request, tmp_path_factory):
+    """The mutants of this session in the order of their tests."""
+    tests = [item for item in request.session.items if hasattr(item, "callspec")]
+    queue = [item.callspec.params["mutant"] for item in tests if "mutant" in item.callspec.params]
+    objects = mutations.Objects(queue, tmp_path_factory.mktemp("mutants"))
+    yield objects
+    objects.close()
+
+
 @pytest.mark.parametrize("mutant", list(chosen()))
-def test_mutant_is_caught(mutant, emulator, emulation_cache, tmp_path, record_property):
-    caught = mutations.verdict(mutant, emulation_cache, tmp_path)
+def test_mutant_is_caught(mutant, emulator, emulation_cache, objects, record_property):
+    changed = objects.take(mutant)
+    caught = mutations.verdict(mutant, emulation_cache, changed)
+    shutil.rmtree(changed.parent)
     assert caught, f"{mutant.name} survived"
     record_property("caught", caught)

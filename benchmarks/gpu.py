@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ops on a CUDA device beside their rivals: python benchmarks/gpu.py argmax | mass | solve | ...
+"""Ops on a CUDA device beside their rivals: python benchmarks/gpu.py argmax | topk | mass | ...
 
 Rounds are interleaved, the first is dropped, times are medians of CUDA events. Rivals of argmax:
 torch addmm + max in chunks, in float32 (exact but for order) and in bfloat16 (inexact), and faiss
 where its GPU build is installed; and both of our own paths. `same` is the share of samples with our
-winner. mass stands beside torch.bincount, solve also as a captured graph, rans32 beside our own CPU
-code and torch_ans where that is installed, range64 beside our own CPU code; symbols stay where they
-are.
+winner. topk stands beside torch addmm + topk, mass beside torch.bincount, solve also as a captured
+graph, rans32 beside our own CPU code and torch_ans where that is installed, range64 beside our own
+CPU code; symbols stay where they are.
 """
 
 from __future__ import annotations
@@ -61,6 +61,13 @@ def addmm_max(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor) -> torch.Tensor
     return torch.cat(parts)
 
 
+def addmm_topk(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, k: int) -> torch.Tensor:
+    """As addmm_max."""
+    rows = max(1, (1 << 30) // (len(y) * x.element_size()))
+    parts = [torch.addmm(h, part, y.T).topk(k, dim=1)[1] for part in x.split(rows)]
+    return torch.cat(parts)
+
+
 def faiss_flat(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor) -> Callable[[], torch.Tensor]:
     import faiss
     import faiss.contrib.torch_utils
@@ -94,6 +101,25 @@ def argmax_cases(device: torch.device, small: bool) -> Iterator[tuple[str, float
             x, y = (torch.randn(n, D, device=device) for n in (B, N))
             rivals = argmax_rivals(x, y, -y.square().sum(1) / 2)
             yield f"B={B} N={N} D={D}", 2e-12 * B * N * D, "TFLOP/s", rivals
+
+
+def topk_cases(device: torch.device, small: bool) -> Iterator[tuple[str, float, str, Rivals]]:
+    """Lists, and the best with its gap, beside torch's addmm and topk in chunks."""
+    sizes = [(65_536, 4096), (65_536, 65_536)]
+    for B, N in [(256, 512)] if small else sizes:
+        for D, k in ((16, 2), (64, 2), (64, 16), (64, 64)):
+            x, y = (torch.randn(n, D, device=device) for n in (B, N))
+            h = -y.square().sum(1) / 2
+            rivals: Rivals = {
+                "otcuda": lambda x=x, y=y, h=h, k=k: otcuda.power_topk(x, y, h, k)[1],
+                "torch float32": lambda x=x, y=y, h=h, k=k: addmm_topk(x, y, h, k),
+                "otcuda, the best alone": lambda x=x, y=y, h=h: otcuda.power_argmax(x, y, h)[1],
+            }
+            if k == 2:
+                rivals["otcuda, gap"] = lambda x=x, y=y, h=h: otcuda.power_argmax(
+                    x, y, h, return_gap=True
+                )[1]
+            yield f"B={B} N={N} D={D} k={k}", 2e-12 * B * N * D, "TFLOP/s", rivals
 
 
 def solve_cases(device: torch.device, small: bool) -> Iterator[tuple[str, float, str, Rivals]]:
@@ -248,6 +274,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     makers = {
         "argmax": argmax_cases,
+        "topk": topk_cases,
         "mass": mass_cases,
         "solve": solve_cases,
         "rans32": rans32_cases,

@@ -7,7 +7,7 @@
 #   memcheck, racecheck, initcheck, synccheck   compute-sanitizer on the device tests (pip install
 #               nvidia-cuda-sanitizer-api): any finding is also one of the emulator
 #   tests       every test marked cuda
-#   argmax, mass, solve, rans32, range64   benchmarks beside their rivals, JSON under
+#   argmax, topk, mass, solve, rans32, range64   benchmarks beside their rivals, JSON under
 #               benchmarks/results/
 #
 # Without arguments: every part that has not succeeded yet, so a run that was cut off goes on. What
@@ -21,7 +21,7 @@ state=${GPU_STATE:-build/gpu}
 mkdir -p "$state"
 python=${PYTHON:-python}
 limit=${PART_SECONDS:-590}
-parts=(doctor build memcheck racecheck initcheck synccheck tests argmax mass solve rans32 range64)
+parts=(doctor build memcheck racecheck initcheck synccheck tests argmax topk mass solve rans32 range64)
 left_out=77 # what a part returns that lacks a tool
 
 missing() {  # what a card's hour needs and this machine has not, a line each
@@ -66,7 +66,7 @@ run() {
     build) "$python" -m pip install -C cmake.define.OTCUDA_CUDA=ON . ;;
     memcheck | racecheck | initcheck | synccheck) sanitize "$1" ;;
     tests) "$python" -m pytest -m cuda -ra ;;
-    argmax | mass | solve | rans32 | range64) "$python" benchmarks/gpu.py "$1" ;;
+    argmax | topk | mass | solve | rans32 | range64) "$python" benchmarks/gpu.py "$1" ;;
   esac
 }
 

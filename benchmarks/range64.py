@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""range64 beside constriction's range coder on one thread: python benchmarks/range64.py.
+"""range64 beside constriction's range coder and torchac: python benchmarks/range64.py.
 
-Whole Python calls; inputs lie ready in the form each library likes best. "conditional": one of 64
-Gaussian tables for each symbol, as in an image codec (constriction evaluates its quantised Gaussian
-a symbol; it has no door for one of several tables). "static": one table. `excess` is bytes over the
-Shannon information under the unrounded model, in percent.
+One thread, whole Python calls; inputs lie ready in the form each library likes best. "conditional":
+one of 64 Gaussian tables for each symbol, as in an image codec (constriction evaluates its
+quantised Gaussian a symbol; it has no door for one of several tables). "static": one table.
+`excess` is bytes over the Shannon information under the unrounded model, in percent. "avx2" and
+"portable" are the same at those levels, on which only reading and writing arrays depends. torchac
+takes a float distribution a symbol and compiles itself at its first import: it takes part up to
+10,000 symbols, where it can be built.
 """
 
 from __future__ import annotations
@@ -40,6 +43,30 @@ def at_level(level: str, call: Callable[[], Any]) -> Callable[[], Any]:
     return run
 
 
+def at_levels(name: str, call: Callable[[], Any]) -> dict[str, Callable[[], Any]]:
+    """The call at the level in force, and at those below it."""
+    below = native.simd_levels()[:-1]
+    return {name: call} | {f"{name} {level}": at_level(level, call) for level in below}
+
+
+def torchac_pair(symbols: np.ndarray, pmf: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Encode and decode by a row of pmf for each symbol; nothing where torchac cannot be built."""
+    try:
+        import torch
+        import torchac
+    except (ImportError, OSError, RuntimeError):
+        return {}
+    torch.set_num_threads(1)
+    cdf = np.pad(pmf.cumsum(1), ((0, 0), (1, 0))).clip(0, 1).astype(np.float32)
+    rows, values = torch.from_numpy(cdf), torch.from_numpy(symbols.astype(np.int16) - LOW)
+    message = torchac.encode_float_cdf(rows, values)
+    assert torch.equal(torchac.decode_float_cdf(rows, message), values)
+    return {
+        "encode": lambda: torchac.encode_float_cdf(rows, values),
+        "decode": lambda: torchac.decode_float_cdf(rows, message),
+    }
+
+
 def excess(message: bytes, bits: float) -> float:
     return round(100 * (8 * len(message) / bits - 1), 4)
 
@@ -67,6 +94,8 @@ def conditional(length: int) -> Iterator[harness.Case]:
     def constriction_decode() -> np.ndarray:
         return constriction.stream.queue.RangeDecoder(other).decode(family, means, scales)
 
+    theirs_too = torchac_pair(symbols, pmf[index]) if length <= 10_000 else {}
+
     np.testing.assert_array_equal(constriction_decode(), theirs)
     np.testing.assert_array_equal(decode_raw(ours, tables, index, dtype="int8"), symbols)
     notes = {
@@ -82,8 +111,9 @@ def conditional(length: int) -> Iterator[harness.Case]:
         length / 1e6,
         "Msym/s",
         {
-            "otcuda": lambda: encode_raw(symbols, tables, index),
+            **at_levels("otcuda", lambda: encode_raw(symbols, tables, index)),
             "constriction": constriction_encode,
+            **({"torchac": theirs_too["encode"]} if theirs_too else {}),
         },
         notes,
     )
@@ -93,9 +123,13 @@ def conditional(length: int) -> Iterator[harness.Case]:
         length / 1e6,
         "Msym/s",
         {
-            "otcuda": lambda: decode_raw(ours, tables, index, dtype="int8"),
-            "otcuda 4 lanes": lambda: decode_raw(four, tables, index, dtype="int8", lanes=4),
+            **at_levels("otcuda", lambda: decode_raw(ours, tables, index, dtype="int8")),
+            **at_levels(
+                "otcuda 4 lanes",
+                lambda: decode_raw(four, tables, index, dtype="int8", lanes=4),
+            ),
             "constriction": constriction_decode,
+            **({"torchac": theirs_too["decode"]} if theirs_too else {}),
         },
         notes,
     )
@@ -138,7 +172,7 @@ def static(length: int) -> Iterator[harness.Case]:
         length / 1e6,
         "Msym/s",
         {
-            "otcuda": lambda: encode_raw(symbols, tables),
+            **at_levels("otcuda", lambda: encode_raw(symbols, tables)),
             "otcuda 4 lanes": lambda: encode_raw(symbols, tables, lanes=4),
             "otcuda with its check": lambda: encode(symbols, tables, lanes=1),
             "constriction": constriction_encode,
@@ -151,12 +185,9 @@ def static(length: int) -> Iterator[harness.Case]:
         length / 1e6,
         "Msym/s",
         {
-            "otcuda": lambda: decode_raw(ours, tables, shape=length, dtype="uint8"),
-            "otcuda 4 lanes": lambda: decode_raw(
-                four, tables, shape=length, dtype="uint8", lanes=4
-            ),
-            "otcuda 4 lanes portable": at_level(
-                "portable",
+            **at_levels("otcuda", lambda: decode_raw(ours, tables, shape=length, dtype="uint8")),
+            **at_levels(
+                "otcuda 4 lanes",
                 lambda: decode_raw(four, tables, shape=length, dtype="uint8", lanes=4),
             ),
             "otcuda with its check": lambda: decode(blob, tables),
@@ -207,6 +238,7 @@ def table_excess(length: int = 200_000) -> dict[str, float]:
 
 
 def cases() -> Iterator[harness.Case]:
+    native.set_num_threads(1)
     for length in (1000, 10_000, 100_000, 1_000_000):
         yield from conditional(length)
         yield from static(length)
@@ -217,7 +249,7 @@ if __name__ == "__main__":
     harness.main(
         "range64",
         cases(),
-        packages=("constriction", "numpy"),
+        packages=("constriction", "torchac", "numpy"),
         simd_level=native.simd_level(),
         excess_bits=over,
         table_excess_percent=table_excess(),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['CausalPrior', 'CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'SOBOL_DIMENSIONS', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_gap', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_workspace', 'power_topk', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_messages', 'range64_decode_rows', 'range64_device_bytes', 'range64_encode', 'range64_encode_many', 'range64_encode_messages', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'simd_vnni', 'sobol_samples', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
+__all__: list[str] = ['CausalPrior', 'CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'SOBOL_DIMENSIONS', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_gap', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_workspace', 'power_topk', 'power_topk_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_messages', 'range64_decode_rows', 'range64_device_bytes', 'range64_encode', 'range64_encode_many', 'range64_encode_messages', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'simd_vnni', 'sobol_samples', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
 class PowerIndexF32:
     """
     Contract: csrc/common/power_index.h.
@@ -79,21 +79,21 @@ class ContextNet:
     """
     def __init__(self, arrays: dict) -> None:
         ...
-    def decode(self, payload: Array, k: int, off: typing.Any, symbols: Array, values16: Array, poll: typing.Any) -> None:
+    def decode(self, payload: Array, k: int, off: typing.Any, symbols: Array, values: Array, poll: typing.Any) -> None:
         """
-        payload [n] uint8 -> symbols, values16 [M, h, w] int16.
+        payload [n] uint8 -> symbols, values [M, h, w] int16.
         """
     def encode(self, symbols: Array, k: int, off: typing.Any, poll: typing.Any) -> bytes:
         """
         symbols [M, h, w] int16 -> bytes.
         """
-    def measure(self, symbols: Array, k: int, off: typing.Any, values16: Array, scale_index: Array, poll: typing.Any) -> float:
+    def measure(self, symbols: Array, k: int, off: typing.Any, values: Array, scale_index: Array, poll: typing.Any) -> float:
         """
-        symbols [M, h, w] int16 -> values16, scale_index [M, h, w]; the bits.
+        symbols [M, h, w] int16 -> values, scale_index [M, h, w]; the bits.
         """
     def quantise(self, u: Array, k: int, off: typing.Any, conditional: bool, multiplier: float, outputs: tuple, poll: typing.Any) -> float:
         """
-        u [M, h, w] float32 -> (symbols, values16, scale_index) [M, h, w]; the bits.
+        u [M, h, w] float32 -> (symbols, values, scale_index) [M, h, w]; the bits.
         """
     @property
     def channels(self) -> int:
@@ -336,9 +336,15 @@ def power_argmax(x: Array, y: Array, h: Array, value: Array, index: Array, works
     """
     The same on a CUDA stream; returns at once.
     """
+@typing.overload
 def power_argmax_gap(x: Array, y: Array, h: Array, value: Array, index: Array, gap: Array) -> None:
     """
     The best of each sample and its gap: value, index, gap [G, B].
+    """
+@typing.overload
+def power_argmax_gap(x: Array, y: Array, h: Array, value: Array, index: Array, gap: Array, workspace: Array, stream: int) -> None:
+    """
+    x [B, D], y [N, D], h [N] -> value, index, gap [B] on a CUDA stream; returns at once.
     """
 def power_argmax_screen(x: Array, y: Array, h: Array, value: Array, index: Array, workspace: Array, stream: int) -> None:
     """
@@ -352,9 +358,19 @@ def power_argmax_workspace(is_double: bool, B: int, N: int, D: int) -> int:
     """
     Bytes of workspace on the device.
     """
+@typing.overload
 def power_topk(x: Array, y: Array, h: Array, value: Array, index: Array) -> None:
     """
     x [G, B, D], y [G, N, D], h [G, N] -> value, index [G, B, k]. Contract: csrc/common/power_topk.h.
+    """
+@typing.overload
+def power_topk(x: Array, y: Array, h: Array, value: Array, index: Array, workspace: Array, stream: int) -> None:
+    """
+    x [B, D], y [N, D], h [N] -> value, index [B, k] on a CUDA stream; returns at once.
+    """
+def power_topk_workspace(is_double: bool, B: int, N: int, D: int) -> int:
+    """
+    Bytes of workspace on the device, of power_argmax_gap too.
     """
 def quantise_weights(weights: Array, precision: int, escape: bool, frequencies: Array) -> None:
     """

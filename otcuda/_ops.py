@@ -437,7 +437,7 @@ def _planes(op: str, name: str, array: Any, dtype: type) -> np.ndarray:
 def context_quantise(
     net: native.ContextNet, u: Any, k: int, off: Any, multiplier: float | None, callback: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Symbols, values16, scale_index and bits of u, [M, h, w]; multiplier None: nearest."""
+    """Symbols, values, scale_index and bits of u, [M, h, w]; multiplier None: nearest."""
     u = _planes("context_quantise", "u", u, np.float32)
     outputs = np.empty(u.shape, np.int16), np.empty(u.shape, np.int16), np.empty(u.shape, np.uint8)
     conditional = multiplier is not None
@@ -450,11 +450,11 @@ def context_quantise(
 def context_measure(
     net: native.ContextNet, symbols: Any, k: int, off: Any, callback: Any
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """values16, scale_index [M, h, w] and bits of symbols [M, h, w]."""
+    """values, scale_index [M, h, w] and bits of symbols [M, h, w]."""
     symbols = _planes("context_measure", "symbols", symbols, np.int16)
-    values16, scale_index = np.empty(symbols.shape, np.int16), np.empty(symbols.shape, np.uint8)
-    bits = net.measure(symbols, k, _off_mask(off), values16, scale_index, callback)
-    return values16, scale_index, bits
+    values, scale_index = np.empty(symbols.shape, np.int16), np.empty(symbols.shape, np.uint8)
+    bits = net.measure(symbols, k, _off_mask(off), values, scale_index, callback)
+    return values, scale_index, bits
 
 
 def context_encode(net: native.ContextNet, symbols: Any, k: int, off: Any, callback: Any) -> bytes:
@@ -466,12 +466,12 @@ def context_encode(net: native.ContextNet, symbols: Any, k: int, off: Any, callb
 def context_decode(
     net: native.ContextNet, payload: Any, k: int, grid: tuple[int, int], off: Any, callback: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols and values16 [M, h, w] of a payload."""
+    """Symbols and values [M, h, w] of a payload."""
     h, w = grid
     if not (min(h, w) >= 1 and h * w <= 1 << 26):
         raise ArgumentError(f"context_decode: the grid is {h} x {w}, expected 1 to 2^26 positions")
     data = np.frombuffer(payload, np.uint8)
     symbols = np.empty((net.channels, h, w), np.int16)
-    values16 = np.empty((net.channels, h, w), np.int16)
-    net.decode(data, k, _off_mask(off), symbols, values16, callback)
-    return symbols, values16
+    values = np.empty((net.channels, h, w), np.int16)
+    net.decode(data, k, _off_mask(off), symbols, values, callback)
+    return symbols, values

@@ -121,7 +121,7 @@ def power_argmax(
         index: the winner, [B], int64.
         gap: with return_gap, value minus the second best score, rounded once, [B]: 0 at a tie
             (of infinities too), inf where no other score is above -inf (N = 1), NaN where index is
-            -1. Differentiable. Host memory only.
+            -1. Differentiable.
         mass: with return_mass, [N]: `cell_mass(index, N, weights)`.
 
     Raises:
@@ -177,9 +177,11 @@ def _best_and_gap(x: Any, y: Any, h: Any, arrays: Any, out: Any) -> tuple[Any, A
         values, indices = _top(x, y, h, 2, arrays)
         value, index = (arrays.dense(array[..., 0]) for array in (values, indices))
         return value, index, gap_of(arrays, values, indices)
+    given = [arrays.contiguous(array) for array in (x, y, h)]
+    if on_cuda(native, x):
+        return _lists_on_cuda(*given, None)
     on_host("return_gap", arrays, x)
     respect_torch_threads()
-    given = [arrays.contiguous(array) for array in (x, y, h)]
     value, index = outputs(arrays, x, tuple(x.shape[:-1]), out)
     gap = arrays.empty(tuple(x.shape[:-1]), arrays.dtype(x), x)
     native.power_argmax_gap(*problems(arrays, x, *given, value, index, gap))
@@ -191,7 +193,10 @@ def _best_and_gap(x: Any, y: Any, h: Any, arrays: Any, out: Any) -> tuple[Any, A
 def on_host(what: str, arrays: Any, x: Any) -> None:
     """Raises DeviceError where x lies elsewhere."""
     if arrays is TorchArrays and x.device.type != "cpu":
-        raise DeviceError(f"{what}: x lies on {x.device}; more than the best is found on a CPU")
+        raise DeviceError(
+            f"{what}: x lies on {x.device}; more than the best is found on a CPU, or on a CUDA "
+            "device by a build that has its kernels"
+        )
 
 
 def problems(arrays: Any, x: Any, *given: Any) -> list[Any]:
@@ -306,7 +311,7 @@ def power_topk(
     Args:
         x: samples, [B, D], float32 or float64; float16 and bfloat16 are widened to float32. With
             [G, B, D], G problems in one call: every shape here then has G in front.
-        y: targets, [N, D], N >= 1, dtype of `x`, in host memory.
+        y: targets, [N, D], N >= 1, dtype and device of `x`.
         h: heights, [N].
         k: how many, 1 to 64.
         out: pair (value, index) to write into, of the shapes and dtypes below.
@@ -319,7 +324,7 @@ def power_topk(
         ShapeError: the shapes do not fit together.
         ArgumentError: no target, a k or dtype that is not allowed, or an `out` that cannot be
             written to.
-        DeviceError: the tensors lie on different devices, or k > 1 on a device that is no CPU.
+        DeviceError: the tensors lie on different devices.
 
     >>> import numpy as np
     >>> y = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
@@ -361,14 +366,35 @@ def _power_topk(x: Any, y: Any, h: Any, k: int, arrays: Any, out: Any = None) ->
     if k == 1 and out is None:
         value, index = _power_argmax(x, y, h, arrays)
         return value[..., None], index[..., None]
+    x, y, h = arrays.contiguous(x), arrays.contiguous(y), arrays.contiguous(h)
+    if on_cuda(native, x):
+        return _lists_on_cuda(x, y, h, k)
     on_host("power_topk", arrays, x)
     respect_torch_threads()
-    x, y, h = arrays.contiguous(x), arrays.contiguous(y), arrays.contiguous(h)
     value, index = outputs(arrays, x, (*x.shape[:-1], k), out)
     native.power_topk(*problems(arrays, x, x, y, h, value, index))
     if out is not None:
         arrays.wrote(value, index)
     return value, index
+
+
+def _lists_on_cuda(x: Any, y: Any, h: Any, k: int | None) -> tuple[Any, ...]:
+    """Value and index of power_topk, or for None value, index and gap; as _power_argmax_on_cuda."""
+    torch, places = sys.modules["torch"], () if k is None else (k,)
+    if x.dim() == 3:
+        found = [_lists_on_cuda(*group, k) for group in zip(x, y, h, strict=True)]
+        if found:
+            return tuple(map(torch.stack, zip(*found, strict=True)))
+        shape = (*x.shape[:2], *places)
+        empty = x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
+        return empty if places else (*empty, x.new_empty(shape))
+    value, index = outputs(TorchArrays, x, (len(x), *places), None)
+    results = (value, index) if places else (value, index, torch.empty_like(value))
+    sizes = (x.dtype == torch.float64, len(x), *y.shape)
+    workspace = cuda_workspace(native, "power_topk", x, *sizes)
+    run = native.power_topk if places else native.power_argmax_gap
+    run(*map(TorchArrays.native, (x, y, h, *results, workspace)), *cuda_stream(native, x))
+    return results
 
 
 @registers

@@ -153,8 +153,9 @@ class PowerIndex:
         Args:
             x: samples, [B, D], dtype of the targets, in host memory.
             k: how many, 1 to 64.
-            method: "auto" tries the tree on some samples of the first call with 64 or more, and
-                remembers the answer for this k until the heights change; "tree" and "brute" decide.
+            method: "auto" tries the tree on some samples of the first call with 64 or more, then
+                the screen, and remembers the answer for this k until the heights change; "tree",
+                "screen" and "brute" decide, as in `argmax`.
             out: pair (value, index) to write into.
 
         Returns:

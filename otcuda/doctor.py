@@ -264,7 +264,7 @@ def _test_context_net() -> Iterator[np.ndarray]:
     choice = context.quantise(u, 180)
     data = context.encode(choice.symbols, 180)
     symbols, values = context.decode(data, 180, (12, 16))
-    if not (np.array_equal(symbols, choice.symbols) and np.array_equal(values, choice.values16)):
+    if not (np.array_equal(symbols, choice.symbols) and np.array_equal(values, choice.values)):
         raise ArithmeticError("the decoder returns other symbols")
     yield from (symbols, values, np.frombuffer(data, np.uint8))
 

@@ -50,6 +50,19 @@ def simd_level(request):
     native.set_simd_level("auto")
 
 
+@pytest.fixture(params=[*LEVELS, "vnni"])
+def screen_level(request):
+    """Each level that the integer screen has a file for, forced; skipped as simd_level."""
+    from otcuda._ops import native
+
+    try:
+        native.set_simd_level(request.param)
+    except otcuda.BackendError:
+        pytest.skip(f"this CPU or build has no {request.param}")
+    yield request.param
+    native.set_simd_level("auto")
+
+
 @pytest.fixture(params=[1, 2, 3])
 def threads(request):
     """Each number of threads in turn, forced."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Put the weights of a run into the package: python tools/ship_weights.py RUN/weights.safetensors.
 
-Weights of `--preset high` become `weights-high.safetensors`, others `weights.safetensors`. Files
-name a release by 0 to 6: unless --id says otherwise it is the one after the largest that is
-shipped, modulo 7, passing over those of the other families.
+Weights of `--preset high` become `weights-high.safetensors`, those of `middle` likewise, others
+`weights.safetensors`. Files name a release by 0 to 6: unless --id says otherwise it is the one
+after the largest that is shipped, modulo 7, passing over those of the other families.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FAMILIES = {"low": "weights.safetensors", "high": "weights-high.safetensors"}
+FAMILIES = {
+    "low": "weights.safetensors",
+    "middle": "weights-middle.safetensors",
+    "high": "weights-high.safetensors",
+}
 
 
 def main(arguments: list[str] | None = None, folder: Path = ROOT / "otcuda" / "data") -> None:

@@ -76,13 +76,13 @@ double bound_context_quantise(const ContextNet& net, const TensorView& u, int k,
                               const py::tuple& outputs, const py::object& callback) {
   const ContextHeldView mask("off", off);
   const cpu::ContextPicture picture = context_picture(net, "u", u, DType::f32, k, mask.view());
-  OTCUDA_CHECK(outputs.size() == 3, "outputs is not (symbols, values16, scale_index)");
-  const ContextHeldView symbols("symbols", outputs[0]), values("values16", outputs[1]),
+  OTCUDA_CHECK(outputs.size() == 3, "outputs is not (symbols, values, scale_index)");
+  const ContextHeldView symbols("symbols", outputs[0]), values("values", outputs[1]),
       scales("scale_index", outputs[2]);
   OTCUDA_CHECK(symbols.view() && values.view() && scales.view(), "outputs holds None");
   const cpu::ContextChoice choice = {
       context_output<int16_t>("symbols", *symbols.view(), DType::i16, net, picture),
-      context_output<int16_t>("values16", *values.view(), DType::i16, net, picture),
+      context_output<int16_t>("values", *values.view(), DType::i16, net, picture),
       context_output<uint8_t>("scale_index", *scales.view(), DType::u8, net, picture)};
   Poll poll = python_poll(callback);
   const py::gil_scoped_release unlocked;
@@ -91,16 +91,16 @@ double bound_context_quantise(const ContextNet& net, const TensorView& u, int k,
 }
 
 double bound_context_measure(const ContextNet& net, const TensorView& symbols, int k,
-                             const py::object& off, const TensorView& values16,
+                             const py::object& off, const TensorView& values,
                              const TensorView& scale_index, const py::object& callback) {
   const ContextHeldView mask("off", off);
   const cpu::ContextPicture picture =
       context_picture(net, "symbols", symbols, DType::i16, k, mask.view());
-  int16_t* values = context_output<int16_t>("values16", values16, DType::i16, net, picture);
+  int16_t* into = context_output<int16_t>("values", values, DType::i16, net, picture);
   uint8_t* scales = context_output<uint8_t>("scale_index", scale_index, DType::u8, net, picture);
   Poll poll = python_poll(callback);
   const py::gil_scoped_release unlocked;
-  return cpu::context_measure(net, picture, symbols.read<int16_t>(), values, scales, poll);
+  return cpu::context_measure(net, picture, symbols.read<int16_t>(), into, scales, poll);
 }
 
 py::bytes bound_context_encode(const ContextNet& net, const TensorView& symbols, int k,
@@ -119,17 +119,18 @@ py::bytes bound_context_encode(const ContextNet& net, const TensorView& symbols,
 
 void bound_context_decode(const ContextNet& net, const TensorView& payload, int k,
                           const py::object& off, const TensorView& symbols,
-                          const TensorView& values16, const py::object& callback) {
+                          const TensorView& values, const py::object& callback) {
   const ContextHeldView mask("off", off);
   check_tensor("payload", payload, DType::u8, {any});
   check_on_cpu("context_net", "payload", payload);
   const cpu::ContextPicture picture =
       context_picture(net, "symbols", symbols, DType::i16, k, mask.view());
   int16_t* into = context_output<int16_t>("symbols", symbols, DType::i16, net, picture);
-  int16_t* values = context_output<int16_t>("values16", values16, DType::i16, net, picture);
+  int16_t* and_into = context_output<int16_t>("values", values, DType::i16, net, picture);
   Poll poll = python_poll(callback);
   const py::gil_scoped_release unlocked;
-  cpu::context_decode(net, picture, payload.read<uint8_t>(), payload.shape[0], into, values, poll);
+  cpu::context_decode(net, picture, payload.read<uint8_t>(), payload.shape[0], into, and_into,
+                      poll);
 }
 
 }  // namespace
@@ -140,15 +141,15 @@ void bind_context_net(py::module_& m) {
       .def_property_readonly("channels", [](const ContextNet& net) { return net.sizes.M(); })
       .def("quantise", &bound_context_quantise, py::arg("u"), py::arg("k"), py::arg("off"),
            py::arg("conditional"), py::arg("multiplier"), py::arg("outputs"), py::arg("poll"),
-           "u [M, h, w] float32 -> (symbols, values16, scale_index) [M, h, w]; the bits.")
+           "u [M, h, w] float32 -> (symbols, values, scale_index) [M, h, w]; the bits.")
       .def("measure", &bound_context_measure, py::arg("symbols"), py::arg("k"), py::arg("off"),
-           py::arg("values16"), py::arg("scale_index"), py::arg("poll"),
-           "symbols [M, h, w] int16 -> values16, scale_index [M, h, w]; the bits.")
+           py::arg("values"), py::arg("scale_index"), py::arg("poll"),
+           "symbols [M, h, w] int16 -> values, scale_index [M, h, w]; the bits.")
       .def("encode", &bound_context_encode, py::arg("symbols"), py::arg("k"), py::arg("off"),
            py::arg("poll"), "symbols [M, h, w] int16 -> bytes.")
       .def("decode", &bound_context_decode, py::arg("payload"), py::arg("k"), py::arg("off"),
-           py::arg("symbols"), py::arg("values16"), py::arg("poll"),
-           "payload [n] uint8 -> symbols, values16 [M, h, w] int16.");
+           py::arg("symbols"), py::arg("values"), py::arg("poll"),
+           "payload [n] uint8 -> symbols, values [M, h, w] int16.");
 }
 
 }  // namespace otcuda

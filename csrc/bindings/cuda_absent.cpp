@@ -7,6 +7,7 @@
 #include "cuda/heights_adam_step.h"
 #include "cuda/power_argmax.h"
 #include "cuda/power_argmax_screen.h"
+#include "cuda/power_topk.h"
 #include "cuda/range64.h"
 #include "cuda/rans32.h"
 #include "cuda/source_samples.h"
@@ -32,6 +33,16 @@ int64_t power_argmax_screen_workspace(int64_t, int64_t, int64_t) { absent("power
 void power_argmax_screen(const TensorView&, const TensorView&, const TensorView&, const TensorView&,
                          const TensorView&, const TensorView&, uintptr_t) {
   absent("power_argmax");
+}
+
+int64_t power_topk_workspace(DType, int64_t, int64_t, int64_t) { absent("power_topk"); }
+void power_topk(const TensorView&, const TensorView&, const TensorView&, const TensorView&,
+                const TensorView&, const TensorView&, uintptr_t) {
+  absent("power_topk");
+}
+void power_argmax_gap(const TensorView&, const TensorView&, const TensorView&, const TensorView&,
+                      const TensorView&, const TensorView&, const TensorView&, uintptr_t) {
+  absent("power_topk");
 }
 
 int64_t cell_mass_workspace(int64_t, bool) { absent("cell_mass"); }

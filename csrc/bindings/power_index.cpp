@@ -22,14 +22,6 @@ cpu::IndexMethod index_method(const std::string& name) {
   return cpu::IndexMethod::tree;
 }
 
-// Of what has no screen.
-cpu::IndexMethod list_method(const std::string& name) {
-  const cpu::IndexMethod method = index_method(name);
-  OTCUDA_CHECK(method != cpu::IndexMethod::screen,
-               "method is 'screen', expected auto, brute or tree");
-  return method;
-}
-
 template <class T>
 void bind_power_index_of(pybind11::module_& m, const char* name, DType dtype) {
   using Index = cpu::PowerIndex<T>;
@@ -96,7 +88,7 @@ void bind_power_index_of(pybind11::module_& m, const char* name, DType dtype) {
             for (const TensorView* view : {&x, &value, &place}) {
               check_on_cpu("PowerIndex", "an argument", *view);
             }
-            const cpu::IndexMethod how = list_method(method);
+            const cpu::IndexMethod how = index_method(method);
             Poll poll = python_poll();
             const pybind11::gil_scoped_release unlocked;
             index.topk(x.read<T>(), x.shape[0], int(k), value.write<T>(), place.write<int64_t>(),
@@ -115,7 +107,7 @@ void bind_power_index_of(pybind11::module_& m, const char* name, DType dtype) {
             for (const TensorView* view : {&x, &value, &winner, &gap}) {
               check_on_cpu("PowerIndex", "an argument", *view);
             }
-            const cpu::IndexMethod how = list_method(method);
+            const cpu::IndexMethod how = index_method(method);
             Poll poll = python_poll();
             const pybind11::gil_scoped_release unlocked;
             index.argmax_gap(x.read<T>(), x.shape[0], value.write<T>(), winner.write<int64_t>(),

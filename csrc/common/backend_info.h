@@ -23,8 +23,13 @@ enum class BackendPath : int {
   power_topk_portable,
   power_topk_avx2,
   power_topk_avx512,
-  power_topk_tree,         // samples
-  power_topk_tree_scores,  // targets that they were compared with
+  power_topk_cuda,
+  power_topk_screen,            // samples
+  power_topk_screen_pairs,      // targets that the integers did not rule out at once
+  power_topk_screen_chains,     // of these, the ones whose scores were computed
+  power_topk_screen_fallbacks,  // samples of the blocked loop after a screen was tried
+  power_topk_tree,              // samples
+  power_topk_tree_scores,       // targets that they were compared with
   cell_mass_cpu,
   cell_mass_cuda,
   heights_adam_step_cpu,

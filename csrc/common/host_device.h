@@ -51,6 +51,15 @@ OTCUDA_HD double exact_divide(double a, double b) {
 #endif
 }
 
+// a / b within 2^-20 of itself, otherwise as the hardware likes: for what is corrected afterwards.
+OTCUDA_HD float rough_divide(float a, float b) {
+#if defined(__CUDA_ARCH__) || defined(OTCUDA_EMULATED)
+  return __fdividef(a, b);
+#else
+  return a / b;
+#endif
+}
+
 OTCUDA_HD float exact_sqrt(float a) {
 #if defined(__CUDA_ARCH__)
   return __fsqrt_rn(a);

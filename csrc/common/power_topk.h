@@ -30,4 +30,16 @@ namespace otcuda {
 
 constexpr int kMostTopk = 64;  // k
 
+// Whether a score of one target comes before another in a list. A NaN comes before nothing.
+template <class T, class Index>
+OTCUDA_HD bool power_topk_before(T score, Index index, T other, Index other_index) {
+  return score > other || (score == other && index < other_index);
+}
+
+// Of the two best scores; second is -inf where there is none above.
+template <class T>
+OTCUDA_HD T power_gap(T best, T second) {
+  return best == second ? T(0) : best - second;  // inf - inf would be NaN
+}
+
 }  // namespace otcuda

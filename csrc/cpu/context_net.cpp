@@ -49,9 +49,9 @@ int32_t pack_pair(int a, int b) { return int32_t(uint32_t(uint16_t(a)) | uint32_
 
 class Pass {
  public:
-  Pass(const ContextNet& net, const ContextPicture& picture, int16_t* values16, Poll& poll);
+  Pass(const ContextNet& net, const ContextPicture& picture, int16_t* values, Poll& poll);
 
-  // Calls coder.code(at, mu16, scale_index) -> symbol for every symbol in the order of the stream,
+  // Calls coder.code(at, mean, scale_index) -> symbol for every symbol in the order of the stream,
   // coder.skip(at, scale_index) for those of channels that are off, coder.check() now and then;
   // `at` counts in [M, h, w].
   template <class Coder>
@@ -86,6 +86,7 @@ class Pass {
   ContextEntry* list_known(int64_t at, ContextEntry* entry);
   void add_sources(bool everywhere);
   void add_sources_to(int64_t i, int64_t j, bool always);
+  int sixteenths(int64_t at) const { return context_sixteenths(values_[at], net_.mean_bits); }
 
   template <class Coder>
   void code_group(Coder& coder, int phase, int g) {
@@ -102,12 +103,13 @@ class Pass {
         const int t = context_scale_index(scale[c - a], offset[c], k_);
         int value = 0;
         if (off_ == nullptr || off_[c] == 0) {
-          value = 16 * coder.code(at, mean[c - a], t) + mean[c - a];
+          const int symbol = coder.code(at, mean[c - a], t);
+          value = context_value(symbol, mean[c - a], net_.centroid[t], net_.mean_bits);
         } else {
           coder.skip(at, t);
         }
         values_[at] = int16_t(value);
-        if (c < seen) feature[c] = int16_t(context_clip(value, kContextInputLimit));
+        if (c < seen) feature[c] = int16_t(context_clip(sixteenths(at), kContextInputLimit));
       }
     }
   }
@@ -139,14 +141,14 @@ class Pass {
 
 int64_t rounded_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-Pass::Pass(const ContextNet& net, const ContextPicture& picture, int16_t* values16, Poll& poll)
+Pass::Pass(const ContextNet& net, const ContextPicture& picture, int16_t* values, Poll& poll)
     : net_(net),
       kernels_(kernels()),
       h_(picture.h),
       w_(picture.w),
       k_(picture.k),
       off_(picture.off),
-      values_(values16),
+      values_(values),
       poll_(poll),
       first_(net.first.layer(nullptr, kContextSlope, kContextInputLimit)) {
   OTCUDA_CHECK(h_ >= 1 && w_ >= 1 && h_ <= kMostPositions && w_ <= kMostPositions / h_,
@@ -254,9 +256,9 @@ ContextEntry* Pass::list_known(int64_t at, ContextEntry* entry) {
   const int M = net_.sizes.M(), first = net_.sizes.edges[1];
   const int known = M + net_.sizes.copies * first;
   const auto input = [&](int c) {
-    if (c < M) return context_clip(values_[c * h_ * w_ + at], kContextInputLimit);
+    if (c < M) return context_clip(sixteenths(c * h_ * w_ + at), kContextInputLimit);
     if (c < known) {
-      const int value = values_[(c - M) % first * h_ * w_ + at];
+      const int value = sixteenths((c - M) % first * h_ * w_ + at);
       return context_clip(context_coarse(value, 1 + (c - M) / first), kContextInputLimit);
     }
     return c == known ? kContextSeen : 0;  // the plane of the step is in the sums already
@@ -302,6 +304,7 @@ void Pass::add_sources_to(int64_t i, int64_t j, bool always) {
 // -------------------------------------------------------------------
 
 struct Quantiser {
+  const ContextNet& net;
   const ContextTables& tables;
   const float* u;
   bool conditional;
@@ -310,12 +313,13 @@ struct Quantiser {
   int64_t bits = 0;
 
   double cost(double residual, int symbol, int t) const {
-    const double error = residual - symbol;
+    const double value = context_value(symbol, 0, net.centroid[t], net.mean_bits);
+    const double error = residual - value / (1 << net.mean_bits);
     return error * error + multiplier * double(tables.bits_q16(symbol, t)) / 65536;
   }
 
   int choose(double residual, int t) const {
-    const double limit = kContextSymbolLimit;
+    const double limit = net.symbol_limit();
     const int nearest = int(std::floor(std::min(std::max(residual, -limit), limit) + 0.5));
     if (!conditional || nearest == 0) return nearest;
     int best = nearest;
@@ -330,8 +334,8 @@ struct Quantiser {
     return best;
   }
 
-  int code(int64_t at, int mu16, int t) {
-    const int symbol = choose(double(u[at]) - mu16 / 16.0, t);
+  int code(int64_t at, int mean, int t) {
+    const int symbol = choose(double(u[at]) - double(mean) / (1 << net.mean_bits), t);
     choice.symbols[at] = int16_t(symbol);
     choice.scale_index[at] = uint8_t(t);
     bits += tables.bits_q16(symbol, t);
@@ -385,6 +389,7 @@ struct Encoder {
 
 struct Decoder {
   const ContextTables& tables;
+  int symbol_limit;
   int16_t* symbols;
   RangeDecoder range;
 
@@ -404,9 +409,9 @@ struct Decoder {
     const bool negative = range.bits(1) != 0;
     const uint64_t high = range.exp_golomb();
     const uint64_t low = range.bits(order);
-    if (high > kContextSymbolLimit) damaged();
+    if (high > uint64_t(symbol_limit)) damaged();
     const int magnitude = int(high << order | low) + tables.radius[t] + 1;
-    if (magnitude > kContextSymbolLimit) damaged();
+    if (magnitude > symbol_limit) damaged();
     return negative ? -magnitude : magnitude;
   }
 
@@ -422,13 +427,14 @@ struct Decoder {
 };
 
 void check_symbols(const ContextNet& net, const ContextPicture& picture, const int16_t* symbols) {
+  const int limit = net.symbol_limit();
   for (int c = 0; c < net.sizes.M(); ++c) {
     if (picture.off != nullptr && picture.off[c] != 0) continue;
     const int16_t* plane = symbols + c * picture.h * picture.w;
     for (int64_t at = 0; at < picture.h * picture.w; ++at) {
-      OTCUDA_CHECK(std::abs(int(plane[at])) <= kContextSymbolLimit,
+      OTCUDA_CHECK(std::abs(int(plane[at])) <= limit,
                    "a symbol of channel " + std::to_string(c) + " is " + std::to_string(plane[at]) +
-                       ", expected -1535 to 1535");
+                       ", expected " + std::to_string(-limit) + " to " + std::to_string(limit));
     }
   }
 }
@@ -443,32 +449,33 @@ double context_quantise(const ContextNet& net, const ContextPicture& picture, co
                "u holds a value that is not finite");
   OTCUDA_CHECK(multiplier >= 0 && std::isfinite(multiplier),
                "multiplier is " + std::to_string(multiplier) + ", expected 0 or more");
-  Quantiser quantiser{net.tables, u, conditional, multiplier, choice};
-  Pass(net, picture, choice.values16, poll).run(quantiser);
+  Quantiser quantiser{net, net.tables, u, conditional, multiplier, choice};
+  Pass(net, picture, choice.values, poll).run(quantiser);
   return double(quantiser.bits) / 65536;
 }
 
 double context_measure(const ContextNet& net, const ContextPicture& picture, const int16_t* symbols,
-                       int16_t* values16, uint8_t* scale_index, Poll& poll) {
+                       int16_t* values, uint8_t* scale_index, Poll& poll) {
   check_symbols(net, picture, symbols);
   Meter meter{net.tables, symbols, scale_index};
-  Pass(net, picture, values16, poll).run(meter);
+  Pass(net, picture, values, poll).run(meter);
   return double(meter.bits) / 65536;
 }
 
 Vector<uint8_t> context_encode(const ContextNet& net, const ContextPicture& picture,
                                const int16_t* symbols, Poll& poll) {
   check_symbols(net, picture, symbols);
-  Buffer<int16_t> values16(net.sizes.M() * picture.h * picture.w);
+  Buffer<int16_t> values(net.sizes.M() * picture.h * picture.w);
   Encoder encoder{net.tables, symbols};
-  Pass(net, picture, values16.data(), poll).run(encoder);
+  Pass(net, picture, values.data(), poll).run(encoder);
   return encoder.range.finish();
 }
 
 void context_decode(const ContextNet& net, const ContextPicture& picture, const uint8_t* bytes,
-                    int64_t size, int16_t* symbols, int16_t* values16, Poll& poll) {
-  Decoder decoder{net.tables, symbols, RangeDecoder(bytes, static_cast<size_t>(size))};
-  Pass(net, picture, values16, poll).run(decoder);
+                    int64_t size, int16_t* symbols, int16_t* values, Poll& poll) {
+  Decoder decoder{net.tables, net.symbol_limit(), symbols,
+                  RangeDecoder(bytes, static_cast<size_t>(size))};
+  Pass(net, picture, values, poll).run(decoder);
   if (!decoder.range.finished()) Decoder::damaged();
 }
 

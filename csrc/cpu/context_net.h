@@ -60,6 +60,10 @@ class ContextNet {
   ContextWeights first, deep;  // first: 17 taps, the near and the far layer share the middle one
   std::vector<ContextWeights> mix, out;
   Buffer<int16_t> offset;  // [5, M]
+  int mean_bits = kContextLeastMeanBits;
+  std::array<int, kContextScales> centroid{};
+
+  int symbol_limit() const { return context_symbol_limit(mean_bits); }
   ContextTables tables;
 };
 
@@ -74,7 +78,7 @@ struct ContextPicture {
 // What an encoder chooses: symbols of u = y / D, and what follows from them. All [M, h, w].
 struct ContextChoice {
   int16_t* symbols;
-  int16_t* values16;
+  int16_t* values;  // in units of 2^-mean_bits of the step
   uint8_t* scale_index;
 };
 
@@ -85,10 +89,10 @@ double context_quantise(const ContextNet& net, const ContextPicture& picture, co
                         bool conditional, double multiplier, const ContextChoice& choice,
                         Poll& poll);
 
-// Values, scale indices and bits of given symbols, |s| <= 1535; those of channels that are off are
-// ignored.
+// Values, scale indices and bits of given symbols, |s| <= net.symbol_limit(); those of channels
+// that are off are ignored.
 double context_measure(const ContextNet& net, const ContextPicture& picture, const int16_t* symbols,
-                       int16_t* values16, uint8_t* scale_index, Poll& poll);
+                       int16_t* values, uint8_t* scale_index, Poll& poll);
 
 Vector<uint8_t> context_encode(const ContextNet& net, const ContextPicture& picture,
                                const int16_t* symbols, Poll& poll);
@@ -96,6 +100,6 @@ Vector<uint8_t> context_encode(const ContextNet& net, const ContextPicture& pict
 // Throws CorruptDataError where the bytes are none that context_encode wrote, as far as that can be
 // seen.
 void context_decode(const ContextNet& net, const ContextPicture& picture, const uint8_t* bytes,
-                    int64_t size, int16_t* symbols, int16_t* values16, Poll& poll);
+                    int64_t size, int16_t* symbols, int16_t* values, Poll& poll);
 
 }  // namespace otcuda::cpu

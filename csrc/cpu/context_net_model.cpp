@@ -176,6 +176,24 @@ ContextTables read_tables(const Arrays& arrays) {
   return tables;
 }
 
+// What a symbol stands for: bits behind the point, and how far below the middle of its interval.
+void read_reconstruction(const Arrays& arrays, ContextNet* net) {
+  const TensorView bits = arrays("mean_bits"), centroids = arrays("centroids");
+  check_tensor("mean_bits", bits, DType::i32, {1});
+  check_tensor("centroids", centroids, DType::i16, {kContextScales});
+  net->mean_bits = bits.read<int32_t>()[0];
+  OTCUDA_CHECK(net->mean_bits >= kContextLeastMeanBits && net->mean_bits <= kContextMostMeanBits,
+               "mean_bits is " + std::to_string(net->mean_bits) + ", expected 4 to 6");
+  const int most = 1 << (net->mean_bits - 1);  // half a step
+  for (int t = 0; t < kContextScales; ++t) {
+    const int centroid = centroids.read<int16_t>()[t];
+    OTCUDA_CHECK(centroid >= 0 && centroid <= most, "centroids[" + std::to_string(t) + "] is " +
+                                                        std::to_string(centroid) +
+                                                        ", expected 0 to " + std::to_string(most));
+    net->centroid[t] = centroid;
+  }
+}
+
 }  // namespace
 
 int64_t ContextTables::bits_q16(int symbol, int scale_index) const {
@@ -202,6 +220,7 @@ ContextNet::ContextNet(const Arrays& arrays) : sizes(read_sizes(arrays)) {
   offset = Buffer<int16_t>(kContextPhases * M);
   std::copy(view.read<int16_t>(), view.read<int16_t>() + kContextPhases * M, offset.data());
   tables = read_tables(arrays);
+  read_reconstruction(arrays, this);
 }
 
 }  // namespace otcuda::cpu

@@ -21,7 +21,10 @@ constexpr int64_t kPackedBytes = 1 << 20;  // samples that a thread keeps packed
 constexpr int64_t kPanelBytes = 1 << 18;   // targets that pass over them at a time: they share it
 constexpr int64_t kMostTargets = 1 << 30;  // of a run: places are 32-bit
 constexpr int64_t kFmasABeat = 1 << 20;    // of one sample, done one after the other
-constexpr int64_t kProbeTargets = 2048, kProbeSamples = 256;  // what a screen is tried on
+constexpr int64_t kProbeSamples = 32;      // that a screen is tried on
+constexpr int64_t kProbePart =
+    25'000;  // pairs of a call for a target it is tried on, in high D: 2 %
+constexpr int64_t kLeastProbe = 160, kMostProbe = 2048, kProbeRun = 8;
 constexpr double kNanosecondsPerFma = 0.025;
 constexpr int64_t kMostFew = 24;  // the most that any level's few_most is
 
@@ -274,28 +277,32 @@ bool screen_takes(const float* h, int64_t N) {
   return any && !wild;
 }
 
-// Whether the bound bites on some of the targets and samples, before all are made integers.
-bool screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
-  const int64_t step = std::max(p.N / kProbeTargets, int64_t(8)), N = p.N / step;
-  const int64_t B = std::clamp<int64_t>(p.B / 8, 32, kProbeSamples);
-  Buffer<float> y(N * p.D), h(N), value(B);
-  Buffer<int64_t> index(B);
-  Buffer<uint8_t> left(B);
-  for (int64_t i = 0; i < N; ++i) {  // one of each `step`, in no rhythm
-    const int64_t from = i * step + (i * 40503 >> 8) % step;
-    std::copy(p.y + from * p.D, p.y + (from + 1) * p.D, y.data() + i * p.D);
-    h[i] = p.h[from];
-  }
-  if (!screen_takes(h.data(), N)) return false;
-  PowerScreen probe;
-  if (!probe.build(y.data(), N, p.D, p.x, p.B, poll)) return false;
-  probe.set_heights(h.data());
-  const bool bites =
-      probe.argmax(p.x, B, value.data(), index.data(), left.data(), ScreenTrust::usual, poll);
-  return bites && std::count(left.begin(), left.end(), 1) < B;  // all out of range: no use
-}
-
 }  // namespace
+
+// Targets are taken in runs, so that near duplicates meet; samples evenly, wild ones left out.
+bool power_argmax_screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
+  if (!screen_takes(p.h, p.N)) return false;
+  const double part = double(p.B) * double(p.N) / kProbePart * double(p.D) / double(p.D + 32);
+  const int64_t most = std::clamp<int64_t>(int64_t(part), kLeastProbe, kMostProbe);
+  const int64_t runs = std::min(most, p.N / 4) / kProbeRun, N = runs * kProbeRun;
+  Buffer<float> y(N * p.D), h(N), x(kProbeSamples * p.D);
+  for (int64_t k = 0; k < runs; ++k) {
+    const int64_t from = (p.N - kProbeRun) * (2 * k + 1) / (2 * runs);
+    std::copy_n(p.y + from * p.D, kProbeRun * p.D, y.data() + k * kProbeRun * p.D);
+    std::copy_n(p.h + from, kProbeRun, h.data() + k * kProbeRun);
+  }
+  int64_t B = 0;
+  for (int64_t k = 0; k < kProbeSamples; ++k) {
+    const float* const row = p.x + p.B * k / kProbeSamples * p.D;
+    const auto wild = [](float v) { return !(std::fabs(v) < 1e15f); };
+    if (std::none_of(row, row + p.D, wild)) std::copy_n(row, p.D, x.data() + B++ * p.D);
+  }
+  if (B == 0 || !screen_takes(h.data(), N)) return false;
+  PowerScreen probe;
+  if (!probe.build(y.data(), N, p.D, x.data(), B, poll)) return false;
+  probe.set_heights(h.data());
+  return probe.bites(x.data(), B, p.N, poll);
+}
 
 bool power_argmax_screened(const PowerScreen& screen, const ArgmaxProblem<float>& p,
                            ScreenTrust trust, Poll* poll) {
@@ -324,9 +331,9 @@ void power_argmax_blocked(const ArgmaxProblem<float>& p, Poll* poll) { solve_blo
 void power_argmax_blocked(const ArgmaxProblem<double>& p, Poll* poll) { solve_blocked(p, poll); }
 
 void power_argmax(const ArgmaxProblem<float>& p, Poll* poll) {
-  if (power_screen_pays(p.B, p.N, p.D, false) && screen_takes(p.h, p.N)) {
+  if (power_screen_pays(p.B, p.N, p.D, false)) {
     PowerScreen screen;
-    if (screen_bites(p, poll) && screen.build(p.y, p.N, p.D, p.x, p.B, poll)) {
+    if (power_argmax_screen_bites(p, poll) && screen.build(p.y, p.N, p.D, p.x, p.B, poll)) {
       screen.set_heights(p.h);
       power_argmax_screened(screen, p, ScreenTrust::trial, poll);
       return;

@@ -33,4 +33,8 @@ void power_argmax_blocked(const ArgmaxProblem<double>& problem, Poll* poll = nul
 bool power_argmax_screened(const PowerScreen& screen, const ArgmaxProblem<float>& problem,
                            ScreenTrust trust, Poll* poll = nullptr);
 
+// Whether a screen's bound bites, going by some of the targets and samples; value and index of the
+// problem are not written.
+bool power_argmax_screen_bites(const ArgmaxProblem<float>& problem, Poll* poll);
+
 }  // namespace otcuda::cpu

@@ -275,6 +275,7 @@ void PowerIndex<T>::set_heights(const T* h) {
   verdict_ = 0;
   screen_verdict_ = 0;
   topk_verdict_ = 0;
+  topk_screen_most_ = kMostTopk;
   heights_set_ = true;
 }
 

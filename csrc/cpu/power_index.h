@@ -8,6 +8,7 @@
 
 #include "common/alloc.h"
 #include "common/poll.h"
+#include "common/power_topk.h"
 #include "cpu/power_index_kernel.h"
 
 namespace otcuda::cpu {
@@ -54,7 +55,7 @@ class PowerIndex {
   // x [B, D] -> value, index [B]; ArgumentError where no heights are set or there is no tree.
   void argmax(const T* x, int64_t B, T* value, int64_t* index, IndexMethod method, Poll* poll);
 
-  // x [B, D] -> value, index [B, k] by the contract of common/power_topk.h; method is no screen.
+  // x [B, D] -> value, index [B, k] by the contract of common/power_topk.h.
   void topk(const T* x, int64_t B, int k, T* value, int64_t* index, IndexMethod method, Poll* poll);
   // The best and its gap, [B] each: the contract of power_argmax's return_gap.
   void argmax_gap(const T* x, int64_t B, T* value, int64_t* index, T* gap, IndexMethod method,
@@ -75,6 +76,8 @@ class PowerIndex {
   bool topk_pays(const T* x, int64_t B, int k, Poll* poll);
   bool topk_query(const T* x, int k, int64_t* visits, TreeTopk<T>* q) const;
   void topk_by_tree(const T* x, int64_t B, int k, T* value, int64_t* index, Poll* poll) const;
+  bool topk_screened(const T* x, int64_t B, int k, T* value, int64_t* index, bool forced,
+                     Poll* poll);
   bool screened(const T* x, int64_t B, T* value, int64_t* index, bool forced, Poll* poll);
   void by_brute(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const;
   void out_of_range(const T* x, int64_t B, int64_t count, T* value, int64_t* index,
@@ -90,7 +93,8 @@ class PowerIndex {
   std::shared_ptr<PowerScreen> screen_;  // built by the first argmax that it may serve
   std::mutex screen_mutex_;
   std::atomic<int> screen_verdict_{0};  // 0 none, 1 it bites, -1 it does not, at these heights
-  std::atomic<int> topk_verdict_{0};    // of the trial at these heights: 0 none, 2 k + (1: it pays)
+  std::atomic<int> topk_screen_most_{kMostTopk};  // k up to which the screen has not given up
+  std::atomic<int> topk_verdict_{0};  // of the trial at these heights: 0 none, 2 k + (1: it pays)
   mutable std::shared_mutex mutex_;
   mutable std::atomic<int> verdict_{0};  // of the trial at these heights: 0 none, 1 tree, -1 brute
 };

@@ -2,6 +2,7 @@
 // The k best targets by the tree of an index, or by the blocked loop where that is less work.
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <mutex>
 #include <string>
 
@@ -11,6 +12,7 @@
 #include "common/power_topk.h"
 #include "common/threads.h"
 #include "cpu/power_index.h"
+#include "cpu/power_screen.h"
 #include "cpu/power_topk.h"
 
 namespace otcuda::cpu {
@@ -107,9 +109,9 @@ void PowerIndex<T>::topk_by_tree(const T* x, int64_t B, int k, T* value, int64_t
     int64_t end = b;
     while (end < B && index[end * k] == kOutOfRange) ++end;
     if (end > b) {
-      power_topk(TopkProblem<T>{x + b * D_, y_.data(), h_.data(), 1, end - b, N_, D_, k,
-                                value + b * k, index + b * k},
-                 poll);
+      power_topk_blocked(TopkProblem<T>{x + b * D_, y_.data(), h_.data(), 1, end - b, N_, D_, k,
+                                        value + b * k, index + b * k},
+                         poll);
     }
     b = end + 1;
   }
@@ -127,28 +129,55 @@ bool PowerIndex<T>::topk_takes_tree(const T* x, int64_t B, int k, IndexMethod me
          (method == IndexMethod::automatic && topk_pays(x, B, k, poll));
 }
 
+// True where the screen has answered. Forced: also where it does not seem to pay.
+template <class T>
+bool PowerIndex<T>::topk_screened(const T* x, int64_t B, int k, T* value, int64_t* index,
+                                  bool forced, Poll* poll) {
+  if constexpr (sizeof(T) == 4) {
+    if (!heights_fit_ || B == 0 ||
+        (!forced && (k > topk_screen_most_ || !power_screen_pays_topk(B, N_, D_, k, true)))) {
+      return false;
+    }
+    const std::shared_ptr<PowerScreen> screen = this->screen(x, B, poll);
+    if (screen->empty()) return false;
+    const bool bites = power_topk_screened(
+        *screen, TopkProblem<T>{x, y_.data(), h_.data(), 1, B, N_, D_, k, value, index},
+        forced ? ScreenTrust::forced : ScreenTrust::trial, poll);
+    if (!forced && !bites) topk_screen_most_ = std::min<int>(topk_screen_most_, k - 1);
+    return true;
+  } else {
+    return false;
+  }
+}
+
 template <class T>
 void PowerIndex<T>::topk(const T* x, int64_t B, int k, T* value, int64_t* index, IndexMethod method,
                          Poll* poll) {
   const std::shared_lock<std::shared_mutex> lock(mutex_);
-  if (topk_takes_tree(x, B, k, method, poll)) {
-    topk_by_tree(x, B, k, value, index, poll);
-  } else {
-    power_topk(TopkProblem<T>{x, y_.data(), h_.data(), 1, B, N_, D_, k, value, index}, poll);
+  const bool forced = method == IndexMethod::screen;
+  if (topk_takes_tree(x, B, k, method, poll)) return topk_by_tree(x, B, k, value, index, poll);
+  if ((forced || method == IndexMethod::automatic) &&
+      topk_screened(x, B, k, value, index, forced, poll)) {
+    return;
   }
+  power_topk_blocked(TopkProblem<T>{x, y_.data(), h_.data(), 1, B, N_, D_, k, value, index}, poll);
 }
 
 template <class T>
 void PowerIndex<T>::argmax_gap(const T* x, int64_t B, T* value, int64_t* index, T* gap,
                                IndexMethod method, Poll* poll) {
   const std::shared_lock<std::shared_mutex> lock(mutex_);
-  if (!topk_takes_tree(x, B, 2, method, poll)) {
+  const bool tree = topk_takes_tree(x, B, 2, method, poll);
+  Buffer<T> values(2 * B);
+  Buffer<int64_t> indices(2 * B);
+  const bool forced = method == IndexMethod::screen;
+  if (tree) {
+    topk_by_tree(x, B, 2, values.data(), indices.data(), poll);
+  } else if (!(forced || method == IndexMethod::automatic) ||
+             !topk_screened(x, B, 2, values.data(), indices.data(), forced, poll)) {
     power_argmax_gap(GapProblem<T>{x, y_.data(), h_.data(), 1, B, N_, D_, value, index, gap}, poll);
     return;
   }
-  Buffer<T> values(2 * B);
-  Buffer<int64_t> indices(2 * B);
-  topk_by_tree(x, B, 2, values.data(), indices.data(), poll);
   for (int64_t b = 0; b < B; ++b) {
     value[b] = values[2 * b];
     index[b] = indices[2 * b];
@@ -173,14 +202,15 @@ void PowerIndex<T>::targets(const int64_t* index, int64_t M, T* out) const {
 }
 
 // Members by name: power_index.cpp instantiates the class where these are not defined.
-#define OTCUDA_TOPK_OF(T)                                                                       \
-  template bool PowerIndex<T>::topk_query(const T*, int, int64_t*, TreeTopk<T>*) const;         \
-  template bool PowerIndex<T>::topk_pays(const T*, int64_t, int, Poll*);                        \
-  template void PowerIndex<T>::topk_by_tree(const T*, int64_t, int, T*, int64_t*, Poll*) const; \
-  template bool PowerIndex<T>::topk_takes_tree(const T*, int64_t, int, IndexMethod, Poll*);     \
-  template void PowerIndex<T>::argmax_gap(const T*, int64_t, T*, int64_t*, T*, IndexMethod,     \
-                                          Poll*);                                               \
-  template void PowerIndex<T>::topk(const T*, int64_t, int, T*, int64_t*, IndexMethod, Poll*);  \
+#define OTCUDA_TOPK_OF(T)                                                                        \
+  template bool PowerIndex<T>::topk_query(const T*, int, int64_t*, TreeTopk<T>*) const;          \
+  template bool PowerIndex<T>::topk_pays(const T*, int64_t, int, Poll*);                         \
+  template void PowerIndex<T>::topk_by_tree(const T*, int64_t, int, T*, int64_t*, Poll*) const;  \
+  template bool PowerIndex<T>::topk_takes_tree(const T*, int64_t, int, IndexMethod, Poll*);      \
+  template bool PowerIndex<T>::topk_screened(const T*, int64_t, int, T*, int64_t*, bool, Poll*); \
+  template void PowerIndex<T>::argmax_gap(const T*, int64_t, T*, int64_t*, T*, IndexMethod,      \
+                                          Poll*);                                                \
+  template void PowerIndex<T>::topk(const T*, int64_t, int, T*, int64_t*, IndexMethod, Poll*);   \
   template void PowerIndex<T>::targets(const int64_t*, int64_t, T*) const
 OTCUDA_TOPK_OF(float);
 OTCUDA_TOPK_OF(double);

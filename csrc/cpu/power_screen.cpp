@@ -17,6 +17,7 @@ namespace {
 constexpr int64_t kGroupBytes = 1 << 17;  // integers that pass over the samples at a time: L2
 constexpr int64_t kGrain = 256;           // rows between heartbeats
 constexpr int64_t kMostD = 4096;          // sums of products stay far from 2^31
+constexpr double kListCost = 5000;        // of a pair above the threshold of a list
 constexpr int64_t kSpareRows = 8;         // that a last tile may read
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -58,10 +59,21 @@ bool power_screen_pays(int64_t B, int64_t N, int64_t D, bool built) {
   if (D > kMostD || N >= (int64_t(1) << 30)) return false;
   if (power_screen_kernels().wide) {
     const bool many = D >= 16 ? N * D >= (1 << 15) : D >= 8 && N * D >= (1 << 16);
-    return many && (built ? B > 8 : B >= 256 && B * D >= (N < (1 << 14) ? 1 << 16 : 1 << 15));
+    return many && (built ? B > 8
+                          : B >= 256 && B * N * D >= (1 << 29) &&
+                                B * D >= (N < (1 << 14) ? 1 << 16 : 1 << 15));
   }
   return D >= 16 && N * D >= (1 << 18) && (D >= 32 || N * D >= (1 << 19)) &&
          B >= (built ? 64 : 1024) && (built || B * D >= (1 << 16));
+}
+
+// Against the blocked loop's lists, in steps of that loop: the integers take 0.4 of it, and of the
+// 2 k ln(N / 256) pairs that normal data leave each has its chain and enters a list.
+bool power_screen_pays_topk(int64_t B, int64_t N, int64_t D, int k, bool built) {
+  const double all = double(N) * double(D);
+  const double pairs = 2.0 * k * std::log(std::max(2.0, double(N) / 256));
+  return power_screen_kernels().wide && D >= 16 && power_screen_pays(B, N, D, built) &&
+         0.4 * all + pairs * (kListCost + 20 * double(D)) < 1.15 * all;
 }
 
 double power_screen_share(int64_t D) {

@@ -48,6 +48,16 @@ class PowerScreen {
   bool argmax(const float* x, int64_t B, float* value, int64_t* index, uint8_t* left,
               ScreenTrust trust, Poll* poll, ScreenCounts* counts = nullptr) const;
 
+  // The k best of each sample, value, index [B, k], by the contract of common/power_topk.h; left
+  // over as in argmax, and where the screen cannot fill a list.
+  bool topk(const float* x, int64_t B, int k, float* value, int64_t* index, uint8_t* left,
+            ScreenTrust trust, Poll* poll, ScreenCounts* counts = nullptr) const;
+
+  // Whether it will bite on N targets of which these are some, judged by a block of samples: most
+  // pairs come early in a scan, so what the later half of the targets costs is at least what
+  // others will.
+  bool bites(const float* x, int64_t B, int64_t N, Poll* poll) const;
+
   // For tests of the bound: of all pairs, those that would be left out for their own score's sake.
   // Error terms are scaled by `factor`; 1 is the truth, and then there is none.
   int64_t violations(const float* x, int64_t B, double factor) const;
@@ -55,6 +65,11 @@ class PowerScreen {
  private:
   friend class ScreenBlock;
   friend class ScreenRun;
+  friend class BestRun;
+  friend class ListRun;
+
+  template <class Make>
+  bool share_out(const struct ScreenCall& call, const Make& make) const;
 
   bool centre(const float* x, int64_t B);
   void order(const Buffer<uint32_t>& largest);
@@ -78,6 +93,9 @@ class PowerScreen {
 
 // Whether a screen may pay for B samples; building one takes the time of some dozens of them.
 bool power_screen_pays(int64_t B, int64_t N, int64_t D, bool built);
+
+// The same for lists of k.
+bool power_screen_pays_topk(int64_t B, int64_t N, int64_t D, int k, bool built);
 
 // About what it takes of the blocked loop's time where it pays, on normal data.
 double power_screen_share(int64_t D);

@@ -24,6 +24,7 @@ struct Lanes {
   static Vector add32(Vector a, Vector b) { return _mm256_add_epi32(a, b); }
   static Vector sub32(Vector a, Vector b) { return _mm256_sub_epi32(a, b); }
   static Vector max32(Vector a, Vector b) { return _mm256_max_epi32(a, b); }
+  static uint32_t bits(uint32_t mask) { return mask; }
   static uint32_t above(Vector a, Vector b) {
     return uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(a, b))));
   }

@@ -8,7 +8,7 @@
 //   dot(sum, x, y)   16-bit sums further by x[2 k] y[2 k] + x[2 k + 1] y[2 k + 1], x unsigned; if
 //                    kWide 32-bit sums by four products
 //   pairs(sum)       32-bit sums of two neighbours of 16 bits; not if kWide
-//   above(a, b)      bit k is set where a > b in lane k
+//   above(a, b)      a mask, set where a > b;  bits(mask): bit k for lane k
 // Internal linkage, as in power_argmax_body.h.
 #pragma once
 
@@ -92,7 +92,7 @@ __attribute__((noinline)) void screen_collect(ScreenPanel* p, int64_t i, const i
       const int k = t * kVectors + q;
       const auto sum = Lanes::load(total + k * Lanes::kLanes);
       proved = Lanes::max32(Lanes::sub32(sum, Lanes::fill(p->width)), proved);
-      above[k] = Lanes::above(sum, threshold);
+      above[k] = Lanes::bits(Lanes::above(sum, threshold));
       some |= uint32_t(above[k] != 0) << k;
     }
     Lanes::store(at, proved);
@@ -133,7 +133,7 @@ inline __attribute__((always_inline)) void screen_finish(ScreenPanel* p, int64_t
     auto highest = sum[0][q];
 #pragma GCC unroll 8
     for (int t = 1; t < kTargets; ++t) highest = Lanes::max32(highest, sum[t][q]);
-    any |= Lanes::above(highest, Lanes::load(p->threshold + q * Lanes::kLanes));
+    any |= Lanes::bits(Lanes::above(highest, Lanes::load(p->threshold + q * Lanes::kLanes)));
   }
   if (__builtin_expect(any == 0, 1)) return;
 #pragma GCC unroll 8
@@ -338,6 +338,26 @@ inline void screen_chains(const ScreenPairs& p) {
   for (int k = 0; k < kScreenChains; ++k) p.score[k] = score[k] + p.h[k];
 }
 
+typedef float ListScores __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t ListPlaces __attribute__((vector_size(64), aligned(4), may_alias));
+
+// As topk_insert of power_topk_body.h, for targets in any order.
+inline void screen_enter(TopkList<float>* list, int room, float score, int32_t target) {
+  constexpr int kStep = TopkList<float>::kStep, kBefore = TopkList<float>::kBefore;
+  const ListScores score_of_all = score - ListScores{};  // 0 + score would lose the sign of -0
+  const ListPlaces target_of_all = target - ListPlaces{};
+  for (int k = kBefore + room - kStep; k >= kBefore; k -= kStep) {
+    const ListScores s = *(const ListScores*)(list->score + k);
+    const ListScores s1 = *(const ListScores*)(list->score + k - 1);
+    const ListPlaces i = *(const ListPlaces*)(list->index + k);
+    const ListPlaces i1 = *(const ListPlaces*)(list->index + k - 1);
+    const ListPlaces stays = (s > score_of_all) | ((s == score_of_all) & (i < target_of_all));
+    const ListPlaces enters = (s1 > score_of_all) | ((s1 == score_of_all) & (i1 < target_of_all));
+    *(ListScores*)(list->score + k) = stays ? s : (enters ? score_of_all : s1);
+    *(ListPlaces*)(list->index + k) = stays ? i : (enters ? target_of_all : i1);
+  }
+}
+
 template <class Lanes>
 ScreenKernels screen_kernels(double pair_cost, double chain_cost, double most_spent) {
   return {screen_samples<Lanes>,
@@ -351,7 +371,8 @@ ScreenKernels screen_kernels(double pair_cost, double chain_cost, double most_sp
           &screen_bounds,
           &screen_largest,
           &screen_quantise<Lanes::kWide>,
-          &screen_chains};
+          &screen_chains,
+          &screen_enter};
 }
 
 }  // namespace

@@ -11,6 +11,8 @@
 
 #include <stdint.h>
 
+#include "cpu/power_topk_kernel.h"
+
 namespace otcuda::cpu {
 
 constexpr int kScreenOffset = 64;       // of narrow levels: integers of a sample are -63 .. 63
@@ -95,6 +97,9 @@ struct ScreenKernels {
   uint32_t (*largest)(const float* row, const float* centre, int64_t D);  // bits of max |row - c|
   ScreenRowSums (*quantise)(const ScreenRow&, const float* other);
   void (*chains)(const ScreenPairs&);  // kScreenChains pairs
+  // Puts a target where it belongs; of equal scores the lower target comes first. `room`: places of
+  // the list in use, whole steps.
+  void (*enter)(TopkList<float>*, int room, float score, int32_t target);
 
   int offset() const { return wide ? kScreenWideOffset : kScreenOffset; }
   int most() const { return offset() - 1; }  // of the integers of a sample

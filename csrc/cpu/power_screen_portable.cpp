@@ -51,6 +51,7 @@ struct Lanes {
     for (int k = 0; k < kLanes; ++k) a.lane[k] = a.lane[k] > b.lane[k] ? a.lane[k] : b.lane[k];
     return a;
   }
+  static uint32_t bits(uint32_t mask) { return mask; }
   static uint32_t above(const Vector& a, const Vector& b) {
     uint32_t mask = 0;
     for (int k = 0; k < kLanes; ++k) mask |= uint32_t(a.lane[k] > b.lane[k]) << k;

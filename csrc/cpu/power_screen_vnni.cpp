@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <immintrin.h>
 
+#include "cpu/mask_bits.h"
 #include "cpu/power_screen_body.h"
 
 namespace otcuda::cpu {
@@ -26,7 +27,8 @@ struct Lanes {
   static Vector add32(Vector a, Vector b) { return _mm512_add_epi32(a, b); }
   static Vector sub32(Vector a, Vector b) { return _mm512_sub_epi32(a, b); }
   static Vector max32(Vector a, Vector b) { return _mm512_maskz_max_epi32(0xFFFF, a, b); }
-  static uint32_t above(Vector a, Vector b) { return _mm512_cmpgt_epi32_mask(a, b); }
+  static __mmask16 above(Vector a, Vector b) { return _mm512_cmpgt_epi32_mask(a, b); }
+  static uint32_t bits(__mmask16 mask) { return mask_bits(mask); }
 };
 
 }  // namespace

@@ -10,6 +10,8 @@
 #include "common/backend_info.h"
 #include "common/simd.h"
 #include "common/threads.h"
+#include "cpu/power_argmax.h"
+#include "cpu/power_screen.h"
 #include "cpu/power_topk_kernel.h"
 
 namespace otcuda::cpu {
@@ -373,8 +375,7 @@ void solve_gap(const GapProblem<T>& p, Poll* poll) {
     std::copy_n(index, rows, p.index);
   }
   for (int64_t row = 0; row < rows; ++row) {
-    const T best = p.value[row];
-    p.gap[row] = best == second[row] ? T(0) : best - second[row];  // inf - inf would be NaN
+    p.gap[row] = power_gap(p.value[row], second[row]);
   }
 }
 
@@ -383,7 +384,46 @@ void solve_gap(const GapProblem<T>& p, Poll* poll) {
 void power_argmax_gap(const GapProblem<float>& p, Poll* poll) { solve_gap(p, poll); }
 void power_argmax_gap(const GapProblem<double>& p, Poll* poll) { solve_gap(p, poll); }
 
-void power_topk(const TopkProblem<float>& p, Poll* poll) { solve(p, poll); }
+bool power_topk_screened(const PowerScreen& screen, const TopkProblem<float>& p, ScreenTrust trust,
+                         Poll* poll) {
+  Buffer<uint8_t> left(p.B);
+  ScreenCounts counts;
+  const bool bites =
+      screen.topk(p.x, p.B, p.k, p.value, p.index, left.data(), trust, poll, &counts);
+  const int64_t others = std::count(left.begin(), left.end(), 1);
+  count_backend_path(BackendPath::power_topk_screen, p.B - others);
+  if (others > 0) count_backend_path(BackendPath::power_topk_screen_fallbacks, others);
+  count_backend_path(BackendPath::power_topk_screen_pairs, counts.pairs);
+  count_backend_path(BackendPath::power_topk_screen_chains, counts.chains);
+  for (int64_t b = 0; b < p.B;) {
+    int64_t end = b;
+    while (end < p.B && left[end] != 0) ++end;
+    if (end > b) {
+      solve(TopkProblem<float>{p.x + b * p.D, p.y, p.h, 1, end - b, p.N, p.D, p.k,
+                               p.value + b * p.k, p.index + b * p.k},
+            poll);
+    }
+    b = end + 1;
+  }
+  return bites;
+}
+
+void power_topk(const TopkProblem<float>& p, Poll* poll) {
+  if (p.G == 1 && power_screen_pays_topk(p.B, p.N, p.D, p.k, false)) {
+    const ArgmaxProblem<float> best{p.x, p.y, p.h, p.B, p.N, p.D, nullptr, nullptr};
+    PowerScreen screen;
+    if (power_argmax_screen_bites(best, poll) && screen.build(p.y, p.N, p.D, p.x, p.B, poll)) {
+      screen.set_heights(p.h);
+      power_topk_screened(screen, p, ScreenTrust::trial, poll);
+      return;
+    }
+    count_backend_path(BackendPath::power_topk_screen_fallbacks, p.B);
+  }
+  solve(p, poll);
+}
 void power_topk(const TopkProblem<double>& p, Poll* poll) { solve(p, poll); }
+
+void power_topk_blocked(const TopkProblem<float>& p, Poll* poll) { solve(p, poll); }
+void power_topk_blocked(const TopkProblem<double>& p, Poll* poll) { solve(p, poll); }
 
 }  // namespace otcuda::cpu

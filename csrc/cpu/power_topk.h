@@ -34,7 +34,20 @@ struct GapProblem {
 void power_argmax_gap(const GapProblem<float>& problem, Poll* poll = nullptr);
 void power_argmax_gap(const GapProblem<double>& problem, Poll* poll = nullptr);
 
+class PowerScreen;
+enum class ScreenTrust;
+
+// By the screen of the targets, G = 1, and the blocked loop for the samples it leaves over; false
+// where the bound does not bite.
+bool power_topk_screened(const PowerScreen& screen, const TopkProblem<float>& problem,
+                         ScreenTrust trust, Poll* poll);
+
+// Float32: by a screen built for this call where that pays.
 void power_topk(const TopkProblem<float>& problem, Poll* poll = nullptr);
 void power_topk(const TopkProblem<double>& problem, Poll* poll = nullptr);
+
+// Every target met, in blocks.
+void power_topk_blocked(const TopkProblem<float>& problem, Poll* poll = nullptr);
+void power_topk_blocked(const TopkProblem<double>& problem, Poll* poll = nullptr);
 
 }  // namespace otcuda::cpu

@@ -25,6 +25,7 @@ struct Lanes32 {
     const __m256i place = _mm256_set1_epi32(static_cast<int32_t>(here));
     _mm256_store_si256(to, _mm256_blendv_epi8(place, _mm256_load_si256(to), stays));
   }
+  static uint32_t bits(uint32_t mask) { return mask; }
   static uint32_t above(Vector a, Vector b) {
     return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)));
   }
@@ -48,6 +49,7 @@ struct Lanes64 {
     const __m256i place = _mm256_set1_epi64x(static_cast<int64_t>(here));
     _mm256_store_si256(to, _mm256_blendv_epi8(place, _mm256_load_si256(to), stays));
   }
+  static uint32_t bits(uint32_t mask) { return mask; }
   static uint32_t above(Vector a, Vector b) {
     return uint32_t(_mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_GT_OQ)));
   }

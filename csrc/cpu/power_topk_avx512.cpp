@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <immintrin.h>
 
+#include "cpu/mask_bits.h"
 #include "cpu/power_topk_body.h"
 
 namespace otcuda::cpu {
@@ -24,7 +25,8 @@ struct Lanes32 {
     const __m512i place = _mm512_set1_epi32(static_cast<int32_t>(here));
     _mm512_store_si512(to, _mm512_mask_mov_epi32(_mm512_load_si512(to), beats, place));
   }
-  static uint32_t above(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+  static __mmask16 above(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+  static uint32_t bits(__mmask16 mask) { return mask_bits(mask); }
 };
 
 struct Lanes64 {
@@ -44,7 +46,8 @@ struct Lanes64 {
     const __m512i place = _mm512_set1_epi64(static_cast<int64_t>(here));
     _mm512_store_si512(to, _mm512_mask_mov_epi64(_mm512_load_si512(to), beats, place));
   }
-  static uint32_t above(Vector a, Vector b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ); }
+  static __mmask8 above(Vector a, Vector b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ); }
+  static uint32_t bits(__mmask8 mask) { return mask_bits(mask); }
 };
 
 }  // namespace

@@ -5,8 +5,8 @@
 //
 // Lanes offers Value, Vector, kLanes, kVectors, kTargets; fill, load, store, fma, add,
 // max (NaN first never wins), min (NaN second comes through),
-// above(a, b): bit k is set where a > b in lane k, keep_place(highest, best, here, to): the place
-// `here` where highest > best, else what is there.
+// above(a, b): a mask, set where a > b, bits(mask): bit k for lane k, keep_place(highest, best,
+// here, to): the place `here` where highest > best, else what is there.
 // Everything here has internal linkage: a copy built with AVX-512 must not become the one of
 // everybody.
 #pragma once
@@ -92,7 +92,7 @@ __attribute__((noinline)) void topk_enter(const TopkPanel<typename Lanes::Value>
         const auto s =
             Lanes::add(Lanes::load(sums + t * kSamples + q), Lanes::fill(panel.h[i + t]));
         Lanes::store(score + t * kLanes, s);
-        mask |= uint64_t(Lanes::above(s, threshold)) << ((t - t0) * kLanes);
+        mask |= uint64_t(Lanes::bits(Lanes::above(s, threshold))) << ((t - t0) * kLanes);
       }
       topk_enter_some<Lanes>(panel, i + t0, q, mask, score + t0 * kLanes);
     }

@@ -4,6 +4,7 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 
+#include "cpu/mask_bits.h"
 #include "cpu/rans32_body.h"
 
 namespace otcuda::cpu {
@@ -72,12 +73,7 @@ struct Lanes16 {
   static Mask negative(Vector a) { return _mm512_movepi32_mask(a); }
   static Mask any(Mask a, Mask b) { return static_cast<Mask>(a | b); }
   static bool all(Mask a) { return a == 0xffff; }
-  // GCC 12 may spill a mask as 16 bits and read back 32; it leaves this one alone.
-  static uint32_t bits(Mask a) {
-    uint32_t all;
-    asm("kmovw %1, %0" : "=r"(all) : "k"(a));
-    return all;
-  }
+  static uint32_t bits(Mask a) { return mask_bits(a); }
   static Vector select(Mask a, Vector yes, Vector no) {
     return _mm512_mask_blend_epi32(a, no, yes);
   }

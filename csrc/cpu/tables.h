@@ -99,6 +99,7 @@ class Tables {
   // 2^bits].
   const uint32_t* intervals() const { return intervals_.data(); }
   const uint32_t* kept() const { return kept_.data(); }
+  size_t kept_size() const { return kept_.size(); }
   const uint32_t* kept_begin() const { return kept_begin_.data(); }
   const uint16_t* buckets() const { return buckets_.data(); }
   int bucket_bits() const { return bucket_bits_; }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <immintrin.h>
 
+#include "cpu/mask_bits.h"
 #include "cpu/top_cells_body.h"
 
 namespace otcuda::cpu {
@@ -18,7 +19,8 @@ struct Lanes {
   static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
   static Vector max(Vector a, Vector b) { return _mm512_maskz_max_ps(0xFFFF, a, b); }
   static Vector min(Vector a, Vector b) { return _mm512_maskz_min_ps(0xFFFF, a, b); }
-  static uint32_t above(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+  static __mmask16 above(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+  static uint32_t bits(__mmask16 mask) { return mask_bits(mask); }
 };
 
 }  // namespace

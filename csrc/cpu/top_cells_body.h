@@ -7,8 +7,9 @@
 // kGroups groups is a score that K + 1 of them reach, and nothing below it needs to enter.
 //
 // Lanes offers Vector, kLanes, kVectors, kTargets; fill, load, store, fma, add, max and min (a NaN
-// in the first never comes through), above(a, b): bit k is set where a > b in lane k. Everything
-// here has internal linkage: a copy built with AVX-512 must not become the one of everybody.
+// in the first never comes through), above(a, b): a mask, set where a > b, bits(mask): bit k for
+// lane k. Everything here has internal linkage: a copy built with AVX-512 must not become the one
+// of everybody.
 #pragma once
 
 #include "cpu/top_cells_kernel.h"
@@ -64,7 +65,7 @@ __attribute__((noinline)) void enter_tile(const TopCellsPanel& panel, int64_t i,
       const auto s = Lanes::add(Lanes::load(sums + v * Lanes::kLanes),
                                 Lanes::fill(panel.h[i + v / Lanes::kVectors]));
       const auto threshold = Lanes::load(panel.threshold + v % Lanes::kVectors * Lanes::kLanes);
-      hits |= uint64_t(Lanes::above(s, threshold)) << (k * Lanes::kLanes);
+      hits |= uint64_t(Lanes::bits(Lanes::above(s, threshold))) << (k * Lanes::kLanes);
     }
     while (hits != 0) {
       const int place = first * Lanes::kLanes + __builtin_ctzll(hits);
@@ -138,7 +139,8 @@ inline __attribute__((always_inline)) void tile(const TopCellsPanel& panel, int6
 #pragma GCC unroll 4
   for (int q = 0; q < kVectors; ++q) {
     const Vector threshold = Lanes::load(panel.threshold + q * Lanes::kLanes);
-    above |= Lanes::above(raised<Lanes, kTargets>(panel, i, sum, q, threshold), threshold);
+    const Vector highest = raised<Lanes, kTargets>(panel, i, sum, q, threshold);
+    above |= Lanes::bits(Lanes::above(highest, threshold));
   }
   if (__builtin_expect(above != 0, 0)) {
     alignas(64) float sums[kTargets * kSamples];
@@ -300,7 +302,7 @@ inline __attribute__((always_inline)) void product_tile(const TopCellsPanel& pan
         alignas(64) float inner[Lanes::kLanes], score[Lanes::kLanes];
         const Vector other = Lanes::fill(right[t * kHalves + r]);
         const Vector s = Lanes::add(side[t], other);
-        uint32_t mask = Lanes::above(s, Lanes::load(panel.threshold + sample));
+        uint32_t mask = Lanes::bits(Lanes::above(s, Lanes::load(panel.threshold + sample)));
         if (mask == 0) continue;
         Lanes::store(inner, Lanes::add(Lanes::load(left + t * kHalves + l), other));
         Lanes::store(score, s);

@@ -63,6 +63,11 @@ struct AdamStep {
   AdamSettings adam;
   bool bias_correction;
   StepNumber step;
+
+  __device__ __forceinline__ AdamConstants<T> constants() const {
+    if (step.base == nullptr) return known;
+    return adam_constants<T>(adam, bias_correction ? step.value() : 0);
+  }
 };
 
 // mass and chi2 from the counts, the step, and zero counts for the next one.
@@ -73,26 +78,20 @@ __global__ void __launch_bounds__(kThreads)
                                    double* __restrict__ block_sums) {
   OTCUDA_SHARED(terms, double[kThreads]);
   OTCUDA_SHARED(computed, AdamConstants<T>[1]);
-  AdamConstants<T> constants = adam.known;
-  if (adam.step.base != nullptr) {
-    if (threadIdx.x == 0) {
-      const int64_t now = adam.bias_correction ? adam.step.value() : 0;
-      computed[0] = adam_constants<T>(adam.adam, now);
-    }
-    __syncthreads();
-    constants = computed[0];
-  }
+  if (threadIdx.x == 0) computed[0] = adam.constants();
   const int64_t i = int64_t(blockIdx.x) * kCellBlock + threadIdx.x;
+  int64_t count = 0;
   double term = 0.0;
   if (i < N) {
-    const int64_t count = int64_t(counts[i]);
+    count = int64_t(counts[i]);
     counts[i] = 0;
     term = chi2_term(count, double(nu[i]));
-    heights_adam_update(mass_from_count<T>(count, batch), nu[i], constants, state.h + i,
-                        state.m + i, state.v + i);
-    put_height(state.packed, i, float(state.h[i]));
   }
-  sum_in_order(term, terms, N, block_sums + blockIdx.x);
+  sum_in_order(term, terms, N, block_sums + blockIdx.x);  // its barrier is that of computed, too
+  if (i >= N) return;
+  heights_adam_update(mass_from_count<T>(count, batch), nu[i], computed[0], state.h + i,
+                      state.m + i, state.v + i);
+  put_height(state.packed, i, float(state.h[i]));
 }
 
 __global__ void heights_adam_solve_chi2_kernel(const double* __restrict__ block_sums, int64_t N,

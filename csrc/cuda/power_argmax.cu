@@ -6,16 +6,12 @@
 #include "cuda/device.h"
 #include "cuda/power_argmax.h"
 #include "cuda/power_argmax_chain.cuh"
+#include "cuda/power_argmax_tile.cuh"
 
 namespace otcuda::cuda {
 namespace {
 
-constexpr int kDepth = 16;  // dimensions of a slice: what one stage of the ring holds
-constexpr int kStages = 3;
-constexpr int kThreads = 256;
-constexpr int kSide = 8;                                  // a thread keeps 8 x 8 sums
 constexpr int64_t kMostPackedBytes = int64_t(256) << 20;  // of samples packed at a time
-constexpr int64_t kBlocksPerProcessor = 8;                // two at a time: four waves
 constexpr int64_t kMostChunkPanels = 1 << 17;
 
 // ---- packing
@@ -50,79 +46,22 @@ __global__ void __launch_bounds__(kTile)
 
 // ---- the tile kernel: per sample the best score and the group of eight targets it came from
 
-struct Stage {
-  float x[kDepth * kTile], y[kDepth * kTile];  // [depth][row]
-};
+// Of the panels so far; strictly better, so the earlier panel keeps a tie.
+struct BestPanel {
+  float best[kSide];
+  int panel[kSide];
 
-struct Vector8 {
-  float v[kSide];
-};
-
-__device__ __forceinline__ Vector8 load8(const float* row, int group) {
-  const float4 a = *reinterpret_cast<const float4*>(row + 4 * group);
-  const float4 b = *reinterpret_cast<const float4*>(row + 4 * group + kTile / 2);
-  return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
-}
-
-// Copies slice after slice into the ring: of x, again for each panel of y, and of y, panel after
-// panel.
-struct Fetcher {
-  Stage* ring;
-  const float* x;  // this thread's 16 bytes of the first row of the panel
-  const float* y;
-  int size, next;  // floats of a panel, and where in it the next slice begins
-  int panels_left, stage;
-
-  __device__ __forceinline__ void operator()() {
-    if (panels_left > 0) {
-      const int t = int(threadIdx.x), left = size - next - 4 * t;
-      Stage& slot = ring[stage];
+  __device__ __forceinline__ void operator()(const Sums& sum, const Vector8& h, int here) {
 #pragma unroll
-      for (int k = 0; k < kDepth * kTile; k += 4 * kThreads) {
-        if (k < left) {
-          cp_async16(slot.x + 4 * t + k, x + next + k);
-          cp_async16(slot.y + 4 * t + k, y + next + k);
-        }
-      }
-      stage = stage == kStages - 1 ? 0 : stage + 1;
-      next += kDepth * kTile;
-      if (next >= size) {
-        next = 0;
-        y += size;
-        --panels_left;
+    for (int r = 0; r < kSide; ++r) {
+      const float top = best_of_eight(sum[r], h);
+      if (top > best[r]) {
+        best[r] = top;
+        panel[r] = here;
       }
     }
-    cp_async_commit();
   }
 };
-
-__device__ __forceinline__ void multiply(const Stage& stage, int k, int tx, int ty,
-                                         float (&sum)[kSide][kSide]) {
-  const Vector8 x = load8(stage.x + k * kTile, ty), y = load8(stage.y + k * kTile, tx);
-#pragma unroll
-  for (int r = 0; r < kSide; ++r) {
-#pragma unroll
-    for (int c = 0; c < kSide; ++c) sum[r][c] = exact_fma(x.v[r], y.v[c], sum[r][c]);
-  }
-}
-
-// The best of the eight scores of each row; fmaxf passes NaN over, so a NaN score never wins.
-__device__ __forceinline__ void keep_best(const float (&sum)[kSide][kSide], const Vector8& h,
-                                          int panel, float (&best)[kSide],
-                                          int (&best_panel)[kSide]) {
-#pragma unroll
-  for (int r = 0; r < kSide; ++r) {
-    float m[kSide];
-#pragma unroll
-    for (int c = 0; c < kSide; ++c) m[c] = __fadd_rn(sum[r][c], h.v[c]);
-    const float low = fmaxf(fmaxf(m[0], m[1]), fmaxf(m[2], m[3]));
-    const float top = fmaxf(low, fmaxf(fmaxf(m[4], m[5]), fmaxf(m[6], m[7])));
-    if (top > best[r]) {  // strictly: the earlier panel keeps a tie
-      best[r] = top;
-      best_panel[r] = panel;
-    }
-  }
-}
 
 __global__ void __launch_bounds__(kThreads, 2)
     power_argmax_tile_kernel(const float* __restrict__ x, const float* __restrict__ y,
@@ -130,52 +69,25 @@ __global__ void __launch_bounds__(kThreads, 2)
                              Key* __restrict__ keys, const int* __restrict__ limit) {
   OTCUDA_SHARED(ring, Stage[kStages]);
   if (limit && int(blockIdx.x) * kTile >= *limit) return;  // all threads
-  const int t = int(threadIdx.x);
-  const int tx = t % 8 + t / 128 * 8, ty = t / 8 % 16;  // a warp covers 32 samples, 64 targets
-  const int share = (panels + int(gridDim.y) - 1) / int(gridDim.y);
-  const int first = min(int(blockIdx.y) * share, panels), last = min(first + share, panels);
-  Fetcher fetch{ring,
-                x + int64_t(blockIdx.x) * kTile * D + 4 * t,
-                y + int64_t(first) * kTile * D + 4 * t,
-                D * kTile,
-                0,
-                last - first,
-                0};
-  for (int i = 0; i < kStages - 1; ++i) fetch();
-
-  float best[kSide];
-  int best_panel[kSide];
+  const Share share(panels);
+  BestPanel found;
 #pragma unroll
   for (int r = 0; r < kSide; ++r) {
-    best[r] = -INFINITY;
-    best_panel[r] = first;
+    found.best[r] = -INFINITY;
+    found.panel[r] = share.first;
   }
-  int stage = 0;
-  for (int panel = first; panel < last; ++panel) {
-    float sum[kSide][kSide] = {};
-    for (int d = 0; d < D; d += kDepth) {
-      cp_async_wait<kStages - 2>();
-      __syncthreads();  // all see this slice, and all are done with the slot that fetch fills
-      fetch();
-      if (D - d >= kDepth) {
-#pragma unroll
-        for (int k = 0; k < kDepth; ++k) multiply(ring[stage], k, tx, ty, sum);
-      } else {
-#pragma unroll 1
-        for (int k = 0; k < D - d; ++k) multiply(ring[stage], k, tx, ty, sum);
-      }
-      stage = stage == kStages - 1 ? 0 : stage + 1;
-    }
-    keep_best(sum, load8(heights + int64_t(panel) * kTile, tx), panel, best, best_panel);
-  }
+  for_each_panel(ring, x, y, heights, share, D, found);
 
+  const int tx = targets_of_thread(), ty = samples_of_thread();
 #pragma unroll  // static indices keep best[] in registers
   for (int r = 0; r < kSide; ++r) {
-    Key key = best[r] > -INFINITY ? key_of(best[r], best_panel[r] * (kTile / kSide) + tx) : 0;
+    Key key = found.best[r] > -INFINITY
+                  ? key_of(found.best[r], found.panel[r] * (kTile / kSide) + tx)
+                  : 0;
 #pragma unroll
     for (int step = 1; step < 8; step *= 2) key = max(key, __shfl_xor_sync(~0u, key, step));
     const int row = int(blockIdx.x) * kTile + ty * kSide + r;
-    if (t % 8 == 0 && row < rows && key != 0) atomicMax(&keys[row], key);
+    if (threadIdx.x % 8 == 0 && row < rows && key != 0) atomicMax(&keys[row], key);
   }
 }
 
@@ -277,11 +189,6 @@ __global__ void __launch_bounds__(kPlainThreads)
 
 // ---- launchers
 
-// Into how many shares targets are split, so that few samples still fill the card.
-int64_t shares_of(int64_t row_blocks, int64_t units, int64_t wanted_blocks) {
-  return std::max<int64_t>(1, std::min(units, wanted_blocks / std::max<int64_t>(row_blocks, 1)));
-}
-
 // Samples are packed in chunks of whole panels, as many as the workspace holds.
 struct TileScratch {
   Panels x, y;
@@ -365,10 +272,7 @@ void pack_heights(const float* heights, int64_t N, float* packed, cudaStream_t s
 
 void panels_argmax(const Panels& x, const Panels& y, const float* packed_heights, PanelKey* keys,
                    const Winners<float>& winners, cudaStream_t stream, const int* limit) {
-  const int64_t row_blocks = x.panels();
-  const int64_t shares = std::min<int64_t>(
-      shares_of(row_blocks, y.panels(), kBlocksPerProcessor * processors()), 65535);
-  const dim3 grid{unsigned(row_blocks), unsigned(shares), 1};
+  const dim3 grid = tile_grid(x, y);
   check_cuda(cudaMemsetAsync(keys, 0, size_t(x.rows) * sizeof(Key), stream), "power_argmax");
   OTCUDA_LAUNCH(power_argmax_tile_kernel, grid, dim3{kThreads}, 0, stream, x.data, y.data,
                 packed_heights, int(x.rows), int(y.panels()), int(x.D), keys, limit);

@@ -130,13 +130,13 @@ def _codecs(options: dict[str, Any]) -> list[Any]:
     metavar="NAME",
     default="all",
     show_default=True,
-    help="autoencoder, entropy, noise, transport, gan or all.",
+    help="autoencoder, synthesis, entropy, noise, transport, gan or all.",
 )
 @click.option(
     "--preset",
-    type=click.Choice(["low", "high", "paper"]),
+    type=click.Choice(["low", "middle", "high", "paper"]),
     metavar="NAME",
-    help="low or high (rates), or paper.  [default: low]",
+    help="low, middle or high (rates), or paper.  [default: low]",
 )
 @click.option(
     "--set",

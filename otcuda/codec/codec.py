@@ -101,9 +101,9 @@ class _Task:
         u = self.latents / step_size(step)
         return self.model.context.quantise(u, step, multiplier, self.off, self._heard)
 
-    def error(self, step: int, values16: np.ndarray) -> float:
+    def error(self, step: int, values: np.ndarray) -> float:
         """Mean squared error of the decoded picture, 8 bit."""
-        latents, shape = dequantised(values16, step), self.image.shape[:2]
+        latents, shape = dequantised(values, step, self.model.context.unit), self.image.shape[:2]
         decoded = self.networks.synthesise(latents, step, shape, self.grey, callback=self._heard)
         return _error(decoded, self.image)
 
@@ -228,8 +228,8 @@ def decompress(
     else:
         off = model.grey_off if header.grey else None
         heard = _share(say, "latents")
-        _, values16 = model.context.decode(payload, header.step, latent_shape(shape), off, heard)
-        latents, step = dequantised(values16, header.step), header.step
+        _, values = model.context.decode(payload, header.step, latent_shape(shape), off, heard)
+        latents, step = dequantised(values, header.step, model.context.unit), header.step
     more = {"realism": realism, "payload": payload, "callback": _share(say, "synthesis")}
     return networks.synthesise(latents, step, shape, header.grey, **more)
 
@@ -302,7 +302,7 @@ def _improved(
     task: _Task, step: int, blob: bytes, budget: int, picture: _Picture
 ) -> tuple[float, bytes]:
     """(error, file) of the plain encoder, or of a better one that the effort pays for."""
-    best = (task.error(step, task.quantised(step).values16), blob)
+    best = (task.error(step, task.quantised(step).values), blob)
     if picture.effort == 0:
         return best
     room = 8 * (budget - _head_bytes(task))
@@ -327,7 +327,7 @@ def _filled(task: _Task, step: int, room: float, budget: int) -> list[tuple[floa
         else:
             low = multiplier
     blob = task.file(step, fitting.symbols)
-    return [(task.error(step, fitting.values16), blob)] if len(blob) <= budget else []
+    return [(task.error(step, fitting.values), blob)] if len(blob) <= budget else []
 
 
 def _finest_step(task: _Task, budget: int, past: bool = True) -> tuple[int, bytes]:

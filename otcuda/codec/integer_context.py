@@ -16,12 +16,15 @@ weights file each name begins with `context.`:
     near, deep, mix.<g>, out.<g> .shift uint8   [outputs]
     offset                              int16   [5, M], in units of 1/96 octave
     tables                              uint16  [64, 32], of 0, 1, -1, 2, -2, ... -15, escape
+    mean_bits                           int32   [1], 4 to 6; 4 where there is none
+    centroids                           int16   [64], 0 to 2^(mean_bits - 1); 0 where there are none
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,7 +45,8 @@ SCALE_STEPS = 6  # indices an octave
 SCALE_LOWEST = -5
 RADIUS = 15  # largest symbol a table may hold
 PRECISION = 16  # of the tables made here
-VALUE_BITS = 4  # values, means and scales have so many bits behind the point
+VALUE_BITS = 4  # what the network sees, and scales, have so many bits behind the point
+MEAN_LIMIT = 8191  # of means, in their unit
 STEP_LOWEST = 3  # log2 D = STEP_LOWEST + k / STEP_GRID
 STEP_GRID = 32
 LARGEST_STEP = 255
@@ -61,13 +65,13 @@ class Choice:
 
     Attributes:
         symbols: int16.
-        values16: 16 symbol + mean, int16: latents in units of 1/16 of the step.
+        values: what the symbols stand for, int16: latents in units of the step / 2^mean_bits.
         scale_index: which of the 64 tables codes the symbol, uint8.
         bits: length of the code of all symbols; the payload is at most a byte longer.
     """
 
     symbols: np.ndarray
-    values16: np.ndarray
+    values: np.ndarray
     scale_index: np.ndarray
     bits: float
 
@@ -88,7 +92,7 @@ class IntegerContext:
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.arrays = {name: np.asarray(array) for name, array in arrays.items()}
-        self._net = _ops.load_context_net(self.arrays)
+        self._net = _ops.load_context_net({**_plain_reconstruction(), **self.arrays})
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Any], prefix: str = PREFIX) -> IntegerContext:
@@ -104,6 +108,11 @@ class IntegerContext:
     def channels(self) -> int:
         """Channels M of the latents."""
         return self._net.channels
+
+    @property
+    def unit(self) -> float:
+        """Unit of the values, in steps: 1/16 to 1/64."""
+        return 2.0 ** -int(self.arrays.get("mean_bits", [VALUE_BITS])[0])
 
     def quantise(
         self,
@@ -138,13 +147,14 @@ class IntegerContext:
         """What given symbols cost and mean, without writing bytes.
 
         Args:
-            symbols: [M, h, w], integers from -1535 to 1535.
+            symbols: [M, h, w], integers of magnitude at most 1535 (767, 383) where means have 4
+                (5, 6) bits behind the point.
             k: as in `quantise`.
             off: as in `quantise`.
             callback: as in `quantise`.
         """
-        values16, scales, bits = _ops.context_measure(self._net, symbols, k, off, callback)
-        return Choice(np.asarray(symbols, np.int16), values16, scales, bits)
+        values, scales, bits = _ops.context_measure(self._net, symbols, k, off, callback)
+        return Choice(np.asarray(symbols, np.int16), values, scales, bits)
 
     def encode(
         self,
@@ -164,7 +174,7 @@ class IntegerContext:
         off: np.ndarray | None = None,
         callback: Callable[[float], bool | None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Symbols and values16, int16 [M, h, w], of a payload.
+        """Symbols and values, int16 [M, h, w], of a payload.
 
         Args:
             payload: what `encode` wrote.
@@ -180,6 +190,17 @@ class IntegerContext:
         return _ops.context_decode(self._net, payload, k, grid, off, callback)
 
 
+def _plain_reconstruction() -> dict[str, np.ndarray]:
+    """As models say it that say nothing: sixteenths, and the middle of each interval."""
+    bits, centroids = np.array([VALUE_BITS], np.int32), np.zeros(SCALES, np.int16)
+    return {"mean_bits": bits, "centroids": centroids}
+
+
+def symbol_limit(mean_bits: int) -> int:
+    """The largest magnitude of a symbol: values are int16, and means take a quarter of them."""
+    return (1536 >> (mean_bits - VALUE_BITS)) - 1
+
+
 # --- from float to integers -----------------------------------------------------------------------
 
 
@@ -191,11 +212,23 @@ class Exponents:
         first: of the first layer, near + far.
         deep: of the second.
         mix: of the 1 x 1 layer of each channel group.
+        means: of the means; see `mean_bits`.
     """
 
     first: int
     deep: int
     mix: tuple[int, ...]
+    means: int = VALUE_BITS
+
+
+def mean_bits(log2_step: float) -> int:
+    """Most bits behind the point, 4 to 6, with which means reach those of blocks nearly white.
+
+    Args:
+        log2_step: of the finest step that is coded.
+    """
+    largest = 120 * 16 * 3**0.5 / 2**log2_step
+    return max(VALUE_BITS, min(6, math.floor(math.log2(MEAN_LIMIT / largest))))
 
 
 def quantise_network(
@@ -212,7 +245,10 @@ def quantise_network(
 
 
 def calibrate(model: ContextModel, batches: Iterable[tuple[Tensor, Tensor]]) -> Exponents:
-    """Exponents with the least squared error of the activations, clipping included."""
+    """Exponents with the least squared error of the activations, clipping included.
+
+    The finest step of the batches decides how fine the means are.
+    """
     import torch
 
     from otcuda.codec.networks import quantise_hard
@@ -232,20 +268,21 @@ def calibrate(model: ContextModel, batches: Iterable[tuple[Tensor, Tensor]]) -> 
         return hook
 
     # A layer's activations are the inputs of the next; the first group's mix sees `deep` alone.
-    watched = [model.deep, model.mix[0], *model.out]
+    watched, finest = [model.heard, model.mix[0], *model.out], 10.0
     hooks = [m.register_forward_pre_hook(watch(n)) for n, m in enumerate(watched)]
     try:
         with torch.no_grad():
             for latents, level in batches:
                 model(latents, level, quantise_hard)
+                finest = min(finest, float(level.min()))
     finally:
         for hook in hooks:
             hook.remove()
     best = [int(candidates[int(np.argmin(errors[layer]))]) for layer in range(2 + groups)]
-    return Exponents(best[0], best[1], tuple(best[2:]))
+    return Exponents(best[0], best[1], tuple(best[2:]), mean_bits(finest))
 
 
-def channel_exponents(weight: np.ndarray, bias: np.ndarray, output: int) -> np.ndarray:
+def channel_exponents(weight: np.ndarray, bias: np.ndarray, output: int | np.ndarray) -> np.ndarray:
     """Exponent e of each output channel: weights become integers in units of 2^-e.
 
     The largest e that keeps the weights within int8, the bias within 2^28 and the shift e - output
@@ -254,7 +291,7 @@ def channel_exponents(weight: np.ndarray, bias: np.ndarray, output: int) -> np.n
     Args:
         weight: [outputs, ...], for inputs that are integers.
         bias: [outputs].
-        output: exponent of the layer's activations.
+        output: exponent of the layer's activations, one or one a channel.
 
     Raises:
         ArgumentError: weights so large that the shift would be negative.
@@ -267,12 +304,15 @@ def channel_exponents(weight: np.ndarray, bias: np.ndarray, output: int) -> np.n
     exponents = np.minimum(np.floor(room).astype(np.int64), output + MOST_SHIFT)
     if (exponents < output).any():
         raise ArgumentError(
-            f"weights of size {largest.max():.3g} do not fit: activations in units of 2^-{output}"
+            f"weights of size {largest.max():.3g} do not fit: activations in units of "
+            f"2^-{np.max(output)}"
         )
     return exponents
 
 
-def integer_layer(weight: np.ndarray, bias: np.ndarray, output: int) -> dict[str, np.ndarray]:
+def integer_layer(
+    weight: np.ndarray, bias: np.ndarray, output: int | np.ndarray
+) -> dict[str, np.ndarray]:
     """Integer weight, bias and shift of a layer whose inputs are integers."""
     exponents = channel_exponents(weight, bias, output)
     unit = 2.0 ** exponents.astype(np.float64)
@@ -286,7 +326,7 @@ def integer_layer(weight: np.ndarray, bias: np.ndarray, output: int) -> dict[str
 
 def folded_layers(
     parameters: Mapping[str, Any], edges: tuple[int, ...], exponents: Exponents
-) -> dict[str, tuple[Any, Any, int]]:
+) -> dict[str, tuple[Any, Any, Any]]:
     """Weights for integer inputs, biases and output exponents, by layer; `near` holds both kernels.
 
     Written for NumPy arrays and torch tensors alike: the quantisation-aware training folds in the
@@ -320,11 +360,13 @@ def folded_layers(
         mix = stacked([mix[:, :H] * 2.0**-exponents.deep, mix[:, H:] * unit])
         layers[f"mix.{g}"] = (mix, parameters[f"mix.{g}.bias"], exponents.mix[g])
         # The second half is log2 of the scale: counted in indices from here on.
-        rows = np.where(np.arange(2 * (b - a)) < b - a, 1.0, float(SCALE_STEPS))
+        means = np.arange(2 * (b - a)) < b - a
+        rows = np.where(means, 1.0, float(SCALE_STEPS))
         if not isinstance(out, np.ndarray):
             rows = out.new_tensor(rows)
         out = out * (rows * 2.0 ** -exponents.mix[g])[:, None, None, None]
-        layers[f"out.{g}"] = (out, parameters[f"out.{g}.bias"] * rows, VALUE_BITS)
+        points = np.where(means, exponents.means, VALUE_BITS)
+        layers[f"out.{g}"] = (out, parameters[f"out.{g}.bias"] * rows, points)
     return layers
 
 
@@ -338,7 +380,20 @@ def integer_arrays(model: ContextModel, exponents: Exponents) -> dict[str, np.nd
     arrays["near.weight"], arrays["far.weight"] = np.split(both, 2, axis=1)
     arrays["offset"] = integer_offset(parameters["phase_scale"], parameters["channel_scale"])
     arrays["tables"] = laplace_tables().copy()
+    arrays["mean_bits"] = np.array([exponents.means], np.int32)
+    arrays["centroids"] = np.zeros(SCALES, np.int16)
+    if model.centroids:
+        arrays["centroids"] = integer_centroids(exponents.means)
     return arrays
+
+
+def integer_centroids(mean_bits: int) -> np.ndarray:
+    """[64]: how far the mean of an interval lies below its middle, by the law of each index.
+
+    See `otcuda.codec.networks.centroid_shift`.
+    """
+    scale = 2.0 ** (np.arange(SCALES) / SCALE_STEPS + SCALE_LOWEST)
+    return np.rint((0.5 - scale + 1 / np.expm1(1 / scale)) * 2**mean_bits).astype(np.int16)
 
 
 def integer_offset(phase_scale: np.ndarray, channel_scale: np.ndarray) -> np.ndarray:
@@ -355,10 +410,13 @@ def float_parameters(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     unit = 2.0**VALUE_BITS  # activations are taken to be integers in this unit, as inputs are
     edges = [int(e) for e in arrays["edges"]]
+    mean_bits = int(arrays.get("mean_bits", [VALUE_BITS])[0])
     out: dict[str, np.ndarray] = {}
 
-    def unfold(name: str, parts: tuple[str, ...], rows: np.ndarray | float = 1.0) -> None:
-        exponents = arrays[f"{name}.shift"].astype(np.float64) + VALUE_BITS
+    def unfold(
+        name: str, parts: tuple[str, ...], rows: Any = 1.0, output: Any = VALUE_BITS
+    ) -> None:
+        exponents = arrays[f"{name}.shift"].astype(np.float64) + output
         scale = 2.0**-exponents / rows
         for part in parts:
             weight = arrays[f"{part}.weight"] * (scale * unit)[:, None, None, None]
@@ -370,7 +428,8 @@ def float_parameters(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for g, (a, b) in enumerate(itertools.pairwise(edges)):
         unfold(f"mix.{g}", (f"mix.{g}",))
         means = np.arange(2 * (b - a)) < b - a
-        unfold(f"out.{g}", (f"out.{g}",), np.where(means, 1.0, float(SCALE_STEPS)))
+        rows = np.where(means, 1.0, float(SCALE_STEPS))
+        unfold(f"out.{g}", (f"out.{g}",), rows, np.where(means, mean_bits, VALUE_BITS))
     octaves = arrays["offset"] / (SCALE_STEPS * unit) + SCALE_LOWEST + STEP_LOWEST
     channel = octaves.mean(0)
     out["channel_scale"] = channel.astype(np.float32)

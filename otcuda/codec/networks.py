@@ -33,7 +33,7 @@ COLOUR = torch.tensor(
 STRIDE = 16  # pixels a latent position
 ALIGN = 64  # pixels to which pictures are padded: one period of the coding phases
 NET_SCALE = 64.0  # unit in which the networks see pixels and latents
-PHASES = 5
+PHASES = 5  # of the positions; see PHASE_GRIDS
 FEATURE_LIMIT = 127 / 16  # symbols enter the context model as int8 in units of 1/16
 STEP_CENTRE = 8.0  # log2 of the step whose plane is zero
 SLOPE = 1 / 8  # leaky ReLU of the context model: a shift in integers
@@ -56,6 +56,8 @@ class CodecConfig:
         groups: channel at which the second and the third group of the context model begin.
         coarse_copies: how often the context model sees the first group again, each copy a quarter
             of the one before: values that a fine step makes large would be clipped otherwise.
+        centroids: a symbol stands for the mean of its interval under its Laplace law, not for the
+            middle of the interval.
     """
 
     latents: int = 64
@@ -66,6 +68,7 @@ class CodecConfig:
     context_width: int = 96
     groups: tuple[int, int] = (6, 24)
     coarse_copies: int = 1
+    centroids: bool = False
 
 
 def to_planes(rgb: Tensor) -> Tensor:
@@ -168,20 +171,59 @@ def step_plane(like: Tensor, log2_step: Tensor) -> Tensor:
     return plane.expand(-1, 1, like.shape[2], like.shape[3])
 
 
-def phase_masks(height: int, width: int, device: torch.device | str = "cpu") -> list[Tensor]:
-    """Masks [1, 1, H, W] of the coding phases: 1/16, 1/16, 1/8, 1/4, 1/2 of the positions."""
-    i, j = torch.meshgrid(
-        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
-    )
-    a, b = i % 4, j % 4
-    phases = [
-        (a == 0) & (b == 0),
-        (a == 2) & (b == 2),
-        ((a == 0) & (b == 2)) | ((a == 2) & (b == 0)),
-        (a % 2 == 1) & (b % 2 == 1),
-        (i + j) % 2 == 1,
-    ]
-    return [phase[None, None] for phase in phases]
+@dataclass(frozen=True)
+class Grid:
+    """The positions (i + stride a, j + stride b) of a latent grid.
+
+    Attributes:
+        i: first row.
+        j: first column.
+        stride: from one to the next, in both directions.
+    """
+
+    i: int
+    j: int
+    stride: int
+
+    def of(self, planes: Tensor) -> Tensor:
+        """Values [B, C, a, b] at these positions, of planes [B, C, h, w]; a view."""
+        return planes[:, :, self.i :: self.stride, self.j :: self.stride]
+
+
+# The coding phases, 1/16, 1/16, 1/8, 1/4 and 1/2 of the positions: grids that are coded together.
+PHASE_GRIDS = (
+    (Grid(0, 0, 4),),
+    (Grid(2, 2, 4),),
+    (Grid(0, 2, 4), Grid(2, 0, 4)),
+    (Grid(1, 1, 2),),
+    (Grid(0, 1, 2), Grid(1, 0, 2)),
+)
+
+
+def spread(values: Tensor, kernel: Tensor, dilation: int, grid: Grid, like: Tensor) -> Tensor:
+    """What a 3 x 3 convolution makes of planes that are zero but at the positions of a grid.
+
+    Args:
+        values: at those positions, [B, C, a, b].
+        kernel: [H, C, 3, 3].
+        dilation: of the convolution, which keeps the size.
+        grid: where they are.
+        like: planes [., ., h, w] of the size of the result.
+
+    Returns:
+        [B, H, h, w].
+    """
+    turned = kernel.flip(2, 3).transpose(0, 1)
+    full = F.conv_transpose2d(values, turned, stride=grid.stride, dilation=dilation)
+    top, left = grid.i - dilation, grid.j - dilation
+    bottom, right = (n - m for n, m in zip(like.shape[2:], full.shape[2:], strict=True))
+    return F.pad(full, (left, right - left, top, bottom - top))
+
+
+def conv_at(planes: Tensor, weight: Tensor, bias: Tensor, grid: Grid) -> Tensor:
+    """A 3 x 3 convolution of planes [B, C, h, w], at the positions of a grid alone."""
+    padded = F.pad(planes, (1, 1, 1, 1))[:, :, grid.i :, grid.j :]
+    return F.conv2d(padded, weight, bias, stride=grid.stride)
 
 
 def laplace_bits(symbol: Tensor, scale: Tensor) -> Tensor:
@@ -194,6 +236,14 @@ def laplace_bits(symbol: Tensor, scale: Tensor) -> Tensor:
     above = 0.5 * torch.exp(-high / scale)
     middle = torch.log((1 - above - below).clamp_min(1e-9))
     return -torch.where(magnitude >= 0.5, tail, middle) / math.log(2)
+
+
+def centroid_shift(scale: Tensor) -> Tensor:
+    """How far the mean of [n - 1/2, n + 1/2], n >= 1, lies below n under a Laplace law.
+
+    For a scale b it is 1/2 - b + 1 / (exp(1/b) - 1), whatever n.
+    """
+    return 0.5 - scale + 1 / torch.expm1(1 / scale)
 
 
 def fitted_log2_scale(latents: Tensor, log2_step: float) -> Tensor:
@@ -229,10 +279,12 @@ class ContextModel(nn.Module):
         self.edges = (0, *config.groups, M)
         first = config.groups[0]
         self.copies = config.coarse_copies
+        self.centroids = config.centroids
         # symbols, the first group again at a quarter, a sixteenth ..., "known", step
         inputs = M + self.copies * first + 2
         self.near = conv(inputs, H)
         self.far = nn.Conv2d(inputs, H, 3, padding=4, dilation=4, bias=False)
+        self.heard = nn.Identity()  # where the range of the first activation is measured
         self.deep = conv(H, H)
         spans = list(zip(self.edges[:-1], self.edges[1:], strict=True))
         self.mix = nn.ModuleList(nn.Conv2d(H + a, H, 1) for a, _ in spans)
@@ -240,19 +292,32 @@ class ContextModel(nn.Module):
         self.phase_scale = nn.Parameter(torch.zeros(PHASES, M))
         self.channel_scale = nn.Parameter(torch.zeros(M))  # log2, in orthonormal units
 
-    def inputs(self, known: Tensor, seen: Tensor, log2_step: Tensor) -> Tensor:
-        """Feature planes of the first layer from the values known so far, in units of the step."""
-        first = known[:, : self.edges[1]]
-        copies = [clip(first / 4 ** (n + 1)) for n in range(self.copies)]
-        step = clip(step_plane(known, log2_step))
-        return torch.cat([clip(known), *copies, seen, step], 1).contiguous(
-            memory_format=torch.channels_last
+    def sums(self, log2_step: Tensor, like: Tensor) -> Tensor:
+        """The first layer before its activation where nothing is known, [B, width, h, w].
+
+        Args:
+            log2_step: [B].
+            like: planes [., ., h, w] of the size of the grid.
+        """
+        step = clip(step_plane(like, log2_step))
+        near, far = self.near.weight[:, -1:], self.far.weight[:, -1:]
+        return F.conv2d(step, near, self.near.bias, padding=1) + F.conv2d(
+            step, far, padding=4, dilation=4
         )
 
-    def trunk(self, planes: Tensor) -> Tensor:
-        """Features of every position, [B, width, H, W]."""
-        t = F.leaky_relu(self.near(planes) + self.far(planes), SLOPE)
-        return F.leaky_relu(self.deep(t), SLOPE)
+    def absorb(self, sums: Tensor, values: Tensor, grid: Grid) -> Tensor:
+        """The sums once the values of a grid are known too, [B, M, a, b] in units of the step."""
+        first = values[:, : self.edges[1]]
+        copies = [clip(first / 4 ** (n + 1)) for n in range(self.copies)]
+        seen = torch.cat([clip(values), *copies, torch.ones_like(values[:, :1])], 1)
+        for layer, dilation in ((self.near, 1), (self.far, 4)):
+            sums = sums + spread(seen, layer.weight[:, :-1], dilation, grid, sums)
+        return sums
+
+    def features(self, sums: Tensor, grid: Grid) -> Tensor:
+        """Features of the positions of a grid, [B, width, a, b]."""
+        heard = self.heard(F.leaky_relu(sums, SLOPE))
+        return F.leaky_relu(conv_at(heard, self.deep.weight, self.deep.bias, grid), SLOPE)
 
     def forward(
         self, latents: Tensor, log2_step: Tensor, quantise: Quantiser, means: int = 0
@@ -262,7 +327,7 @@ class ContextModel(nn.Module):
         Args:
             latents: [B, M, h, w], orthonormal units.
             log2_step: [B].
-            quantise: residual (in steps) -> (value for the decoder, value for the rate).
+            quantise: residual (in steps) -> (symbol for the decoder, value for the rate).
             means: in how many parts of a step means are rounded, as integers have them; 0 for none.
 
         Returns:
@@ -270,17 +335,23 @@ class ContextModel(nn.Module):
         """
         step = torch.exp2(log2_step)[:, None, None, None]
         y = latents / step
-        known, residual = torch.zeros_like(y), torch.zeros_like(y)
-        scale = torch.ones_like(y)
-        seen = torch.zeros_like(y[:, :1])
-        for p, mask in enumerate(phase_masks(*y.shape[2:], device=y.device)):
-            features = self.trunk(self.inputs(known, seen, log2_step))
-            value, rate, wide = self._positions(features, y, log2_step, p, quantise, means)
-            known = torch.where(mask, value, known)
-            residual = torch.where(mask, rate, residual)
-            scale = torch.where(mask, wide, scale)
-            seen = seen + mask
-        return known * step, laplace_bits(residual, scale).sum((1, 2, 3))
+        known, bits = torch.zeros_like(y), torch.zeros_like(log2_step)
+        sums = self.sums(log2_step, y)
+        for p, grids in enumerate(PHASE_GRIDS):
+            found = []
+            for grid in grids:
+                here = grid.of(y)
+                if here.numel() == 0:
+                    continue
+                features = self.features(sums, grid)
+                value, rate, scale = self._positions(features, here, log2_step, p, quantise, means)
+                grid.of(known).copy_(value)
+                bits = bits + laplace_bits(rate, scale).sum((1, 2, 3))
+                found.append((value, grid))
+            if p + 1 < PHASES:
+                for value, grid in found:
+                    sums = self.absorb(sums, value, grid)
+        return known * step, bits
 
     def _positions(
         self,
@@ -298,9 +369,11 @@ class ContextModel(nn.Module):
             if means:
                 mu = torch.round(mu * means) / means
             value, rate = quantise(y[:, a:b] - mu)
-            values.append(value + mu)
-            rates.append(rate)
             scales.append(torch.exp2(log2_scale.clamp(SCALE_LOW, SCALE_HIGH)))
+            rates.append(rate)
+            if self.centroids:
+                value = value - torch.sign(value.detach()) * centroid_shift(scales[-1].detach())
+            values.append(value + mu)
         return torch.cat(values, 1), torch.cat(rates, 1), torch.cat(scales, 1)
 
     def parameters_of_group(
@@ -349,9 +422,29 @@ def low_config() -> CodecConfig:
     return CodecConfig(analysis_blocks=(2, 2), synthesis_blocks=(4, 3), context_width=128)
 
 
+def middle_config() -> CodecConfig:
+    """Sizes for 0.1 to 0.8 bit a pixel: those for low rates, 256 more latents, a wider context."""
+    return CodecConfig(
+        latents=320,
+        analysis_blocks=(2, 2),
+        synthesis_blocks=(4, 3),
+        context_width=192,
+        groups=(6, 24, 64, 160),
+        coarse_copies=3,
+        centroids=True,
+    )
+
+
 def high_config() -> CodecConfig:
-    """Sizes for 0.1 to 1.5 bit a pixel: 320 components, a context model that sees large values."""
-    return CodecConfig(latents=320, synthesis_blocks=(2, 2), groups=(12, 64), coarse_copies=3)
+    """Sizes for more than that: small networks around a linear transform, a wide context."""
+    return CodecConfig(
+        latents=320,
+        synthesis_blocks=(2, 2),
+        context_width=192,
+        groups=(12, 64),
+        coarse_copies=3,
+        centroids=True,
+    )
 
 
 class Codec(nn.Module):

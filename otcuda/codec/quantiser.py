@@ -36,9 +36,9 @@ def step_size(step: int) -> np.float32:
     return np.float32(2.0 ** (3 + step / 32))
 
 
-def dequantised(values16: np.ndarray, step: int) -> np.ndarray:
-    """Latents from integers in sixteenths of the step."""
-    return values16.astype(np.float32) * (step_size(step) / np.float32(16))
+def dequantised(values: np.ndarray, step: int, unit: float) -> np.ndarray:
+    """Latents from integers in units of `unit` steps, a power of two."""
+    return values.astype(np.float32) * (step_size(step) * np.float32(unit))
 
 
 def latent_shape(shape: tuple[int, int]) -> tuple[int, int]:

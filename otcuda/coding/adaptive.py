@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from otcuda import _ops
+from otcuda.coding.arguments import neighbours, several, whole
 from otcuda.coding.arrays import integers
 from otcuda.errors import ArgumentError, ShapeError
 
@@ -53,13 +54,16 @@ class AdaptiveModel:
         contexts: Sequence[Sequence[tuple[int, int]]] = CONTEXTS,
         rates: tuple[int, int] = (4, 7),
     ):
-        self._contexts = tuple(tuple((int(y), int(x)) for y, x in each) for each in contexts)
-        self._bits, self._rates = int(bits), (int(rates[0]), int(rates[1]))
-        if not 1 <= self._bits <= 12 or not 1 <= len(self._contexts) <= 8:
-            raise ArgumentError(
-                f"AdaptiveModel: bits is {bits} (expected 1 .. 12), with {len(self._contexts)} "
-                f"contexts (expected 1 .. 8)"
-            )
+        op = "AdaptiveModel"
+        self._bits = whole(op, "bits", bits, 1, 12)
+        self._rates = tuple(
+            whole(op, f"rates[{k}]", rate, 1, 15)
+            for k, rate in enumerate(several(op, "rates", rates, 2))
+        )
+        self._contexts = tuple(
+            neighbours(op, "contexts", each) for each in several(op, "contexts", contexts)
+        )
+        whole(op, "the number of contexts", len(self._contexts), 1, 8)
         if max(map(len, self._contexts)) > 8:
             raise ArgumentError("AdaptiveModel: a context has at most 8 neighbours")
         cells = sum(2 << (self._context_bits(len(each)) + self._bits) for each in self._contexts)
@@ -85,9 +89,18 @@ class AdaptiveModel:
         self.counters, self.weights = counters, weights
 
     def _state(self) -> tuple[Any, ...]:
-        counters = np.ascontiguousarray(self.counters, np.uint16)
-        weights = np.ascontiguousarray(self.weights, np.int32)
+        counters = _exactly("counters", self.counters, np.uint16)
+        weights = _exactly("weights", self.weights, np.int32)
         return (self._bits, *self._rates, self._contexts, counters, weights)
+
+
+def _exactly(name: str, array: Any, dtype: type) -> np.ndarray:
+    """Flat, of this dtype, no value changed: the user may have loaded it from anywhere."""
+    found = integers("AdaptiveModel", name, array)
+    span = np.iinfo(dtype)
+    if found.size and not span.min <= int(found.min()) <= int(found.max()) <= span.max:
+        raise ArgumentError(f"AdaptiveModel: {name} hold a number outside {span.min} .. {span.max}")
+    return np.ascontiguousarray(found, dtype).reshape(-1)
 
 
 def as_map(op: str, symbols: Any) -> np.ndarray:

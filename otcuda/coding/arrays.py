@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from otcuda._arrays import is_torch, like_first
+from otcuda.coding.arguments import integer_dtype, limit, shown, sizes
 from otcuda.errors import ArgumentError, LimitError, ShapeError
 
 _INTEGERS = frozenset(np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8))
@@ -25,16 +26,37 @@ def integers(op: str, name: str, array: Any) -> np.ndarray:
         flags = array.flags
         if flags.c_contiguous and flags.aligned:
             return array  # what follows costs more than coding a short message
-    if is_torch(array):
-        array = array.detach().cpu().numpy()
-    elif not isinstance(array, np.ndarray):
-        array = np.from_dlpack(array) if hasattr(array, "__dlpack__") else np.asarray(array)
+    array = _as_numpy(op, name, array, "integers")
     if array.size == 0 and array.dtype == np.float64:  # np.asarray([]) knows no better
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
         raise ArgumentError(f"{op}: {name} is {array.dtype}, expected integers")
     native_order = array.dtype.newbyteorder("=")
     return np.require(array, native_order, ["C", "A"]).reshape(array.shape)
+
+
+def floats(op: str, name: str, array: Any) -> np.ndarray:
+    """`array` as float64 in host memory.
+
+    Raises:
+        ArgumentError: not an array of real numbers.
+    """
+    found = _as_numpy(op, name, array, "numbers")
+    if found.dtype.kind not in "fiub":
+        raise ArgumentError(f"{op}: {name} is {found.dtype}, expected real numbers")
+    return found.astype(np.float64)
+
+
+def _as_numpy(op: str, name: str, array: Any, wanted: str) -> np.ndarray:
+    if isinstance(array, np.ndarray):
+        return array
+    try:
+        if is_torch(array):
+            return array.detach().cpu().numpy()
+        return np.from_dlpack(array) if hasattr(array, "__dlpack__") else np.asarray(array)
+    except (TypeError, ValueError, BufferError, RuntimeError) as error:
+        given = str(array.dtype) if is_torch(array) else shown(array)
+        raise ArgumentError(f"{op}: {name} is {given}, expected {wanted}: {error}") from None
 
 
 def like_of(array: np.ndarray, like: Any) -> Any:
@@ -59,18 +81,14 @@ def flat_pair(op: str, symbols: Any, index: Any) -> tuple[np.ndarray, np.ndarray
 
 
 def empty_symbols(
-    op: str, index: Any, shape: Any, dtype: str, limit: int, out: Any = None
+    op: str, index: Any, shape: Any, dtype: str, most: int, out: Any = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Room for symbols of the shape of the index (of `shape`, of `out`), and the flat index.
 
     The room is `out` itself where symbols can be written there; `given_back` does the rest.
     """
     target = None if out is None else writable(op, out)
-    wanted = None
-    if shape is not None:
-        wanted = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
-        if any(size < 0 for size in wanted):
-            raise ShapeError(f"{op}: shape is {shape}, expected sizes of 0 or more")
+    wanted = None if shape is None else sizes(op, shape)
     if index is not None:
         index = integers(op, "index", index)
         if wanted is not None and wanted != index.shape:
@@ -80,14 +98,11 @@ def empty_symbols(
         wanted = target.shape
     elif wanted is None:
         raise ArgumentError(f"{op} needs index or shape: a message does not tell its length")
-    if math.prod(wanted) > limit:
-        raise LimitError(f"{op}: {math.prod(wanted)} symbols asked for, max_symbols is {limit}")
+    if math.prod(wanted) > limit(op, most):
+        raise LimitError(f"{op}: {math.prod(wanted)} symbols asked for, max_symbols is {most}")
     if target is not None:
         return _room_in(op, target, wanted, index), index
-    dtype = np.dtype(dtype)
-    if dtype.kind not in "iu":
-        raise ArgumentError(f"{op}: dtype is {dtype}, expected integers")
-    return np.empty(wanted, dtype.newbyteorder("=")), index
+    return np.empty(wanted, integer_dtype(op, dtype)), index
 
 
 def _room_in(op: str, target: np.ndarray, wanted: tuple, index: np.ndarray | None) -> np.ndarray:

@@ -10,6 +10,15 @@ from typing import Any
 import numpy as np
 
 from otcuda import _ops
+from otcuda.coding.arguments import (
+    SIZE_MAX,
+    checked,
+    integer_dtype,
+    limit,
+    raw_bytes,
+    several,
+    whole,
+)
 from otcuda.coding.arrays import integers
 from otcuda.coding.range64 import MAX_SYMBOLS
 from otcuda.coding.tables import Tables
@@ -32,6 +41,7 @@ def encode_batch(messages: Sequence[Any], tables: Tables, index: Any = None) -> 
     >>> encode_batch([[0, 0, 1], [2], []], tables)
     [b'\xbb', b'\xfe', b'']
     """
+    native = checked("encode_batch", "tables", tables, Tables)._native
     parts = _parts("encode_batch", "messages", messages)
     which = None if index is None else _parts("encode_batch", "index", index)
     if which is not None and [a.size for a in which] != [a.size for a in parts]:
@@ -39,7 +49,7 @@ def encode_batch(messages: Sequence[Any], tables: Tables, index: Any = None) -> 
     ends = np.cumsum([a.size for a in parts], dtype=np.int64)
     byte_ends = np.empty(len(parts), np.int64)
     flat = None if which is None else _joined(which)
-    data = _ops.range64_encode_many(tables._native, _joined(parts), flat, ends, byte_ends)
+    data = _ops.range64_encode_many(native, _joined(parts), flat, ends, byte_ends)
     starts = [0, *byte_ends.tolist()]
     return [data[a:b] for a, b in itertools.pairwise(starts)]
 
@@ -67,27 +77,34 @@ def decode_batch(
         LimitError: more symbols than `max_symbols`.
         ShapeError: not as many lengths or rows of the index as messages.
     """
+    native = checked("decode_batch", "tables", tables, Tables)._native
+    messages = [
+        raw_bytes("decode_batch", f"messages[{k}]", message)
+        for k, message in enumerate(several("decode_batch", "messages", messages))
+    ]
     which = None if index is None else _parts("decode_batch", "index", index)
     if which is None and lengths is None:
         raise ArgumentError("decode_batch needs index or lengths: messages do not tell theirs")
-    sizes = [int(n) for n in lengths] if which is None else [a.size for a in which]
-    if len(sizes) != len(messages) or min(sizes, default=0) < 0:
+    if which is None:
+        lengths = several("decode_batch", "lengths", lengths)
+        sizes = [whole("decode_batch", "a length", n, 0, SIZE_MAX) for n in lengths]
+    else:
+        sizes = [a.size for a in which]
+    if len(sizes) != len(messages):
         raise ShapeError(f"decode_batch: {len(messages)} messages, but {len(sizes)} lengths")
-    if sum(sizes) > max_symbols:
+    if sum(sizes) > limit("decode_batch", max_symbols):
         raise LimitError(f"decode_batch: {sum(sizes)} symbols, max_symbols is {max_symbols}")
-    if np.dtype(dtype).kind not in "iu":
-        raise ArgumentError(f"decode_batch: dtype is {dtype}, expected integers")
+    symbols = np.empty(sum(sizes), integer_dtype("decode_batch", dtype))
     ends = np.cumsum(sizes, dtype=np.int64)
     byte_ends = np.cumsum([len(m) for m in messages], dtype=np.int64)
-    symbols = np.empty(sum(sizes), np.dtype(dtype).newbyteorder("="))
     flat = None if which is None else _joined(which)
-    data = b"".join(map(bytes, messages))
-    _ops.range64_decode_many(tables._native, data, byte_ends, flat, ends, symbols)
+    data = b"".join(messages)
+    _ops.range64_decode_many(native, data, byte_ends, flat, ends, symbols)
     return np.split(symbols, ends[:-1]) if sizes else []
 
 
 def _parts(op: str, name: str, arrays: Sequence[Any]) -> list[np.ndarray]:
-    return [integers(op, name, array).reshape(-1) for array in arrays]
+    return [integers(op, name, array).reshape(-1) for array in several(op, name, arrays)]
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from otcuda import _ops
-from otcuda.coding.arrays import integers
+from otcuda.coding.arguments import neighbours as places
+from otcuda.coding.arguments import several, whole
+from otcuda.coding.arrays import floats, integers
 from otcuda.errors import ArgumentError, ShapeError
 
+_LAYERS = ("from_float", "layers")
 _ONE = 127  # the activation 1.0
 _LOG2 = 256 / math.log(2)  # nats to the last layer's unit, 2^-8 of a log2
 
@@ -60,17 +63,20 @@ class CausalPrior:
         precision: int = 16,
     ):
         self._codes = _as("codes", codes, 2, np.uint8)
-        self._neighbours = tuple((int(y), int(x)) for y, x in neighbours)
+        self._neighbours = places("CausalPrior", "neighbours", neighbours)
+        given = several("CausalPrior", "layers", layers)
         self._layers = tuple(
             (
                 _as("weights", weights, 2, np.int8),
                 _as("bias", bias, 1, np.int32),
                 _as("multiplier", multiplier, 1, np.int32),
-                int(shift),
+                whole("CausalPrior", "a shift", shift, -1000, 1000),  # the core names the layer
             )
-            for weights, bias, multiplier, shift in layers
+            for weights, bias, multiplier, shift in (
+                several("CausalPrior", "a layer", layer, 4) for layer in given
+            )
         )
-        self._precision = int(precision)
+        self._precision = whole("CausalPrior", "precision", precision, -1000, 1000)
         self._native = _ops.NativeCausalPrior(
             self._codes, self._neighbours, self._layers, self._precision
         )
@@ -97,8 +103,9 @@ class CausalPrior:
         Raises:
             ArgumentError, ShapeError: as above, and for numbers that are not finite.
         """
-        given = [(np.asarray(W, np.float64), np.asarray(b, np.float64)) for W, b in layers]
-        seen = np.asarray(codes, np.float64)
+        pairs = [several("from_float", "a layer", pair, 2) for pair in several(*_LAYERS, layers)]
+        given = [(floats("from_float", "W", W), floats("from_float", "b", b)) for W, b in pairs]
+        seen = floats("from_float", "codes", codes)
         if (
             not all(np.isfinite(a).all() for pair in given for a in pair)
             or not ((seen >= 0) & (seen <= 1)).all()
@@ -106,7 +113,7 @@ class CausalPrior:
             raise ArgumentError("from_float: codes lie outside 0 .. 1, or a weight is not finite")
         integer = []
         for k, (W, b) in enumerate(given):
-            if W.ndim != 2 or b.shape != W.shape[:1]:
+            if W.ndim != 2 or 0 in W.shape or b.shape != W.shape[:1]:
                 raise ShapeError(f"from_float takes W [O, I], b [O]; got {W.shape}, {b.shape}")
             unit = np.maximum(np.abs(W).max(1), np.abs(b) / 2**15 + 1e-9) / 127
             factor = unit if k + 1 < len(given) else unit / _ONE * _LOG2

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from otcuda import _ops
-from otcuda.coding.arrays import integers, like_of
+from otcuda.coding.arguments import raw_bytes, several
+from otcuda.coding.arrays import floats, integers, like_of
 from otcuda.errors import ArgumentError, ShapeError
 
 _Integers = Sequence[int]
@@ -85,7 +86,7 @@ class RansDecoder:
 
     def set_stream(self, encoded: bytes) -> None:
         """The stream that `decode_stream` reads."""
-        self._coder = _ops.NativeCompatDecoder(bytes(encoded))
+        self._coder = _ops.NativeCompatDecoder(raw_bytes("set_stream", "encoded", encoded))
 
     def decode_stream(
         self, indexes: _Integers, cdfs: Any, cdfs_sizes: Any, offsets: Any
@@ -140,18 +141,16 @@ def decode_float_cdf(cdf_float: Any, byte_stream: bytes, needs_normalization: bo
     Raises:
         CorruptDataError: bytes that no encoder writes for so many symbols.
     """
-    cdf = _cdf_rows(cdf_float)
+    cdf, data = _cdf_rows(cdf_float), raw_bytes("decode_float_cdf", "byte_stream", byte_stream)
     symbols = np.empty(cdf.shape[:-1], np.int32)
     rows = cdf.reshape(-1, cdf.shape[-1])
-    _ops.range64_decode_rows(rows, bytes(byte_stream), symbols.reshape(-1))
+    _ops.range64_decode_rows(rows, data, symbols.reshape(-1))
     return like_of(symbols.astype(np.int16), cdf_float)
 
 
 def _cdf_rows(cdf_float: Any) -> np.ndarray:
     """[..., L + 1] int32 from 0 to 65536, every step at least 1."""
-    if hasattr(cdf_float, "detach"):
-        cdf_float = cdf_float.detach().cpu().numpy()
-    cdf = np.asarray(cdf_float, np.float64)
+    cdf = floats("compat64", "cdf_float", cdf_float)
     if cdf.ndim < 1 or not 2 <= cdf.shape[-1] <= 32769:
         raise ShapeError(f"cdf_float is {list(cdf.shape)}, expected [..., 2 to 32769]")
     if not np.isfinite(cdf).all() or (np.diff(cdf, axis=-1) < 0).any():
@@ -173,7 +172,10 @@ def _int32(name: str, values: Any) -> np.ndarray:
 def _tables(cdfs: Any, sizes: Any, offsets: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows padded to one width, as lists of lists may be ragged."""
     if not isinstance(cdfs, np.ndarray) and not hasattr(cdfs, "__dlpack__"):
-        rows = [np.asarray(row, np.int64) for row in cdfs]
+        rows = [
+            integers("compat64", "a row of cdfs", row).reshape(-1)
+            for row in several("compat64", "cdfs", cdfs)
+        ]
         cdfs = np.zeros((len(rows), max(map(len, rows), default=1)), np.int64)
         for row, values in zip(cdfs, rows, strict=True):
             row[: len(values)] = values

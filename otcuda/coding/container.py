@@ -10,6 +10,7 @@ import numpy as np
 
 from otcuda import _ops
 from otcuda.coding import rans32
+from otcuda.coding.arguments import checked, limit, raw_bytes, sizes, whole
 from otcuda.coding.arrays import integers, writable
 from otcuda.coding.range64 import MAX_SYMBOLS, decode_raw, encode_raw
 from otcuda.coding.tables import Tables
@@ -49,6 +50,7 @@ def encode(symbols: Any, tables: Tables, index: Any = None, lanes: int | None = 
     >>> len(blob), decode(blob, tables).tolist()
     (6, [0, 0, 1, 0, 2])
     """
+    checked("encode", "tables", tables, Tables)
     size = math.prod(symbols.shape) if _ops.rans32_on_cuda(symbols) else None
     if size is None:
         symbols = integers("encode", "symbols", symbols)
@@ -56,7 +58,7 @@ def encode(symbols: Any, tables: Tables, index: Any = None, lanes: int | None = 
     if lanes is None:
         most_lanes = 32 if tables.precision <= 16 else 4
         lanes = next((few for most, few in _MOST if size <= most), most_lanes)
-    if lanes == 32:
+    if whole("encode", "lanes", lanes, 1, 32) == 32:
         return rans32.encode_long(symbols, tables, index)
     symbols = integers("encode", "symbols", symbols)
     payload = encode_raw(symbols, tables, index, lanes)
@@ -96,25 +98,32 @@ def decode(
         ShapeError: index or shape do not hold as many symbols as the blob.
         LimitError: more symbols than `max_symbols`.
     """
-    blob = blob if type(blob) is bytes else bytes(memoryview(blob))
+    checked("decode", "tables", tables, Tables)
+    blob = raw_bytes("decode", "blob", blob)
+    most = limit("decode", max_symbols)
     if blob.startswith(rans32.MAGIC):
-        return rans32.decode_long(blob, tables, index, shape, max_symbols, out)
+        return rans32.decode_long(blob, tables, index, shape, most, out)
     if not blob or not _MAGIC <= blob[0] < _MAGIC + 24:
         raise CorruptDataError("not a range64 container: the first byte is not 0xA0 .. 0xB7")
     n, at = _read_varint(blob, 1)
     payload = blob[at + 2 :]
     if len(blob) < at + 2:
         raise CorruptDataError("a range64 container that ends in its head")
-    if n > max_symbols:
-        raise LimitError(f"decode: the blob holds {n} symbols, max_symbols is {max_symbols}")
-    wanted = shape if index is None else integers("decode", "index", index).shape
-    if wanted is None:
-        wanted = n if out is None else writable("decode", out).shape
-    if math.prod(wanted if isinstance(wanted, tuple | list) else (wanted,)) != n:
+    if n > most:
+        raise LimitError(f"decode: the blob holds {n} symbols, max_symbols is {most}")
+    wanted = None if shape is None else sizes("decode", shape)
+    if index is not None:
+        of_index = integers("decode", "index", index).shape
+        if wanted not in (None, of_index):
+            raise ShapeError(f"decode: shape is {shape}, but index has {list(of_index)}")
+        wanted = of_index
+    elif wanted is None:
+        wanted = (n,) if out is None else writable("decode", out).shape
+    if math.prod(wanted) != n:
         raise ShapeError(f"decode: the blob holds {n} symbols, asked for {wanted}")
     dtype = _DTYPES[blob[0] & 7]
     lanes = _LANES[(blob[0] - _MAGIC) >> 3]
-    symbols = decode_raw(payload, tables, index, wanted, dtype, max_symbols, lanes, out)
+    symbols = decode_raw(payload, tables, index, wanted, dtype, most, lanes, out)
     if _check(integers("decode", "symbols", symbols)) != blob[at : at + 2]:
         raise CorruptDataError(
             "the check of the symbols differs: the blob is damaged, or tables or index are not "

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from otcuda import _ops
+from otcuda.coding.arguments import checked, whole
 from otcuda.coding.tables import Tables
 from otcuda.errors import ArgumentError, CorruptDataError, DeviceError, ShapeError
 
@@ -89,6 +90,8 @@ def encode_blocks(
         ShapeError: symbols and index of different shapes.
         DeviceError: symbols or index are not on a CUDA device, or there are no kernels for it.
     """
+    checked("encode_blocks", "tables", tables, Tables)
+    block_symbols = whole("encode_blocks", "block_symbols", block_symbols, 32, 2**28)
     check_on_device("encode_blocks", "symbols", symbols)
     flat, flat_index = flat_on_device("encode_blocks", symbols, index, tables)
     torch = sys.modules["torch"]
@@ -130,6 +133,8 @@ def decode_blocks(
         CorruptDataError: damaged bytes, or other tables or another index than when encoding.
         ArgumentError, ShapeError, DeviceError: as `encode_blocks`.
     """
+    checked("decode_blocks", "tables", tables, Tables)
+    checked("decode_blocks", "message", message, DeviceMessage)
     check_on_device("decode_blocks", "the message", message.data)
     torch = sys.modules["torch"]
     n = message.symbols
@@ -212,7 +217,7 @@ def flat_on_device(op: str, symbols: Any, index: Any, tables: Tables) -> tuple[A
     """Contiguous and flat; what is missing or of a wrong dtype or shape is named."""
     flat = []
     for name, tensor in (("symbols", symbols), ("index", index)):
-        if tensor is None:
+        if name == "index" and tensor is None:
             flat.append(None)
             continue
         check_on_device(op, name, tensor)

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from otcuda import _ops
-from otcuda.coding.device import check_on_device, dtype_name, flat_on_device, image_on
+from otcuda.coding.arguments import checked, raw_bytes, several, shown
+from otcuda.coding.arrays import integers
+from otcuda.coding.device import DTYPES, check_on_device, dtype_name, flat_on_device, image_on
 from otcuda.coding.tables import Tables
 from otcuda.errors import ArgumentError, CorruptDataError, DeviceError, ShapeError
 
@@ -77,6 +79,7 @@ def encode_messages(
         ShapeError: symbols and index of different shapes, ends that are not flat.
         DeviceError: a tensor is not on a CUDA device, or there are no kernels for it.
     """
+    checked("encode_messages", "tables", tables, Tables)
     flat, flat_index = flat_on_device("encode_messages", symbols, index, tables)
     _check_ends("encode_messages", ends, flat)
     torch = sys.modules["torch"]
@@ -116,6 +119,8 @@ def decode_messages(
         CorruptDataError: bytes that no encoder writes for so many symbols, by message.
         ArgumentError, ShapeError, DeviceError: as `encode_messages`.
     """
+    checked("decode_messages", "tables", tables, Tables)
+    checked("decode_messages", "messages", messages, DeviceMessages)
     check_on_device("decode_messages", "data", messages.data)
     torch = sys.modules["torch"]
     dtype = getattr(torch, messages.dtype)
@@ -146,12 +151,24 @@ def upload_messages(messages: list[bytes], lengths: Any, dtype: str, device: Any
         device: of torch.
 
     Raises:
+        ArgumentError: no bytes, a length below 0, another dtype.
         ShapeError: not as many lengths as messages.
     """
-    torch = sys.modules["torch"]
+    import torch
+
+    messages = [
+        raw_bytes("upload_messages", f"messages[{k}]", message)
+        for k, message in enumerate(several("upload_messages", "messages", messages))
+    ]
+    lengths = integers("upload_messages", "lengths", lengths).reshape(-1)
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ArgumentError(
+            f"upload_messages: dtype is {shown(dtype)}, expected {', '.join(DTYPES)}"
+        )
+    if lengths.size and int(lengths.min()) < 0:
+        raise ArgumentError(f"upload_messages: lengths holds {int(lengths.min())}, expected >= 0")
     ends, byte_ends = (
-        np.cumsum(np.asarray(sizes, np.int64), dtype=np.int64)
-        for sizes in (lengths, [len(message) for message in messages])
+        np.cumsum(sizes, dtype=np.int64) for sizes in (lengths, [len(each) for each in messages])
     )
     if len(ends) != len(byte_ends):
         raise ShapeError(f"upload_messages: {len(byte_ends)} messages, but {len(ends)} lengths")

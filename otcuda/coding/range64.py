@@ -9,15 +9,17 @@ import numpy as np
 
 from otcuda import _ops
 from otcuda.coding.adaptive import AdaptiveModel, as_map
+from otcuda.coding.arguments import SIZE_MAX, checked, limit, raw_bytes, sizes, whole
 from otcuda.coding.arrays import empty_symbols, flat_pair, given_back, integers
 from otcuda.coding.causal import CausalPrior
 from otcuda.coding.tables import Tables
-from otcuda.errors import ShapeError
+from otcuda.errors import ArgumentError, ShapeError
 
 MAX_SYMBOLS = 2**28
 """Default limit of a decoder: a message of no bytes at all may stand for any number of symbols."""
 
 _BytesLike = bytes | bytearray | memoryview
+_BITS, _COUNT, _PRECISION = (0, 63), (1, 2**24), (1, 24)  # of the steps without tables
 
 
 def encode_raw(symbols: Any, tables: Tables, index: Any = None, lanes: int = 1) -> bytes:
@@ -50,7 +52,8 @@ def encode_raw(symbols: Any, tables: Tables, index: Any = None, lanes: int = 1) 
     >>> decode_raw(message, tables, [0, 1, 1, 0])
     array([  0,   3,  -2, 400], dtype=int32)
     """
-    return _ops.range64_encode(tables._native, *flat_pair("encode", symbols, index), lanes)
+    native = checked("encode", "tables", tables, Tables)._native
+    return _ops.range64_encode(native, *flat_pair("encode", symbols, index), _lanes(lanes))
 
 
 def decode_raw(
@@ -88,8 +91,9 @@ def decode_raw(
         ArgumentError: an index that is no table, neither index nor shape.
     """
     symbols, flat = empty_symbols("decode", index, shape, dtype, max_symbols, out)
-    data = message if type(message) is bytes else bytes(memoryview(message))
-    _ops.range64_decode(tables._native, data, flat, symbols.reshape(-1), lanes)
+    native = checked("decode", "tables", tables, Tables)._native
+    data = raw_bytes("decode", "message", message)
+    _ops.range64_decode(native, data, flat, symbols.reshape(-1), _lanes(lanes))
     return given_back(symbols, index, out)
 
 
@@ -113,21 +117,22 @@ class RangeEncoder:
 
     def put(self, symbols: Any, tables: Tables, index: Any = None) -> None:
         """Symbols by tables, as in `encode_raw`; nothing is coded if one of them has no code."""
-        self._coder.put(tables._native, *flat_pair("put", symbols, index))
+        native = checked("put", "tables", tables, Tables)._native
+        self._coder.put(native, *flat_pair("put", symbols, index))
 
     def bits(self, values: Any, k: int) -> None:
         """Integers of k bits each, 0 <= k <= 63."""
-        self._coder.bits(_flat("bits", values), k)
+        self._coder.bits(_flat("bits", values), whole("bits", "k", k, *_BITS))
 
     def uniform(self, values: Any, K: int) -> None:
         """Integers from 0 to K - 1 for log2 K bits each, without loss for any K <= 2^24."""
-        self._coder.uniform(_flat("uniform", values), K)
+        self._coder.uniform(_flat("uniform", values), whole("uniform", "K", K, *_COUNT))
 
     def bit(self, values: Any, p1: Any, precision: int = 16) -> None:
         """Zeros and ones; `p1`, an integer or one each, is the chance of a 1 in 2^-precision."""
         values = integers("bit", "values", values)
         p1 = _probabilities(p1, values.shape)
-        self._coder.bit(values.reshape(-1), p1, precision)
+        self._coder.bit(values.reshape(-1), p1, whole("bit", "precision", precision, *_PRECISION))
 
     def exp_golomb(self, values: Any) -> None:
         """Integers from 0 to 2^63 - 1 for 2 floor(log2(v + 1)) + 1 bits each."""
@@ -135,11 +140,13 @@ class RangeEncoder:
 
     def adaptive(self, symbols: Any, model: AdaptiveModel) -> None:
         """A map [h, w] of symbols from 0 to 2^bits - 1, by a model that learns on the way."""
-        self._coder.adaptive(as_map("adaptive", symbols), model._state())
+        state = checked("adaptive", "model", model, AdaptiveModel)._state()
+        self._coder.adaptive(as_map("adaptive", symbols), state)
 
     def causal(self, symbols: Any, prior: CausalPrior) -> None:
         """A map [h, w] of symbols from 0 to K - 1, each by what the prior foretells."""
-        self._coder.causal(as_map("causal", symbols), prior._native)
+        native = checked("causal", "prior", prior, CausalPrior)._native
+        self._coder.causal(as_map("causal", symbols), native)
 
     def finish(self) -> bytes:
         """The message. The encoder is then as new."""
@@ -158,8 +165,8 @@ class RangeDecoder:
     """
 
     def __init__(self, message: _BytesLike, max_symbols: int = MAX_SYMBOLS):
-        self._coder = _ops.NativeRangeDecoder(bytes(memoryview(message)))
-        self._limit = max_symbols
+        self._coder = _ops.NativeRangeDecoder(raw_bytes("RangeDecoder", "message", message))
+        self._limit = limit("RangeDecoder", max_symbols)
 
     def get(
         self,
@@ -170,24 +177,28 @@ class RangeDecoder:
         out: Any = None,
     ) -> Any:
         """Symbols by tables, as in `decode_raw`."""
+        native = checked("get", "tables", tables, Tables)._native
         symbols, flat = empty_symbols("get", index, shape, dtype, self._limit, out)
-        self._coder.get(tables._native, flat, symbols.reshape(-1))
+        self._coder.get(native, flat, symbols.reshape(-1))
         return given_back(symbols, index, out)
 
     def bits(self, k: int, shape: int | tuple[int, ...] | None = None) -> Any:
         """Integers of k bits each, 0 <= k <= 63."""
-        return self._step("bits", shape, k)
+        return self._step("bits", shape, whole("bits", "k", k, *_BITS))
 
     def uniform(self, K: int, shape: int | tuple[int, ...] | None = None) -> Any:
         """Integers from 0 to K - 1, K <= 2^24."""
-        return self._step("uniform", shape, K)
+        return self._step("uniform", shape, whole("uniform", "K", K, *_COUNT))
 
     def bit(self, p1: Any, precision: int = 16, shape: int | tuple[int, ...] | None = None) -> Any:
         """Zeros and ones, `p1` as it was when encoding; an array of them gives the shape."""
-        if shape is None and np.ndim(p1) > 0:
-            shape = np.shape(p1)
-        p1 = _probabilities(p1, () if shape is None else shape)
-        return self._step("bit", shape, p1, precision)
+        p1 = integers("bit", "p1", p1)
+        if shape is None and p1.ndim > 0:
+            shape = p1.shape
+        values = self._room("bit", shape)  # before p1 takes as much
+        p1 = _probabilities(p1, values.shape)
+        self._coder.bit(values.reshape(-1), p1, whole("bit", "precision", precision, *_PRECISION))
+        return int(values) if shape is None else values
 
     def exp_golomb(self, shape: int | tuple[int, ...] | None = None) -> Any:
         """Integers from 0 to 2^63 - 1."""
@@ -195,29 +206,42 @@ class RangeDecoder:
 
     def adaptive(self, model: AdaptiveModel, shape: tuple[int, int]) -> np.ndarray:
         """A map of this shape, uint16, by the model as it was when encoding."""
-        symbols, _ = empty_symbols("adaptive", None, tuple(shape), "uint16", self._limit)
-        if symbols.ndim != 2:
-            raise ShapeError(f"adaptive: shape is {shape}, expected (h, w)")
-        self._coder.adaptive(symbols, model._state())
+        state = checked("adaptive", "model", model, AdaptiveModel)._state()
+        symbols = self._empty_map("adaptive", shape)
+        self._coder.adaptive(symbols, state)
         return symbols
 
     def causal(self, prior: CausalPrior, shape: tuple[int, int]) -> np.ndarray:
         """A map of this shape, uint16, by the prior it was written with."""
-        symbols, _ = empty_symbols("causal", None, tuple(shape), "uint16", self._limit)
-        if symbols.ndim != 2:
-            raise ShapeError(f"causal: shape is {shape}, expected (h, w)")
-        self._coder.causal(symbols, prior._native)
+        native = checked("causal", "prior", prior, CausalPrior)._native
+        symbols = self._empty_map("causal", shape)
+        self._coder.causal(symbols, native)
         return symbols
 
+    def _empty_map(self, step: str, shape: Any) -> np.ndarray:
+        wanted = sizes(step, shape)
+        if len(wanted) != 2:
+            raise ShapeError(f"{step}: shape is {shape}, expected (h, w)")
+        return empty_symbols(step, None, wanted, "uint16", self._limit)[0]
+
     def _step(self, step: str, shape: Any, *arguments: Any) -> Any:
-        wanted = () if shape is None else shape
-        values, _ = empty_symbols(step, None, wanted, "int64", self._limit)
+        values = self._room(step, shape)
         getattr(self._coder, step)(values.reshape(-1), *arguments)
         return int(values) if shape is None else values
+
+    def _room(self, step: str, shape: Any) -> np.ndarray:
+        wanted = () if shape is None else shape
+        return empty_symbols(step, None, wanted, "int64", self._limit)[0]
 
     def finish(self) -> None:
         """To be called after the last symbol: CorruptDataError where bytes are left over."""
         self._coder.finish()
+
+
+def _lanes(lanes: Any) -> int:
+    if whole("range64", "lanes", lanes, 0, SIZE_MAX) not in (1, 2, 4):
+        raise ArgumentError(f"range64: lanes is {lanes}, expected 1, 2 or 4")
+    return lanes
 
 
 def _flat(step: str, values: Any) -> np.ndarray:

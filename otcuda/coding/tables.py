@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from otcuda import _ops
-from otcuda.coding.arrays import integers
+from otcuda.coding.arguments import flag, raw_bytes, whole
+from otcuda.coding.arrays import floats, integers
 from otcuda.errors import ArgumentError, CorruptDataError, ShapeError
 
 _HEAD = struct.Struct("<BBBBiII")  # version, precision, flags, 0, low, T, n
 _VERSION = 1
 _ESCAPE = 1
 _PRECISION_MAX = 24
+_INT32 = (-(2**31), 2**31 - 1)
 
 
 class Tables:
@@ -53,9 +55,9 @@ class Tables:
 
     def __init__(self, frequencies: Any, precision: int = 12, escape: bool = True, low: int = 0):
         rows = _rows("Tables", "frequencies", frequencies)
-        self._precision, self._escape, self._low = int(precision), bool(escape), int(low)
-        _check_in("precision", self._precision, 1, _PRECISION_MAX)
-        _check_in("low", self._low, -(2**31), 2**31 - 1)
+        self._precision = whole("Tables", "precision", precision, 1, _PRECISION_MAX)
+        self._escape = flag("Tables", "escape", escape)
+        self._low = whole("Tables", "low", low, *_INT32)
         self._frequencies = rows.copy()
         self._frequencies.flags.writeable = False
         self._images: dict[Any, Any] = {}  # by device, as coding.device makes them
@@ -86,10 +88,9 @@ class Tables:
         [[6, 1, 1]]
         """
         rows = _rows("from_weights", "weights", weights)
-        _check_in("precision", precision, 1, _PRECISION_MAX)
-        return cls(
-            _ops.quantise_weights(rows, int(precision), bool(escape)), precision, escape, low
-        )
+        precision = whole("from_weights", "precision", precision, 1, _PRECISION_MAX)
+        escape = flag("from_weights", "escape", escape)
+        return cls(_ops.quantise_weights(rows, precision, escape), precision, escape, low)
 
     @classmethod
     def from_pmf(cls, pmf: Any, precision: int = 12, escape: bool = True, low: int = 0) -> Tables:
@@ -101,7 +102,7 @@ class Tables:
         Raises:
             ArgumentError: a probability that is negative or not finite, a row of zeros.
         """
-        p = np.atleast_2d(np.asarray(pmf, np.float64))
+        p = np.atleast_2d(floats("from_pmf", "pmf", pmf))
         _check_2d("from_pmf", "pmf", p)
         if not np.isfinite(p).all() or (p < 0).any():
             raise ArgumentError("from_pmf: pmf holds a probability that is negative or not finite")
@@ -165,12 +166,13 @@ class Tables:
     def _of_density(
         cls, density: str, scales: Any, low: int, high: int, precision: int, escape: bool
     ) -> Tables:
-        scales = np.atleast_1d(np.asarray(scales, np.float64))
+        scales = np.atleast_1d(floats(density, "scales", scales))
+        low, high = whole(density, "low", low, *_INT32), whole(density, "high", high, *_INT32)
         if scales.ndim != 1:
             raise ShapeError(f"{density} takes scales [T]; got {list(scales.shape)}")
         if not np.isfinite(scales).all() or not ((scales >= 1 / 32) & (scales <= 65536)).all():
             raise ArgumentError(f"{density}: scales lie outside 1/32 .. 65536")
-        n = int(high) - int(low) + 1
+        n = high - low + 1
         if not (low <= 0 <= high and n <= 65536):
             raise ArgumentError(
                 f"{density}: the alphabet is {low} .. {high}, expected at most 65536 symbols with 0"
@@ -178,7 +180,7 @@ class Tables:
         if len(scales) * n > 2**22:
             raise ArgumentError(f"{density}: {len(scales)} tables of {n} symbols exceed 2^22")
         scale_q16 = np.rint(scales * 65536).astype(np.int64)
-        weights = _ops.density_weights(density, scale_q16, int(low), n)
+        weights = _ops.density_weights(density, scale_q16, low, n)
         return cls.from_weights(weights, precision, escape, low)
 
     @classmethod
@@ -190,8 +192,7 @@ class Tables:
         Raises:
             ArgumentError: K outside 1 to 65536.
         """
-        if not 1 <= K <= 65536:
-            raise ArgumentError(f"equiprobable: K is {K}, expected 1 .. 65536")
+        K = whole("equiprobable", "K", K, 1, 65536)
         precision = max(1, K.bit_length() - 1) if K & (K - 1) == 0 else 16
         return cls.from_weights(np.ones(K, np.uint32), precision, escape=False, low=low)
 
@@ -202,7 +203,7 @@ class Tables:
         Raises:
             CorruptDataError: bytes that `to_bytes` does not write.
         """
-        data = bytes(memoryview(data))
+        data = raw_bytes("from_bytes", "data", data)
         if len(data) < _HEAD.size:
             raise CorruptDataError(f"tables of {len(data)} bytes, shorter than their head")
         version, precision, flags, zero, low, T, n = _HEAD.unpack_from(data)
@@ -263,6 +264,12 @@ class Tables:
         """Number of symbols n of the alphabet."""
         return self._frequencies.shape[1]
 
+    @cached_property
+    def _fits_registers(self) -> bool:
+        """One table that rans32's search tree takes: csrc/cpu/rans32_tree.h."""
+        kept = np.count_nonzero(self._frequencies) + self.escape
+        return self.count == 1 and self.precision <= 14 and kept <= 64
+
     def cost(self, symbols: Any, index: Any = None) -> float:
         """Bits that these symbols cost, escapes included: -sum log2 of what the coder takes.
 
@@ -315,11 +322,6 @@ def _stored_as(precision: int) -> np.dtype:
 def _check_2d(op: str, name: str, rows: np.ndarray) -> None:
     if rows.ndim != 2 or 0 in rows.shape:
         raise ShapeError(f"{op} takes {name} [T, n] or [n], not empty; got {list(rows.shape)}")
-
-
-def _check_in(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise ArgumentError(f"{name} is {value}, expected {low} .. {high}")
 
 
 def _rows(op: str, name: str, array: Any) -> np.ndarray:

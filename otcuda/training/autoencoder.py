@@ -31,7 +31,7 @@ from otcuda.codec.networks import (
 from otcuda.training.convolution import accelerate, bfloat16_is_fast
 from otcuda.training.data import PackedPictures
 from otcuda.training.muon import Muon
-from otcuda.training.utilisation import PASSES, convolution_peak, convolution_products
+from otcuda.training.utilisation import PASSES, convolution_peak, products
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,28 @@ def paper_preset() -> AutoencoderConfig:
     )
 
 
+def middle_preset() -> AutoencoderConfig:
+    """For 0.1 to 0.8 bit a pixel; networks of `otcuda.codec.networks.middle_config`."""
+    return AutoencoderConfig(
+        batch=8,
+        learning_rate=5e-4,
+        muon_rate=0.008,
+        step_range=(4.7, 7.8),
+        judged_at=((5.2, 0.4), (6.4, 0.2)),
+        slope=10.0,
+    )
+
+
 def high_preset() -> AutoencoderConfig:
-    """For 0.1 to 1.5 bit a pixel; networks of `otcuda.codec.networks.high_config`."""
-    return AutoencoderConfig(step_range=(3.8, 7.4), judged_at=((4.6, 0.75), (6.4, 0.2)), slope=10.0)
+    """For more than that; networks of `otcuda.codec.networks.high_config`."""
+    return AutoencoderConfig(
+        batch=8,
+        learning_rate=5e-4,
+        muon_rate=0.008,
+        step_range=(3.4, 5.6),
+        judged_at=((3.8, 1.2), (5.0, 0.6)),
+        slope=10.0,
+    )
 
 
 def schedule(config: AutoencoderConfig, step: int) -> float:
@@ -168,20 +187,18 @@ class AutoencoderStage:
         self._update(loss, step)
         metrics = {"loss": loss.item(), "bpp": bits.mean().item() / config.crop**2}
         seconds = time.process_time() - start
-        products, peak = self._work
-        return {**metrics, "utilisation": PASSES * products / (seconds * peak)}
+        count, peak = self._work
+        return {**metrics, "utilisation": PASSES * count / (seconds * peak)}
 
     @functools.cached_property
     def _work(self) -> tuple[int, float]:
-        """Products of a batch in convolutions, and the most of them in a second of this CPU."""
+        """Products of a batch forwards, and the most of them in a second of this CPU."""
         config = self.config
         planes = torch.zeros(config.batch, 3, config.crop, config.crop)
         log2_step = torch.zeros(config.batch)
         with torch.no_grad():
-            products = convolution_products(
-                self.average, lambda: self.average(planes, log2_step, quantise_hard)
-            )
-        return products, convolution_peak(torch.bfloat16 if self._bfloat16 else torch.float32)
+            count = products(lambda: self.average(planes, log2_step, quantise_hard))
+        return count, convolution_peak(torch.bfloat16 if self._bfloat16 else torch.float32)
 
     def _update(self, loss: Tensor, step: int) -> None:
         self.net.zero_grad(set_to_none=True)

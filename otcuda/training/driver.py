@@ -26,15 +26,14 @@ from torch import Tensor
 
 from otcuda._io import atomic_write
 from otcuda.codec.head import PerceptualHead
-from otcuda.codec.integer_context import float_parameters
-from otcuda.codec.model import digest_of
-from otcuda.codec.networks import Codec, CodecConfig, high_config, low_config
+from otcuda.codec.integer_context import float_parameters, log2_step
+from otcuda.codec.model import TRAINED_STEPS, digest_of
+from otcuda.codec.networks import Codec, CodecConfig, high_config, low_config, middle_config
 from otcuda.errors import ArgumentError
+from otcuda.training import autoencoder, entropy, synthesis
 from otcuda.training.autoencoder import (
     AutoencoderConfig,
     AutoencoderStage,
-    high_preset,
-    paper_preset,
     training_blocks,
 )
 from otcuda.training.checkpoint import load_checkpoint, newest_checkpoint
@@ -46,17 +45,15 @@ from otcuda.training.data import (
     read_picture,
 )
 from otcuda.training.entropy import EntropyConfig, EntropyStage
-from otcuda.training.entropy import high_preset as high_entropy
 from otcuda.training.gan import GanConfig, GanInputs, GanStage
 from otcuda.training.growth import take_over
 from otcuda.training.loop import Callback, LoopConfig, Stage, run_stage
 from otcuda.training.noise import NoiseConfig, NoiseStage
 from otcuda.training.release import assemble, fixed_tables
 from otcuda.training.synthesis import SynthesisConfig, SynthesisStage
-from otcuda.training.synthesis import high_preset as high_synthesis
 from otcuda.training.transport import TransportConfig, TransportStage, parts_of
 
-PRESETS = ("low", "high", "paper")
+PRESETS = ("low", "middle", "high", "paper")
 STARTS = ("klt", "shipped")
 HELD_OUT = 16  # most pictures that are taken from the training set to judge by
 
@@ -68,7 +65,7 @@ class Settings:
     Attributes:
         sources: folders of pictures, each `FOLDER` or `FOLDER=WEIGHT`.
         held_out: folder of pictures to judge by; None takes some of the training pictures away.
-        preset: "low", "high" (rates) or "paper".
+        preset: "low", "middle", "high" (rates) or "paper".
         changes: settings by stage (or "loop"), in place of those of the preset.
         start: first weights of the auto-encoder: "klt", "shipped" or a weights file.
         stages: to run, in order.
@@ -196,7 +193,7 @@ class Run:
 
     @property
     def _sizes(self) -> CodecConfig:
-        return high_config() if self.settings.preset == "high" else low_config()
+        return SIZES.get(self.settings.preset, low_config)()
 
     def first_net(self) -> Codec:
         """Networks as a new run starts."""
@@ -206,11 +203,12 @@ class Run:
         if newest_checkpoint(self.folder / "autoencoder") is not None:
             return net  # the checkpoint is loaded over it
         low, high = self.config("autoencoder").step_range
-        energy = net.start_from_klt(training_blocks(self.pictures, 0), (low + high) / 2)
+        blocks = training_blocks(self.pictures, 0)
+        energy = net.start_from_klt(blocks, (low + high) / 2)
         if start != "klt":
             model = _model(None if start == "shipped" else start)
             if model is not None:
-                _take_over(net, model)
+                _take_over(net, model, blocks)
                 self._say(f"starting from the weights {model.digest[:8]}")
                 return net
             self._say("there are no shipped weights")
@@ -336,9 +334,14 @@ def _gan(run: Run) -> GanStage:
     return GanStage(PerceptualHead(net.config), inputs, run.config("gan"))
 
 
-AUTOENCODERS = {"paper": paper_preset, "high": high_preset}
-SYNTHESES = {"high": high_synthesis}
-ENTROPIES = {"high": high_entropy}
+SIZES = {"middle": middle_config, "high": high_config}
+AUTOENCODERS = {
+    "paper": autoencoder.paper_preset,
+    "middle": autoencoder.middle_preset,
+    "high": autoencoder.high_preset,
+}
+SYNTHESES = {"middle": synthesis.middle_preset, "high": synthesis.high_preset}
+ENTROPIES = {"middle": entropy.middle_preset, "high": entropy.high_preset}
 STAGES: dict[str, Entry] = {
     "autoencoder": Entry(
         lambda preset: AUTOENCODERS.get(preset, AutoencoderConfig)(), _autoencoder
@@ -362,8 +365,8 @@ def export(folder: Path, settings: Settings, callback: Callback = lambda _: None
     if newest_checkpoint(folder / "entropy") is None:
         return None
     run = Run(folder, settings, callback)
-    entropy, net = _entropy(run), run.trained_net()
-    entropy.load(*newest_checkpoint(folder / "entropy"))
+    stage, net = _entropy(run), run.trained_net()
+    stage.load(*newest_checkpoint(folder / "entropy"))
     transport = newest_checkpoint(folder / "transport")
     head = None
     if (folder / "gan" / "best.safetensors").is_file():
@@ -371,15 +374,15 @@ def export(folder: Path, settings: Settings, callback: Callback = lambda _: None
         head = PerceptualHead(net.config)
         head.load_state_dict(part(tensors, "average."))
     # At high rates a stream of fixed length has nothing to offer.
-    tables = {} if settings.preset == "high" else _fixed_tables(run, net, callback)
+    tables = {} if settings.preset in SIZES else _fixed_tables(run, net, callback)
     steps = newest_checkpoint(folder / "autoencoder")
     training = {
         "autoencoder_steps": steps[1]["step"] if steps else 0,
         "preset": settings.preset,
-        "steps": list(entropy.config.step_range),
+        "steps": list(stage.config.step_range),
     }
     parts = transport[0] if transport else None
-    model = assemble(net, entropy.arrays(), tables, parts, head, training)
+    model = assemble(net, stage.arrays(), tables, parts, head, training)
     path = folder / "weights.safetensors"
     model.save(path)
     callback({"say": f"{path}: {model}"})
@@ -487,7 +490,7 @@ def _model(path: str | None) -> Any:
         return None
 
 
-def _take_over(net: Codec, model: Any) -> None:
+def _take_over(net: Codec, model: Any, blocks: Tensor) -> None:
     """The networks of a weights file; its context model turned back from integers to floats."""
     floats = float_parameters(model.context.arrays)
     parts = {
@@ -496,4 +499,5 @@ def _take_over(net: Codec, model: Any) -> None:
         "context": {name: torch.from_numpy(a) for name, a in floats.items()},
     }
     tensors = {f"{part}.{name}": v for part, state in parts.items() for name, v in state.items()}
-    take_over(net, model.net.config, tensors)
+    finest = model.training.get("steps", TRAINED_STEPS)[0]
+    take_over(net, model.net.config, tensors, blocks, log2_step(finest))

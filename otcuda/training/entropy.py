@@ -39,16 +39,22 @@ from otcuda.codec.integer_context import (
     count_symbols,
     folded_layers,
     integer_arrays,
+    integer_centroids,
     log2_step,
+    symbol_limit,
     tables_from_counts,
 )
 from otcuda.codec.networks import (
     ALIGN,
+    PHASE_GRIDS,
+    PHASES,
     STRIDE,
     Codec,
     ContextModel,
+    Grid,
+    conv_at,
     laplace_bits,
-    phase_masks,
+    spread,
     to_planes,
 )
 from otcuda.training.data import PackedPictures
@@ -87,9 +93,14 @@ class EntropyConfig:
     seed: int = 0
 
 
+def middle_preset() -> EntropyConfig:
+    """For the steps of `otcuda.training.autoencoder.middle_preset`."""
+    return EntropyConfig(step_range=(54, 153), judged_at=(70, 109))
+
+
 def high_preset() -> EntropyConfig:
     """For the steps of `otcuda.training.autoencoder.high_preset`."""
-    return EntropyConfig(step_range=(25, 141), judged_at=(51, 109))
+    return EntropyConfig(step_range=(13, 83), judged_at=(26, 64))
 
 
 class _Exactly(torch.autograd.Function):
@@ -124,13 +135,15 @@ class Coded:
 
     Attributes:
         symbols: nearest symbols, without gradient.
-        mean: of each symbol, in steps, on the grid of 1/16.
+        mean: of each symbol, in steps, on the grid of the integers.
+        value: what the symbols stand for, in steps, without gradient.
         scale_index: which table, 0 to 63.
         log2_scale: of the Laplace law of that table, in steps, with gradient.
     """
 
     symbols: Tensor
     mean: Tensor
+    value: Tensor
     scale_index: Tensor
     log2_scale: Tensor
 
@@ -151,17 +164,22 @@ class IntegerTwin:
     def __call__(self, u: Tensor, k: Tensor) -> Coded:
         """Quantise latents u = y / D, [B, M, h, w], phase by phase; k [B] are the steps' bytes."""
         layers = self._layers()
-        known, seen = torch.zeros_like(u), torch.zeros_like(u[:, :1])
-        symbols, mean, index, scale = (torch.zeros_like(u) for _ in range(4))
-        for phase, mask in enumerate(phase_masks(*u.shape[2:], device=u.device)):
-            parts = self._positions(layers, self._features(layers, known, seen, k), u, k, phase)
-            symbols, mean, index, scale = (
-                torch.where(mask, new, old)
-                for new, old in zip(parts, (symbols, mean, index, scale), strict=True)
-            )
-            known = torch.where(mask, 16 * (parts[0] + parts[1]).detach(), known)
-            seen = seen + mask
-        return Coded(symbols, mean, index, scale)
+        whole = [torch.zeros_like(u) for _ in range(5)]
+        sums = self._first(layers, u, k)
+        for phase, grids in enumerate(PHASE_GRIDS):
+            found = []
+            for grid in grids:
+                here = grid.of(u)
+                if here.numel() == 0:
+                    continue
+                parts = self._positions(layers, self._features(layers, sums, grid), here, k, phase)
+                for mine, part in zip(whole, parts, strict=True):
+                    grid.of(mine).copy_(part)
+                found.append((sixteenths(parts[2]), grid))
+            if phase + 1 < PHASES:
+                for values, grid in found:
+                    sums = self._absorb(layers, sums, values, grid)
+        return Coded(*whole)
 
     def _layers(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
         """Integer weight, bias and shift of each layer."""
@@ -182,42 +200,57 @@ class IntegerTwin:
             )
         return out
 
-    def _features(self, layers: dict, known: Tensor, seen: Tensor, k: Tensor) -> Tensor:
-        step = (k - 160.0).clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
-        first = known[:, : self.model.edges[1]]
+    def _first(self, layers: dict, like: Tensor, k: Tensor) -> Tensor:
+        """Sums of the first layer where nothing is known: the bias and the plane of the step."""
+        weight, bias, _ = layers["near"]
+        near, far = weight.chunk(2, 1)
+        step = clipped(k - 160.0)[:, None, None, None].expand(-1, 1, *like.shape[2:])
+        return F.conv2d(step, near[:, -1:], bias, padding=1) + F.conv2d(
+            step, far[:, -1:], padding=4, dilation=4
+        )
+
+    def _absorb(self, layers: dict, sums: Tensor, values: Tensor, grid: Grid) -> Tensor:
+        """The sums once the values of a grid are known too."""
+        first = values[:, : self.model.edges[1]]
         units = [4.0**n for n in range(1, self.model.copies + 1)]
-        planes = torch.cat(
+        seen = torch.cat(
             [
-                clipped(known),
+                clipped(values),
                 *[clipped(torch.floor((first + unit / 2) / unit)) for unit in units],
-                16 * seen,
-                step[:, None, None, None].expand_as(seen),
+                torch.full_like(values[:, :1], 16.0),
             ],
             1,
-        ).contiguous(memory_format=torch.channels_last)
-        weight, bias, shift = layers["near"]
-        near, far = weight.chunk(2, 1)
-        sums = F.conv2d(planes, near, bias, padding=1)
-        sums = sums + F.conv2d(planes, far, padding=4, dilation=4)
-        a = requantised(sums, shift, 3, ACTIVATION_LIMIT)
+        )
+        for kernel, dilation in zip(layers["near"][0].chunk(2, 1), (1, 4), strict=True):
+            sums = sums + spread(seen, kernel[:, :-1], dilation, grid, sums)
+        return sums
+
+    def _features(self, layers: dict, sums: Tensor, grid: Grid) -> Tensor:
+        a = requantised(sums, layers["near"][2], 3, ACTIVATION_LIMIT)
         weight, bias, shift = layers["deep"]
-        return requantised(F.conv2d(a, weight, bias, padding=1), shift, 3, ACTIVATION_LIMIT)
+        return requantised(conv_at(a, weight, bias, grid), shift, 3, ACTIVATION_LIMIT)
 
     def _positions(
         self, layers: dict, features: Tensor, u: Tensor, k: Tensor, phase: int
     ) -> list[Tensor]:
-        """Symbols, means, scale indices and log2 scales of one phase, at every position."""
-        parts, values = [], []
+        """The parts of `Coded` at the positions of one grid."""
+        parts, seen = [], []
+        unit, limit = 2.0**self.exponents.means, symbol_limit(self.exponents.means)
+        centroids = torch.zeros(SCALES)
+        if self.model.centroids:
+            centroids = torch.from_numpy(integer_centroids(self.exponents.means) / unit).float()
         for g, (a, b) in enumerate(itertools.pairwise(self.model.edges)):
             weight, bias, shift = layers[f"mix.{g}"]
-            m = F.conv2d(torch.cat([features, *values], 1), weight, bias)
+            m = F.conv2d(torch.cat([features, *seen], 1), weight, bias)
             m = requantised(m, shift, 3, ACTIVATION_LIMIT)
             weight, bias, shift = layers[f"out.{g}"]
             o = requantised(F.conv2d(m, weight, bias), shift, 0, OUTPUT_LIMIT)
-            mean = o[:, : b - a] / 16
-            symbols = torch.floor(u[:, a:b] - mean + 0.5).detach()
-            values.append(clipped(16 * (symbols + mean.detach())))
-            parts.append((symbols, mean, *self._scales(o[:, b - a :], k, phase, a, b)))
+            mean = o[:, : b - a] / unit
+            symbols = torch.floor(u[:, a:b] - mean + 0.5).detach().clamp(-limit, limit)
+            index, log2_scale = self._scales(o[:, b - a :], k, phase, a, b)
+            value = symbols - torch.sign(symbols) * centroids.to(u)[index.long()] + mean.detach()
+            seen.append(clipped(sixteenths(value)))
+            parts.append((symbols, mean, value, index, log2_scale))
         return [torch.cat(column, 1) for column in zip(*parts, strict=True)]
 
     def _scales(self, o: Tensor, k: Tensor, phase: int, a: int, b: int) -> tuple[Tensor, Tensor]:
@@ -225,11 +258,16 @@ class IntegerTwin:
         octaves = model.phase_scale[phase, a:b] + model.channel_scale[a:b]
         offset = (octaves - SCALE_LOWEST - STEP_LOWEST) * unit
         offset = exactly(torch.round(offset), offset)[None, :, None, None]
-        sixteenths = o + offset - 3 * k[:, None, None, None]
-        index = torch.floor((sixteenths + 8) / 16).clamp(0, SCALES - 1)
-        smooth = (sixteenths / 16).clamp(0, SCALES - 1)
+        fine = o + offset - 3 * k[:, None, None, None]  # sixteenths of an index
+        index = torch.floor((fine + 8) / 16).clamp(0, SCALES - 1)
+        smooth = (fine / 16).clamp(0, SCALES - 1)
         log2_scale = exactly(index, smooth) / SCALE_STEPS + SCALE_LOWEST
         return index.detach(), log2_scale
+
+
+def sixteenths(value: Tensor) -> Tensor:
+    """A value in steps as the network sees it."""
+    return torch.floor(16 * value + 0.5)
 
 
 def clipped(v: Tensor) -> Tensor:
@@ -309,7 +347,7 @@ class EntropyStage:
         noisy = u - coded.mean + torch.rand_like(u) - 0.5
         rate = laplace_bits(noisy, scale.detach()) + laplace_bits(coded.symbols, scale)
         bits = laplace_bits(coded.symbols, scale.detach()).sum((1, 2, 3))
-        error = (coded.symbols + coded.mean - u).square()
+        error = (coded.value - u).square()
         positions = latents.shape[2] * latents.shape[3]
         weight = (step[:, 0, 0, 0] / 2**8.5).pow(0.8)  # every step about as much
         loss = (rate.sum((1, 2, 3)) * weight).mean() / positions
@@ -339,7 +377,7 @@ class EntropyStage:
                 u = latents / 2 ** np.float32(log2_step(k))
                 choice = model.quantise(u, k)
                 sizes.append(len(model.encode(choice.symbols, k)))
-                errors.append(np.square(choice.values16 / 16 - u).mean())
+                errors.append(np.square(choice.values * model.unit - u).mean())
             out[f"bytes_{k}"] = float(np.mean(sizes))
             out[f"error_{k}"] = float(np.mean(errors))
         return {**out, "score": -float(np.mean([out[f"bytes_{k}"] for k in self.config.judged_at]))}
@@ -365,12 +403,12 @@ class EntropyStage:
         named = IntegerContext(self.arrays()).tensors()
         tensors |= {name: torch.from_numpy(a) for name, a in named.items()}
         e = self.exponents
-        return tensors, {"exponents": [e.first, e.deep, *e.mix]}
+        return tensors, {"exponents": [e.first, e.deep, *e.mix], "means": e.means}
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Inverse of `state`."""
         first, deep, *mix = state["exponents"]
-        self._exponents = Exponents(first, deep, tuple(mix))
+        self._exponents = Exponents(first, deep, tuple(mix), state.get("means", VALUE_BITS))
         self._arrays = None
         weights = {k[4:]: v for k, v in tensors.items() if k.startswith("net.")}
         self.net.context.load_state_dict(weights)

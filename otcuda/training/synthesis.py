@@ -21,14 +21,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from otcuda.codec.networks import STRIDE, Codec, quantise_hard, to_planes
+from otcuda.codec.integer_context import mean_bits
+from otcuda.codec.networks import STRIDE, Codec, quantise_hard, to_planes, to_rgb
 from otcuda.training.autoencoder import padded_planes, shown_picture
 from otcuda.training.convolution import accelerate, bfloat16_is_fast
 from otcuda.training.data import PackedPictures
+from otcuda.training.structure import structure_loss
 
 BLOCK = 32  # pixels: edge of the places that are compared
 TOLERANCE = 1.3  # times the error of the linear part
-MEANS = 16  # the integers have means in sixteenths of a step
 _DRAW = 5  # what makes these crops different from other stages' in the seed
 
 
@@ -46,6 +47,7 @@ class SynthesisConfig:
         step_range: log2 of the smallest and the largest quantiser step.
         noise: on half of the crops, deviation of what is added to the latents, in steps.
         penalty: weight of the places that are worse than the linear part.
+        structure: weight of 1 - MS-SSIM (`otcuda.training.structure`).
         share: how far the shipped weights go from those before the stage to those after it.
         judged_at: log2 of the quantiser steps at which a model is judged.
         seed: of everything random.
@@ -60,14 +62,20 @@ class SynthesisConfig:
     step_range: tuple[float, float] = (7.0, 9.7)
     noise: float = 0.06
     penalty: float = 0.3
+    structure: float = 0.0
     share: float = 0.5
     judged_at: tuple[float, ...] = (8.2, 9.0)
     seed: int = 0
 
 
+def middle_preset() -> SynthesisConfig:
+    """For the steps of `otcuda.training.autoencoder.middle_preset`."""
+    return SynthesisConfig(step_range=(4.7, 7.8), judged_at=(5.2, 6.4))
+
+
 def high_preset() -> SynthesisConfig:
     """For the steps of `otcuda.training.autoencoder.high_preset`."""
-    return SynthesisConfig(step_range=(3.8, 7.4), judged_at=(4.6, 6.4))
+    return SynthesisConfig(step_range=(3.4, 5.6), judged_at=(3.8, 5.0))
 
 
 @dataclass
@@ -120,6 +128,7 @@ class SynthesisStage:
         if not self._bfloat16:
             accelerate(self.net)
         self._pictures, self._held_out = pictures, held_out
+        self._means = 2 ** mean_bits(config.step_range[0])
         parameters = list(self.net.synthesis.parameters())
         self._optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, betas=(0.9, 0.98))
         none = torch.zeros(0, 3, config.crop, config.crop, dtype=torch.uint8)
@@ -154,7 +163,7 @@ class SynthesisStage:
     def _decoded(self, planes: Tensor, log2_step: Tensor) -> Tensor:
         """Latents of a file: rounded, with means as the integers have them."""
         latents = self.net.analysis(planes)
-        return self.net.context(latents, log2_step, quantise_hard, MEANS)[0]
+        return self.net.context(latents, log2_step, quantise_hard, self._means)[0]
 
     def _disturbed(self, latents: Tensor, log2_step: Tensor) -> Tensor:
         """Half of them with noise."""
@@ -173,6 +182,9 @@ class SynthesisStage:
         error = (shown - planes).square()
         excess = weight * (_places(error) - allowed)
         loss = (weight * error.sum(1)).mean() + self.config.penalty * F.relu(excess).mean()
+        if self.config.structure:
+            unlike = structure_loss(to_rgb(shown), to_rgb(planes))
+            loss = loss + self.config.structure * unlike.mean()
         return loss, excess.detach().amax((1, 2))
 
     def _update(self, loss: Tensor, step: int) -> None:
@@ -201,7 +213,7 @@ class SynthesisStage:
     def _psnr(self, picture: np.ndarray, level: float) -> float:
         log2_step = torch.full((1,), level)
         latents = self._judged.context(
-            self._judged.analysis(padded_planes(picture)), log2_step, quantise_hard, MEANS
+            self._judged.analysis(padded_planes(picture)), log2_step, quantise_hard, self._means
         )[0]
         shown = shown_picture(self.average(latents, log2_step), picture.shape)
         error = np.square(shown.astype(float) - picture).mean()

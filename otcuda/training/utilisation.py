@@ -8,30 +8,16 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 PASSES = 3  # the layer and the gradients of its input and of its weights, each as many products
 
 
-def convolution_products(net: nn.Module, run: Callable[[], object]) -> int:
-    """Products of all convolutions of `net` while `run()` calls it, each layer forwards once."""
-    total = 0
-
-    def count(layer: nn.Conv2d, _: object, output: Tensor) -> None:
-        nonlocal total
-        total += output.numel() * layer.weight[0].numel()
-
-    hooks = [
-        layer.register_forward_hook(count)
-        for layer in net.modules()
-        if isinstance(layer, nn.Conv2d)
-    ]
-    try:
+def products(run: Callable[[], object]) -> int:
+    """Products of all convolutions and matrices while `run()` is called."""
+    with FlopCounterMode(display=False) as counter:
         run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return total
+    return counter.get_total_flops() // 2  # it counts the additions too
 
 
 @torch.no_grad()

@@ -82,6 +82,17 @@ def small_model() -> dict[str, np.ndarray]:
 
 
 @functools.cache
+def fine_model(mean_bits: int) -> dict[str, np.ndarray]:
+    """The small model with finer means, and symbols that stand for less than the middle."""
+    most = 2 ** (mean_bits - 1)
+    return {
+        **small_model(),
+        "mean_bits": np.array([mean_bits], np.int32),
+        "centroids": integers(f"centroids {mean_bits}", (64,), 0, most).astype(np.int16),
+    }
+
+
+@functools.cache
 def structured_latents(seed: int, count: int, size: int):
     """Latents [count, 6, size, size] in orthonormal units: smooth, of an energy that wanders."""
     import torch

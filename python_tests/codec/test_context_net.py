@@ -16,6 +16,7 @@ import pytest
 from codec.context_cases import (
     TRAINED_LEVELS,
     K,
+    fine_model,
     integers,
     random_latents,
     random_model,
@@ -73,7 +74,7 @@ def bytes_of(model, latents, k):
 def test_equals_the_second_implementation(grid, net, plain_choice, simd_level, threads):
     choice = net.quantise(latents_of(grid), K)
     for got, want in zip(
-        (choice.symbols, choice.values16, choice.scale_index), plain_choice[grid], strict=True
+        (choice.symbols, choice.values, choice.scale_index), plain_choice[grid], strict=True
     ):
         np.testing.assert_array_equal(got, want)
 
@@ -83,13 +84,70 @@ def test_coarse_copies_equal_the_second_implementation(copies):
     arrays = random_model("coarse", (0, 2, 3, 7), 37, copies)
     u = latents_of((7, 6))
     choice, wanted = IntegerContext(arrays).quantise(u, K), plain.nearest(arrays, u, K)
-    for got, want in zip(
-        (choice.symbols, choice.values16, choice.scale_index), wanted, strict=True
-    ):
+    for got, want in zip((choice.symbols, choice.values, choice.scale_index), wanted, strict=True):
         np.testing.assert_array_equal(got, want)
     arrays["near.weight"][:, 7 + 2 * (copies - 1) : 7 + 2 * copies] = 0  # the last copy
     arrays["far.weight"][:, 7 + 2 * (copies - 1) : 7 + 2 * copies] = 0
     assert (IntegerContext(arrays).quantise(u, K).symbols != choice.symbols).any()
+
+
+@pytest.mark.parametrize("mean_bits", [4, 5, 6])
+@pytest.mark.parametrize("multiplier", [None, 0.1])
+def test_finer_means_and_centroids_equal_the_second_implementation(mean_bits, multiplier):
+    arrays, grid = fine_model(mean_bits), (7, 6)
+    net, u = IntegerContext(arrays), latents_of(grid)
+    choice = net.quantise(u, K, multiplier)
+    if multiplier is None:
+        wanted = plain.nearest(arrays, u, K)
+        for got, want in zip(
+            (choice.symbols, choice.values, choice.scale_index), wanted, strict=True
+        ):
+            np.testing.assert_array_equal(got, want)
+    payload = net.encode(choice.symbols, K)
+    for decoded in (net.decode(payload, K, grid), plain.decode(arrays, payload, K, *grid)):
+        np.testing.assert_array_equal(decoded[0], choice.symbols)
+        np.testing.assert_array_equal(decoded[1], choice.values)
+    assert net.unit == 2.0**-mean_bits
+    towards = arrays["centroids"][choice.scale_index] * np.sign(choice.symbols)
+    means = choice.values - 2**mean_bits * choice.symbols.astype(int) + towards
+    if multiplier is None:
+        inside = np.abs(choice.symbols) < 1536 >> (mean_bits - 4)
+        inside &= np.abs(u - means * net.unit) < 300
+        assert np.abs(means * net.unit + choice.symbols - u)[inside].max() <= 0.5
+    assert towards.any()
+
+
+@pytest.mark.parametrize(("mean_bits", "limit"), [(4, 1535), (5, 767), (6, 383)])
+def test_the_largest_symbols_of_finer_means(mean_bits, limit):
+    arrays, grid = fine_model(mean_bits), (11, 5)
+    net = IntegerContext(arrays)
+    symbols = integers(f"any {mean_bits}", (7, *grid), -limit, limit)
+    symbols[0, 0, :2] = -limit, limit
+    payload = net.encode(symbols, K)
+    decoded, values = net.decode(payload, K, grid)
+    np.testing.assert_array_equal(decoded, symbols)
+    np.testing.assert_array_equal(values, plain.decode(arrays, payload, K, *grid)[1])
+    assert np.sign(values[0, 0, :2]).tolist() == [-1, 1]
+    symbols[3, 4, 2] = limit + 1
+    with pytest.raises(ArgumentError, match=f"{limit + 1}, expected -{limit} to {limit}"):
+        net.encode(symbols, K)
+
+
+@pytest.mark.parametrize("log2_step", [3.0, 4.0, 5.0, 7.0, 9.0])
+def test_means_reach_blocks_nearly_white_and_are_as_fine_as_that_allows(log2_step):
+    bits, white = integer_context.mean_bits(log2_step), 120 * 16 * 3**0.5 / 2**log2_step
+    assert 4 <= bits <= 6
+    assert white * 2**bits <= 8191
+    assert bits == 6 or white * 2 ** (bits + 1) > 8191
+
+
+def test_centroids_are_the_means_of_intervals():
+    rng = np.random.default_rng(0)
+    for t in (12, 24, 36):
+        r = rng.laplace(0, 2.0 ** (t / 6 - 5), 4_000_000)
+        inside = (r > 0.5) & (r < 1.5)
+        below = integer_context.integer_centroids(6)[t] / 64
+        assert 1 - r[inside].mean() == pytest.approx(below, abs=0.012)
 
 
 def test_levels_and_threads_agree_on_a_whole_picture():
@@ -100,7 +158,7 @@ def test_levels_and_threads_agree_on_a_whole_picture():
         native.set_simd_level(level)
         native.set_num_threads(threads)
         choice = model.quantise(u, K)
-        arrays = (choice.symbols, choice.values16, choice.scale_index)
+        arrays = (choice.symbols, choice.values, choice.scale_index)
         payload = model.encode(choice.symbols, K)
         seen.add((*(a.tobytes() for a in arrays), payload, choice.bits))
     native.set_simd_level("auto")
@@ -111,7 +169,7 @@ def test_levels_and_threads_agree_on_a_whole_picture():
 def test_the_random_model_reaches_every_corner(net):
     u = np.concatenate([random_latents(f"corner {n}", (7, 17, 9)) for n in range(6)], 1)
     choice = net.quantise(u, K)
-    means = choice.values16.astype(int) - 16 * choice.symbols
+    means = choice.values.astype(int) - 16 * choice.symbols
     assert np.unique(choice.scale_index).size > 30
     assert {0, 63} <= set(choice.scale_index.ravel())
     assert np.abs(means).max() > 20
@@ -125,9 +183,9 @@ def test_the_random_model_reaches_every_corner(net):
 def test_the_second_decoder_reads_the_payload(grid, net):
     symbols = net.quantise(latents_of(grid), K).symbols
     payload = net.encode(symbols, K)
-    got, values16 = plain.decode(small_model(), payload, K, *grid)
+    got, values = plain.decode(small_model(), payload, K, *grid)
     np.testing.assert_array_equal(got, symbols)
-    np.testing.assert_array_equal(values16, net.measure(symbols, K).values16)
+    np.testing.assert_array_equal(values, net.measure(symbols, K).values)
 
 
 def test_bytes_are_the_pinned_ones():
@@ -143,9 +201,9 @@ def test_bytes_are_the_pinned_ones():
 def test_round_trip(grid, k, net):
     choice = net.quantise(latents_of(grid), k)
     payload = net.encode(choice.symbols, k)
-    symbols, values16 = net.decode(payload, k, grid)
+    symbols, values = net.decode(payload, k, grid)
     np.testing.assert_array_equal(symbols, choice.symbols)
-    np.testing.assert_array_equal(values16, choice.values16)
+    np.testing.assert_array_equal(values, choice.values)
     assert not payload.endswith(b"\0")
     assert choice.bits - 1 <= 8 * len(payload) + 24  # dropped zeros may end a message early
     assert 8 * len(payload) <= choice.bits + 12
@@ -170,7 +228,7 @@ def test_any_symbol_can_be_coded(net):
 def test_rounding_is_to_the_nearest_value(net):
     u = np.clip(latents_of((17, 9)), -50, 50)
     choice = net.quantise(u, K)
-    assert np.abs(choice.values16 / 16 - u).max() <= 0.5
+    assert np.abs(choice.values / 16 - u).max() <= 0.5
 
 
 def test_channels_that_are_off_leave_no_trace(net):
@@ -179,7 +237,7 @@ def test_channels_that_are_off_leave_no_trace(net):
     u = latents_of((17, 9))[:, : grid[0], : grid[1]]
     choice = net.quantise(u, K, off=off)
     assert not choice.symbols[off].any()
-    assert not choice.values16[off].any()
+    assert not choice.values[off].any()
     other = u.copy()
     other[off] = 7
     np.testing.assert_array_equal(net.quantise(other, K, off=off).symbols, choice.symbols)
@@ -191,7 +249,7 @@ def test_channels_that_are_off_leave_no_trace(net):
         plain.decode(small_model(), payload, K, *grid, off=off),
     ):
         np.testing.assert_array_equal(decoded[0], choice.symbols)
-        np.testing.assert_array_equal(decoded[1], choice.values16)
+        np.testing.assert_array_equal(decoded[1], choice.values)
 
 
 # --- the conditional power diagram ----------------------------------------------------------------
@@ -213,7 +271,7 @@ def test_conditional_takes_the_least_cost(net):
     multiplier = 0.11
     choice = net.quantise(u, K, multiplier)
     tables = small_model()["tables"]
-    residual = u.astype(np.float64) - (choice.values16 - 16.0 * choice.symbols) / 16
+    residual = u.astype(np.float64) - (choice.values - 16.0 * choice.symbols) / 16
     moved, bits = 0, 0.0
     for r, t, s in zip(
         residual.ravel(), choice.scale_index.ravel(), choice.symbols.ravel(), strict=True
@@ -353,7 +411,7 @@ def test_importing_needs_no_torch():
 
 
 def changed(name, change):
-    arrays = dict(small_model())
+    arrays = dict(fine_model(5))
     arrays[name] = change(arrays[name].copy())
     return arrays
 
@@ -383,6 +441,12 @@ def put(index, value):
         ("offset", lambda o: o[:4], r"offset has shape \[4, 7\]"),
         ("mix.2.weight", lambda w: w[:, :-1], "mix.2.weight has shape"),
         ("out.0.weight", lambda w: np.empty(w.shape, object), "out.0.weight is no array"),
+        ("mean_bits", put(0, 7), "mean_bits is 7, expected 4 to 6"),
+        ("mean_bits", put(0, 3), "mean_bits is 3, expected 4 to 6"),
+        ("mean_bits", lambda b: b.astype(np.int16), "mean_bits is int16"),
+        ("centroids", put(9, 17), r"centroids\[9\] is 17, expected 0 to 16"),
+        ("centroids", put(0, -1), r"centroids\[0\] is -1, expected"),
+        ("centroids", lambda c: c[:63], "centroids has shape"),
     ],
 )
 def test_models_that_could_go_wrong_are_refused(name, change, message):
@@ -406,7 +470,7 @@ def test_the_largest_sums_that_pass_are_exact():
     arrays["deep.bias"] = (sign * (2**31 - 1 - reach - half)).astype(np.int32)
     u = latents_of((7, 6))
     got, want = IntegerContext(arrays).quantise(u, K), plain.nearest(arrays, u, K)
-    np.testing.assert_array_equal(got.values16, want[1])
+    np.testing.assert_array_equal(got.values, want[1])
 
 
 @pytest.mark.parametrize(
@@ -452,12 +516,12 @@ def test_damaged_payloads_end_in_an_error_or_in_symbols(net):
     errors = 0
     for n in range(400):
         try:
-            got, values16 = net.decode(damaged(payload, n), K, grid)
+            got, values = net.decode(damaged(payload, n), K, grid)
         except CorruptDataError:
             errors += 1
         else:
             assert np.abs(got).max() <= 1535
-            np.testing.assert_array_equal(net.measure(got, K).values16, values16)
+            np.testing.assert_array_equal(net.measure(got, K).values, values)
     assert errors > 40  # the coder sees some; a check of all is the container's
     for bad in (payload + b"\0", payload + b"\1" * 9):
         with pytest.raises(CorruptDataError, match="damaged"):

@@ -22,7 +22,7 @@ from otcuda.codec.networks import Codec, to_planes
 from otcuda.evaluation.metrics import psnr
 from otcuda.training.autoencoder import training_blocks
 
-LOW, HIGH = (150, 214), (60, 170)
+LOW, HIGH, FINEST = (150, 214), (60, 170), (5, 70)
 BUDGETS = (150, 400, 900, 1800, 4000)
 
 
@@ -39,9 +39,13 @@ def tiny_model(pictures, latents, steps, **about):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def pictures(tmp_path_factory):
+    return packed(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def folder(pictures, tmp_path_factory):
     home = tmp_path_factory.mktemp("families")
-    pictures = packed(home)
     (home / "weights").mkdir()
     tiny_model(pictures, 6, LOW, preset="low").save(home / "weights" / "b.safetensors")
     tiny_model(pictures, 48, HIGH, preset="high").save(home / "weights" / "a.safetensors")
@@ -51,6 +55,13 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def models(folder):
     return load_models(folder)
+
+
+@pytest.fixture(scope="module")
+def three(models, pictures):
+    finest = tiny_model(pictures, 160, FINEST, preset="high")
+    record = {"id": 7, "digest": finest.digest, "training": finest.training}
+    return families.Models([*models, families.Family(None, record, finest)], "three")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +93,28 @@ def test_each_budget_takes_the_better_family(picture, models, effort):
                 assert (alone == data) == (family.label == wrote[-1])
     assert errors == sorted(errors)
     assert (wrote[0], wrote[-1]) == tuple(family.label for family in models)
+
+
+@pytest.mark.parametrize("effort", [0, 1])
+def test_of_three_families_each_has_its_budgets(picture, three, effort):
+    """The finest is asked last, and only where the one before it came near its steps."""
+    wrote = []
+    for size in (*BUDGETS, 9000):
+        data = compress(picture, bytes=size, effort=effort, model=three)
+        wrote.append(info(data).model)
+        error = psnr(picture, decompress(data, model=three))
+        for family in three:
+            try:
+                alone = compress(picture, bytes=size, effort=effort, model=family.model)
+            except otcuda.BudgetError:
+                continue
+            if info(alone).step <= family.steps[1]:
+                assert psnr(picture, decompress(alone, model=family.model)) <= error
+    order = [family.label for family in three]
+    assert set(wrote) == set(order)
+    assert [order.index(label) for label in wrote] == sorted(map(order.index, wrote))
+    qualities = [compress(picture, quality=q, model=three) for q in (40, 110, 180)]
+    assert [info(data).model for data in qualities] == order
 
 
 def test_files_of_both_families_decode_from_one_folder(picture, models):

@@ -94,6 +94,8 @@ def test_negative_multiplier_is_refused(points, codes):
 def test_grid():
     assert step_size(0) == 8
     assert step_size(32) == 16
-    np.testing.assert_array_equal(dequantised(np.array([16, -8], np.int16), 32), [16, -8])
+    values = np.array([16, -8], np.int16)
+    np.testing.assert_array_equal(dequantised(values, 32, 1 / 16), [16, -8])
+    np.testing.assert_array_equal(dequantised(values, 32, 1 / 64), [4, -2])
     assert latent_shape((512, 768)) == (32, 48)
     assert latent_shape((1, 65)) == (4, 8)

@@ -43,6 +43,18 @@ def trimmed(weights: list[int], P: int) -> list[int]:
     return [w if w << (P + 1) >= W or w == most else 0 for w in weights]
 
 
+def symbols_of(tables: Tables, length: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symbols that follow the tables, escapes among them, and their index."""
+    rng = np.random.default_rng(seed)
+    index = rng.integers(0, tables.count, length)
+    slots = rng.integers(0, 2**tables.precision, length)
+    # One search for all tables: each stands above the one before it.
+    above = np.arange(tables.count, dtype=np.int64)[:, None] << tables.precision
+    cumulative = np.cumsum(tables.frequencies, 1, dtype=np.int64) + above
+    found = np.searchsorted(cumulative.reshape(-1), slots + above[index, 0], "right")
+    return found - index * tables.symbols + tables.low, index
+
+
 @dataclass(frozen=True)
 class Message:
     name: str

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coding.compat_cases import compat_case
+from decoders import compat64 as plain
 
 import otcuda
 from otcuda.coding import compat64
@@ -30,6 +31,7 @@ def test_bytes_are_those_of_compressai(k):
     stream = compat64.RansEncoder().encode_with_indexes(symbols, indexes, *tables)
     assert described(stream) == VECTORS[k]
     assert compat64.RansDecoder().decode_with_indexes(stream, indexes, *tables) == symbols
+    assert plain.decode(stream, indexes, *tables) == symbols
 
 
 def test_pieces_in_and_out():

@@ -16,13 +16,18 @@ LEVELS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],
 }
-ONLY_BY = {"rans32": {"vbmi2": [*LEVELS["avx512"], "-mavx512vbmi", "-mavx512vbmi2"]}}
+ONLY_BY = {
+    "rans32": {"vbmi2": [*LEVELS["avx512"], "-mavx512vbmi", "-mavx512vbmi2"]},
+    "causal_prior": {"avx2": LEVELS["avx2"], "vnni": [*LEVELS["avx512"], "-mavx512vnni"]},
+}
 COMMON = ("alloc", "backend_info", "check", "simd", "threads")
-CODERS = ("tables", "symbol_runs", "range64", "rans32", "rans32_tree")
+CODERS = ("tables", "symbol_runs", "range64", "range64_many", "range64_rows", "rans32")
+MODELS = ("rans32_tree", "adaptive", "causal_prior", "causal_prior_portable", "compat64")
 BY_LEVEL = ("symbol_runs", "rans32")
+TARGETS = ("any_bytes", "encoders", "models")  # of libFuzzer; the others mutate what they write
 SOURCES = [
     *(f"csrc/common/{name}.cpp" for name in COMMON),
-    *(f"csrc/cpu/{name}.cpp" for name in CODERS),
+    *(f"csrc/cpu/{name}.cpp" for name in CODERS + MODELS),
     *(f"csrc/cpu/{name}_portable.cpp" for name in BY_LEVEL),
 ]
 SANITIZE = ["-O2", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -35,7 +40,7 @@ pytestmark = [
 ]
 
 
-def compiled(compiler: str, folder: Path) -> tuple[list[str], list[Path]]:
+def compiled(compiler: str, folder: Path, *more: str) -> tuple[list[str], list[Path]]:
     """Flags, and the objects of the core without Python."""
     x86 = platform.machine() in ("x86_64", "AMD64")
     flags = ["-std=c++17", *SANITIZE, f"-DOTCUDA_X86_LEVELS={int(x86)}", "-Icsrc", "-pthread"]
@@ -47,7 +52,7 @@ def compiled(compiler: str, folder: Path) -> tuple[list[str], list[Path]]:
     made = []
     for source, extra in sources:
         made.append(folder / f"{Path(source).stem}.o")
-        command = [compiler, *flags, *extra, "-c", source, "-o", made[-1]]
+        command = [compiler, *flags, *more, *extra, "-c", source, "-o", made[-1]]
         subprocess.run(command, cwd=ROOT, check=True)
     return flags, made
 
@@ -85,27 +90,38 @@ def test_mutated_blocks_under_sanitizers(objects, tmp_path):
         assert found[2] == "0", "wrong symbols were taken for good"
 
 
-def test_any_bytes_under_sanitizers(objects, tmp_path):
-    program = build(objects, tmp_path, "any_bytes", "-DOTCUDA_FUZZ_MAIN")
-    run = subprocess.run([program, "20000", "1"], capture_output=True, text=True)
+@pytest.mark.parametrize("target", TARGETS)
+def test_any_bytes_under_sanitizers(objects, target, tmp_path):
+    program = build(objects, tmp_path, target, "-DOTCUDA_FUZZ_MAIN")
+    run = subprocess.run([program, "8000", "1"], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout == "20000 runs, nothing found\n"
+    assert run.stdout == "8000 runs, nothing found\n"
 
 
-def test_any_bytes_under_libfuzzer(tmp_path):
-    clang = shutil.which("clang++")
+@pytest.fixture(scope="module")
+def clang_objects(tmp_path_factory):
+    """Compiled by a clang++ that has libFuzzer."""
+    clang, folder = shutil.which("clang++"), tmp_path_factory.mktemp("libfuzzer")
     if clang is None:
         pytest.skip("needs clang++")
-    empty, program = tmp_path / "empty.cpp", tmp_path / "any_bytes"
+    empty = folder / "empty.cpp"
     empty.write_text(
         "#include <cstddef>\n#include <cstdint>\n"
         'extern "C" int LLVMFuzzerTestOneInput(const uint8_t*, size_t) { return 0; }\n'
     )
-    probe = [clang, "-fsanitize=fuzzer", empty, "-o", tmp_path / "empty"]
+    probe = [clang, "-fsanitize=fuzzer", empty, "-o", folder / "empty"]
     if subprocess.run(probe, capture_output=True).returncode != 0:
         pytest.skip("needs the runtime of libFuzzer")
-    flags, made = compiled(clang, tmp_path)
-    command = [clang, *flags, "-fsanitize=fuzzer", "tools/fuzz/any_bytes.cpp", *made]
-    subprocess.run([*command, "-o", program], cwd=ROOT, check=True)
-    run = subprocess.run([program, "-runs=50000", "-max_len=400"], capture_output=True, text=True)
+    flags, made = compiled(clang, folder, "-fsanitize=fuzzer-no-link")
+    return clang, [*flags, "-fsanitize=fuzzer"], made
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_any_bytes_under_libfuzzer(clang_objects, target, tmp_path):
+    clang, flags, made = clang_objects
+    program = tmp_path / target
+    command = [clang, *flags, f"tools/fuzz/{target}.cpp", *made, "-o", program]
+    subprocess.run(command, cwd=ROOT, check=True)
+    limits = ["-max_total_time=20", "-max_len=600", "-seed=1", "-print_final_stats=1"]
+    run = subprocess.run([program, *limits], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]

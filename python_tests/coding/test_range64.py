@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from coding.cases import MESSAGES, WIDE, numbers
+from coding.cases import MESSAGES, WIDE, numbers, symbols_of
 from decoders import range64 as plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,13 +24,7 @@ GAUSS = Tables.gaussian(np.geomspace(0.11, 32, 64), -128, 127)
 
 
 def drawn(seed, length, tables=GAUSS):
-    """Symbols that follow the tables, escapes among them, and their index."""
-    rng = np.random.default_rng(seed)
-    index = rng.integers(0, tables.count, length)
-    cumulative = np.cumsum(tables.frequencies, 1)
-    slots = rng.integers(0, 2**tables.precision, length)
-    symbols = (slots[:, None] >= cumulative[index]).sum(1)
-    return symbols + tables.low, index
+    return symbols_of(tables, length, seed)
 
 
 # --- what it costs --------------------------------------------------------------------------------

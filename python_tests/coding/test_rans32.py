@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coding.cases import MESSAGES, Message
+from coding.cases import MESSAGES, Message, symbols_of
 from decoders import range64 as plain_tables
 from decoders import rans32 as plain
 from hypothesis import given, settings
@@ -23,13 +23,7 @@ LENGTHS = [0, 1, 31, 32, 33, 63, 64, 1023, 1024, 1025, 1057, 2048, 5000]
 
 
 def drawn(seed, length, tables=GAUSS):
-    """Symbols that follow the tables, escapes among them, and their index."""
-    rng = np.random.default_rng(seed)
-    index = rng.integers(0, tables.count, length)
-    cumulative = np.cumsum(tables.frequencies, 1)
-    slots = rng.integers(0, 2**tables.precision, length)
-    symbols = (slots[:, None] >= cumulative[index]).sum(1)
-    return symbols + tables.low, index
+    return symbols_of(tables, length, seed)
 
 
 @pytest.mark.parametrize("case", MESSAGES, ids=lambda case: case.name)
@@ -224,6 +218,22 @@ def test_damage_is_judged_as_by_the_plain_decoder(data):
     except otcuda.CorruptDataError:
         got = None
     assert got == expected
+
+
+def blocks_of(blob):
+    n, block = int.from_bytes(blob[8:16], "little"), int.from_bytes(blob[16:20], "little")
+    return -(-n // block)
+
+
+@pytest.mark.parametrize(
+    ("n", "small", "large"), [(1 << 16, 1, 1), ((1 << 16) + 1, 2, 2), (3 << 15, 4, 2)]
+)
+def test_blocks_that_nobody_asked_for(n, small, large):
+    """As many as the decoder reads side by side."""
+    symbols, one = np.zeros(n, np.uint8), small_table(12, 40, 1)
+    assert blocks_of(encode_long(symbols, one)) == small
+    assert blocks_of(encode_long(symbols, small_table(12, 64, 1))) == large
+    assert blocks_of(encode_long(symbols, GAUSS, symbols)) == large
 
 
 def test_a_check_is_needed_and_notices():

@@ -21,11 +21,29 @@ def context(neighbours, bits, rows, y, x, w):
     return number
 
 
-def decode(message, h, w, bits, contexts, rates=(4, 7)):
-    """The map, by a model that has seen nothing."""
+def counters_of(flat, bits, contexts):
+    """A stored list as {(number, node): [a, b]} for each context."""
+    counters, at = [], 0
+    for neighbours in contexts:
+        count = len(neighbours)
+        kept = count * (bits if count == 1 else max(1, min(bits, 8 // max(count, 1))))
+        counters.append({})
+        for number in range(1 << kept):
+            for node in range(1 << bits):
+                counters[-1][number, node] = list(flat[at : at + 2])
+                at += 2
+    assert at == len(flat)
+    return counters
+
+
+def decode(message, h, w, bits, contexts, rates=(4, 7), learnt=None):
+    """The map, by a model that has seen nothing, or by the lists `learnt` of one that has."""
     decoder, N = Decoder(message), len(contexts)
     counters = [{} for _ in contexts]
     weights = [[min(65536, (3 << 15) // N)] * N for _ in range(bits)]
+    if learnt is not None:
+        counters = counters_of(learnt[0], bits, contexts)
+        weights = [list(learnt[1][d * N : (d + 1) * N]) for d in range(bits)]
     rows = [[0] * w for _ in range(h)]
     for y in range(h):
         for x in range(w):

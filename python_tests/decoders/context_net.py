@@ -9,8 +9,6 @@ from __future__ import annotations
 import numpy as np
 from decoders.range64 import Decoder, require
 
-SYMBOL_LIMIT = 1535
-
 
 def clip(v, limit=127):
     return np.minimum(np.maximum(v, -limit), limit)
@@ -54,16 +52,24 @@ class ContextModel:
         self.arrays = {name: np.asarray(a).astype(np.int64) for name, a in arrays.items()}
         self.edges = [int(e) for e in self.arrays["edges"]]
         self.k, self.h, self.w = k, h, w
-        self.value16 = np.zeros((self.edges[-1], h, w), np.int64)
+        self.bits = int(self.arrays.get("mean_bits", [4])[0])
+        self.centroids = self.arrays.get("centroids", np.zeros(64, np.int64))
+        self.symbol_limit = (1536 >> (self.bits - 4)) - 1
+        self.value = np.zeros((self.edges[-1], h, w), np.int64)
         self.known = np.zeros((h, w), bool)
 
     def layer(self, name, x, dilation=1):
         bias = self.arrays[f"{name}.bias"][:, None, None]
         return conv(x, self.arrays[f"{name}.weight"], dilation) + bias
 
+    def value16(self):
+        """Values in sixteenths of a step."""
+        more = self.bits - 4
+        return self.value if more == 0 else (self.value + 2 ** (more - 1)) >> more
+
     def features(self):
         """The planes f of every position, from the values known at the start of a phase."""
-        value = np.where(self.known, self.value16, 0)
+        value = np.where(self.known, self.value16(), 0)
         first, inputs = self.edges[1], self.arrays["near.weight"].shape[1]
         copies = (inputs - self.edges[-1] - 2) // first
         x = np.concatenate(
@@ -82,9 +88,9 @@ class ContextModel:
         return act(self.layer("deep", a), self.arrays["deep.shift"])
 
     def group(self, f, phase, g):
-        """mu16 and t of the channels of a group, [n, h, w]."""
+        """Mu and t of the channels of a group, [n, h, w]."""
         first, last = self.edges[g], self.edges[g + 1]
-        x = np.concatenate([f, clip(self.value16[:first])])
+        x = np.concatenate([f, clip(self.value16()[:first])])
         m = act(self.layer(f"mix.{g}", x), self.arrays[f"mix.{g}.shift"])
         v = rounded(self.layer(f"out.{g}", m), self.arrays[f"out.{g}.shift"])
         o = clip(v, 8191)
@@ -95,25 +101,26 @@ class ContextModel:
 
 
 def walk(model, off, symbol_of):
-    """symbol_of(c, i, j, mu16, t) for every symbol, in the order of the stream."""
+    """symbol_of(c, i, j, mu, t) for every symbol, in the order of the stream."""
     for phase in range(5):
         positions = [
             (i, j) for i in range(model.h) for j in range(model.w) if phase_of(i, j) == phase
         ]
         f = model.features()
         for g in range(len(model.edges) - 1):
-            mu16, t = model.group(f, phase, g)
+            mu, t = model.group(f, phase, g)
             for i, j in positions:
                 for n, c in enumerate(range(model.edges[g], model.edges[g + 1])):
                     if not off[c]:
-                        mean = int(mu16[n, i, j])
-                        symbol = symbol_of(c, i, j, mean, int(t[n, i, j]))
-                        model.value16[c, i, j] = 16 * symbol + mean
+                        mean, scale = int(mu[n, i, j]), int(t[n, i, j])
+                        symbol = symbol_of(c, i, j, mean, scale)
+                        towards = int(np.sign(symbol)) * int(model.centroids[scale])
+                        model.value[c, i, j] = 2**model.bits * symbol - towards + mean
         for i, j in positions:
             model.known[i, j] = True
 
 
-def read_symbol(decoder, row, t):
+def read_symbol(decoder, row, t, limit):
     P = int(row.sum()).bit_length() - 1
     R = (int((row > 0).sum()) - 2) // 2
     slot = decoder.slot(P)
@@ -128,35 +135,37 @@ def read_symbol(decoder, row, t):
     sign = -1 if decoder.bits(1) else 1
     v = decoder.exp_golomb() << n
     magnitude = v + decoder.bits(n) + R + 1
-    require(magnitude <= SYMBOL_LIMIT)
+    require(magnitude <= limit)
     return sign * magnitude
 
 
 def decode(arrays, payload, k, h, w, off=None):
-    """Symbols and value16 [M, h, w]."""
+    """Symbols and values [M, h, w]."""
     model = ContextModel(arrays, k, h, w)
     off = np.zeros(model.edges[-1], bool) if off is None else off
-    symbols = np.zeros_like(model.value16)
+    symbols = np.zeros_like(model.value)
     decoder = Decoder(payload)
 
     def read(c, i, j, _mean, t):
-        symbols[c, i, j] = read_symbol(decoder, model.arrays["tables"][t], t)
+        row = model.arrays["tables"][t]
+        symbols[c, i, j] = read_symbol(decoder, row, t, model.symbol_limit)
         return int(symbols[c, i, j])
 
     walk(model, off, read)
     decoder.finish()
-    return symbols, model.value16
+    return symbols, model.value
 
 
 def nearest(arrays, u, k):
-    """Symbols, value16 and scale indices [M, h, w] of latents u in steps, rounded."""
+    """Symbols, values and scale indices [M, h, w] of latents u in steps, rounded."""
     model = ContextModel(arrays, k, *u.shape[1:])
     symbols, scales = np.zeros(u.shape, np.int64), np.zeros(u.shape, np.int64)
 
     def choose(c, i, j, mean, t):
         scales[c, i, j] = t
-        symbols[c, i, j] = clip(int(np.floor(float(u[c, i, j]) - mean / 16 + 0.5)), SYMBOL_LIMIT)
+        residual = float(u[c, i, j]) - mean / 2**model.bits
+        symbols[c, i, j] = clip(int(np.floor(residual + 0.5)), model.symbol_limit)
         return int(symbols[c, i, j])
 
     walk(model, np.zeros(len(u), bool), choose)
-    return symbols, model.value16, scales
+    return symbols, model.value, scales

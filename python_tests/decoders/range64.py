@@ -6,8 +6,11 @@ Plain integers, no NumPy, nothing of otcuda. Slow and short.
 
 from __future__ import annotations
 
+import bisect
 import functools
-from dataclasses import dataclass
+import heapq
+import itertools
+from dataclasses import dataclass, field
 
 DTYPE_RANGES = [
     (0, 2**8 - 1),
@@ -39,6 +42,15 @@ class Tables:
     escape: bool
     low: int
     frequencies: list[list[int]]
+    starts: list[list[int]] = field(init=False)
+
+    def __post_init__(self):
+        self.starts = [list(itertools.accumulate(row, initial=0)) for row in self.frequencies]
+
+    def find(self, t: int, slot: int) -> tuple[int, int, int]:
+        """Number, start and frequency of the symbol with c <= slot < c + f."""
+        s = bisect.bisect_right(self.starts[t], slot) - 1
+        return s, self.starts[t][s], self.frequencies[t][s]
 
 
 def read_tables(data: bytes) -> Tables:
@@ -80,8 +92,12 @@ def quantise(weights: list[int], P: int, escape: bool) -> list[int]:
     for s in kept:
         f[s] = 1
     log2 = functools.cache(log2_q56)
+    best = [(-weights[s] * log2(2), s) for s in kept]  # the largest gain first, then the lowest s
+    heapq.heapify(best)
     for _ in range(2**P - escape - len(kept)):
-        f[max(kept, key=lambda s: (weights[s] * (log2(f[s] + 1) - log2(f[s])), -s))] += 1
+        s = best[0][1]
+        f[s] += 1
+        heapq.heapreplace(best, (-weights[s] * (log2(f[s] + 1) - log2(f[s])), s))
     return f
 
 
@@ -148,11 +164,8 @@ class Decoder:
         if tables.escape and slot == 2**P - 1:
             self.take(slot, 1, P)
             return tables.low + self.escaped(row, n, tables.low)
-        c = s = 0
-        while c + row[s] <= slot:
-            c += row[s]
-            s += 1
-        self.take(c, row[s], P)
+        s, c, f = tables.find(t, slot)
+        self.take(c, f, P)
         return tables.low + s
 
     def escaped(self, row: list[int], n: int, low: int) -> int:

@@ -46,11 +46,7 @@ def decode_block(
                 require(-(2**31) <= tables.low + offset < 2**31)
                 f, c = 1, slot
             else:
-                c = offset = 0
-                while c + row[offset] <= slot:
-                    c += row[offset]
-                    offset += 1
-                f = row[offset]
+                offset, c, f = tables.find(t, slot)
             symbols.append(tables.low + offset)
             states[lane] = f * (states[lane] >> P) + slot - c
         for lane in range(len(part)):

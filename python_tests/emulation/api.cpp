@@ -9,6 +9,7 @@
 #include "cuda/heights_adam_step.h"
 #include "cuda/power_argmax.h"
 #include "cuda/power_argmax_screen.h"
+#include "cuda/power_topk.h"
 #include "cuda/range64.h"
 #include "cuda/rans32.h"
 #include "cuda/source_samples.h"
@@ -104,6 +105,29 @@ const char* emulated_power_argmax_screen(int64_t B, int64_t N, int64_t D, void* 
     cuda::power_argmax_screen(view(x, t, {B, D}), view(y, t, {N, D}), view(h, t, {N}),
                               view(value, t, {B}), view(index, DType::i64, {B}),
                               view(workspace, DType::u8, {bytes}), 0);
+  });
+}
+int64_t emulated_power_topk_workspace(int64_t is_double, int64_t B, int64_t N, int64_t D) {
+  return cuda::power_topk_workspace(real(is_double), B, N, D);
+}
+const char* emulated_power_topk(int64_t is_double, int64_t B, int64_t N, int64_t D, int64_t k,
+                                void* x, void* y, void* h, void* value, void* index,
+                                void* workspace, int64_t bytes) {
+  return guarded([&] {
+    const DType t = real(is_double);
+    cuda::power_topk(view(x, t, {B, D}), view(y, t, {N, D}), view(h, t, {N}),
+                     view(value, t, {B, k}), view(index, DType::i64, {B, k}),
+                     view(workspace, DType::u8, {bytes}), 0);
+  });
+}
+const char* emulated_power_argmax_gap(int64_t is_double, int64_t B, int64_t N, int64_t D, void* x,
+                                      void* y, void* h, void* value, void* index, void* gap,
+                                      void* workspace, int64_t bytes) {
+  return guarded([&] {
+    const DType t = real(is_double);
+    cuda::power_argmax_gap(view(x, t, {B, D}), view(y, t, {N, D}), view(h, t, {N}),
+                           view(value, t, {B}), view(index, DType::i64, {B}), view(gap, t, {B}),
+                           view(workspace, DType::u8, {bytes}), 0);
   });
 }
 int64_t emulated_cell_mass_workspace(int64_t N, int64_t weighted) {

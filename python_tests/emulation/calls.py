@@ -36,6 +36,28 @@ def emulated_screen(emulator: Emulator, x, y, h, **settings):
     return (value.array, index.array), int(scratch.array[:4].view(np.int32)[0])
 
 
+def emulated_topk(emulator: Emulator, x, y, h, k, workspace: Scratch | None = None, **settings):
+    """Value and index, [B, k]."""
+    kind, sizes = int(x.dtype == np.float64), (len(x), len(y), x.shape[1])
+    value = Output(aligned(np.zeros((len(x), k), x.dtype)))
+    index = Output(aligned(np.zeros((len(x), k), np.int64)))
+    scratch = workspace or emulator.workspace("power_topk", kind, *sizes)
+    inputs = [aligned(a) for a in (x, y, h)]
+    emulator.call("power_topk", kind, *sizes, k, *inputs, value, index, scratch, **settings)
+    return value.array, index.array
+
+
+def emulated_gap(emulator: Emulator, x, y, h, **settings):
+    """Value, index and gap, [B]."""
+    kind, sizes = int(x.dtype == np.float64), (len(x), len(y), x.shape[1])
+    kinds = (x.dtype, np.int64, x.dtype)
+    outputs = [Output(aligned(np.zeros(len(x), dtype))) for dtype in kinds]
+    scratch = emulator.workspace("power_topk", kind, *sizes)
+    inputs = [aligned(a) for a in (x, y, h)]
+    emulator.call("power_argmax_gap", kind, *sizes, *inputs, *outputs, scratch, **settings)
+    return tuple(output.array for output in outputs)
+
+
 def emulated_cell_mass(emulator: Emulator, index, N, weights=None, **settings):
     """(mass, first stray sample, first sample of infinite weight)."""
     scratch = emulator.workspace("cell_mass", N, int(weights is not None))

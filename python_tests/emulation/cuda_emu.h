@@ -11,6 +11,7 @@
 #include <string>
 #include <type_traits>
 
+#define OTCUDA_EMULATED 1
 #define __global__ [[maybe_unused]]
 #define __device__
 #define __host__
@@ -217,6 +218,12 @@ inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
+// As wrong as common/host_device.h allows, one way or the other.
+inline float __fdividef(float a, float b) {
+  uint32_t bits;
+  std::memcpy(&bits, &a, sizeof bits);
+  return a / b * (__builtin_parity(bits) == 0 ? 1 + 0x1p-20f : 1 - 0x1p-20f);
+}
 inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 namespace emu {

@@ -27,6 +27,7 @@ ROOT = HERE.parents[1]
 OPS = (
     "power_argmax",
     "power_argmax_screen",
+    "power_topk",
     "cell_mass",
     "source_samples",
     "heights_adam_step",
@@ -37,9 +38,9 @@ OPS = (
 )
 HOST = ("fibers.cpp", "memory.cpp", "tensor_cores.cpp", "traffic.cpp", "api.cpp")
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-FLAGS = ["-std=c++17", "-g", "-fPIC", "-ffp-contract=off", "-mfma", "-fno-gnu-unique"]
+FLAGS = ["-std=c++17", "-g1", "-fPIC", "-ffp-contract=off", "-mfma", "-fno-gnu-unique"]
 CHECKED = [
-    "-O1",
+    "-Og",  # kernels run as fast as at -O1 and compile in half the time
     "-fno-tree-sra",
     "-fsanitize=thread",
     "--param=tsan-instrument-func-entry-exit=0",
@@ -102,11 +103,17 @@ def digest(paths: Iterable[Path], *words: str) -> str:
     return h.hexdigest()[:16]
 
 
-def sources() -> list[Path]:
-    """Everything a build reads."""
-    patterns = ["csrc/cuda/*", "csrc/common/*.h", "csrc/common/check.cpp"]
-    own = [p for p in HERE.iterdir() if p.suffix in (".h", ".cpp", ".cu")]
-    return own + [p for pattern in patterns for p in ROOT.glob(pattern)]
+def sources_of(source: Path) -> set[Path]:
+    """A file and all that it includes by name, of csrc and of this folder."""
+    found, left = set(), [source]
+    while left:
+        path = left.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for name in re.findall(r'^\s*#\s*include "([^"]+)"', path.read_text(), re.M):
+            left += [p for p in (ROOT / "csrc" / name, HERE / name) if p.exists()]
+    return found
 
 
 def compile_object(source: Path, out: Path, flags: Iterable[str], include: Path | None) -> None:
@@ -130,34 +137,33 @@ def link(objects: Iterable[Path], out: Path) -> Path:
     return out
 
 
-def build_host(folder: Path) -> list[Path]:
-    """The emulator itself and the C interface, never instrumented."""
-    objects = []
-    for source in (*(HERE / name for name in HOST), ROOT / "csrc" / "common" / "check.cpp"):
-        out = folder / f"{source.stem}.o"
-        if not out.exists():
-            compile_object(source, out, ["-O2"], None)
-        objects.append(out)
-    return objects
-
-
-def build_checked(name: str, folder: Path) -> Path:
-    """The instrumented object of one .cu file."""
-    out = folder / f"{name}.checked.o"
+def build_object(source: Path, flags: list[str], cache: Path) -> Path:
+    """The object of one file; kept in `cache` until the file or what it includes changes."""
+    read = sources_of(source) | {HERE / "cuda_emu.h"}
+    out = cache / f"{source.stem}.{digest(read, *FLAGS, *flags, str(compiler()))}.o"
     if not out.exists():
-        compile_object(source_of(name), out, CHECKED, None)
+        partial = out.with_suffix(f".{os.getpid()}.partial")
+        compile_object(source, partial, flags, None)
+        partial.replace(out)
     return out
+
+
+def build_host(cache: Path) -> list[Path]:
+    """The emulator itself and the C interface, never instrumented."""
+    files = (*(HERE / name for name in HOST), ROOT / "csrc" / "common" / "check.cpp")
+    return [build_object(source, ["-O2"], cache) for source in files]
+
+
+def build_checked(name: str, cache: Path) -> Path:
+    """The instrumented object of one .cu file."""
+    return build_object(source_of(name), CHECKED, cache)
 
 
 def build(cache: Path) -> Path:
     """The library with all ops and the planted bugs; kept in `cache` until a source changes."""
-    folder = cache / digest(sources(), *FLAGS, *CHECKED, str(compiler()))
-    folder.mkdir(parents=True, exist_ok=True)
-    library = folder / "emulated.so"
-    if not library.exists():
-        objects = build_host(folder)
-        link([*objects, *(build_checked(name, folder) for name in (*OPS, "planted"))], library)
-    return library
+    objects = [*build_host(cache), *(build_checked(name, cache) for name in (*OPS, "planted"))]
+    library = cache / f"emulated.{digest([], *(path.name for path in objects))}.so"
+    return library if library.exists() else link(objects, library)
 
 
 # --- calling --------------------------------------------------------------------------------------

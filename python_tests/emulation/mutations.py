@@ -35,7 +35,6 @@ from emulation.emulator import (
     ROOT,
     EmulationError,
     Emulator,
-    build,
     build_checked,
     build_host,
     compile_object,
@@ -64,7 +63,7 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"D - d >= kDepth", "D - d >= 1"),
         (r"top > best\[r\]", "top >= best[r]"),
         (r"fmaxf\(m\[6\], m\[7\]\)", "m[6]"),
-        (r"__fadd_rn\(sum\[r\]\[c\], h.v\[c\]\)", "sum[r][c]"),
+        (r"__fadd_rn\(sum\[c\], h.v\[c\]\)", "sum[c]"),
         (r"score \+ 0.0f", "score"),
         (r"~unsigned\(place\);", "unsigned(place);"),
         (r"__shfl_xor_sync\(~0u, key, step\)", "key"),
@@ -115,6 +114,53 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"k < \*count \?", "k <= *count ?"),
         (r"by_place.places = s.fallback_rows;", ";"),
     ],
+    "power_topk": [
+        (r"own \+= groups;", "own += groups - 1;"),
+        (r"if \(row >= rows\) return;  // all lanes", "if (row > rows) return;"),
+        (
+            r"kPlainThreads \+ threadIdx.x;\n  if \(row >= rows\)",
+            "kPlainThreads + threadIdx.x;\n  if (row > rows)",
+        ),
+        (r"group < groups; group \+= gridDim.y", "group <= groups; group += gridDim.y"),
+        (
+            r"from\[k\] = y \+ min\(group \* kGroup \+ k, N - 1\)",
+            "from[k] = y + (group * kGroup + k)",
+        ),
+        (r"h\[min\(group \* kGroup \+ k, N - 1\)\]", "h[group * kGroup + k]"),
+        (r"most = fmax\(most, (__dadd_rn.*)\);", r"most = \1;"),
+        (
+            r"__shfl_sync\(kAll, place < 32 \? (score|index)\[0\] : \1\[1\]",
+            r"__shfl_sync(kAll, \1[0]",
+        ),
+        (r"32 \* slot >= k\)", "32 * slot > 0)"),
+        (r"lane == 0 \? carry : above", "above"),
+        (r"lane == 0 \? carry_index : above_index", "above_index"),
+        (r"is_first = slot == 0 && lane == 0", "is_first = lane == 0"),
+        (r"is_first \|\| ", ""),
+        (r"stays = power_topk_before\(.*\);", "stays = score[slot] > s;"),
+        (r"enters = is_first \|\| power_topk_before\(.*\);", "enters = is_first || above > s;"),
+        (r"last_index = index_at\(k - 1\);", ";"),
+        (r"score_at\(k - 1\)", "score_at(k - 2)"),
+        (r"index_at\(k - 1\)", "index_at(k - 2)"),
+        (r"some != 0; some &= some - 1", "some != 0; some = 0"),
+        (r"group < groups \? maxima\[group\]", "group <= groups ? maxima[group]"),
+        (r"best > list->last_score", "best > 2 * list->last_score"),
+        (r"k < kEach; \+\+k\) list->offer", "k < kEach - 1; ++k) list->offer"),
+        (r"most < list->last_score\)", "most <= list->last_score)"),
+        (r"place < groups.k; place \+= 4", "place < groups.k - 4; place += 4"),
+        (r"group >= 0 && i < N \?", "i < N ?"),
+        (r"group >= 0 && i < N \?", "group >= 0 ?"),
+        (r"list->index\[slot\] >= 0\)\);", "lane > 0));"),
+        (r"begin < N && place < list->k; begin", "begin < N - 32 && place < list->k; begin"),
+        (r"i < N \? pair.of\(x_row, i, D\) : T\(NAN\)", "pair.of(x_row, i, D)"),
+        (r"s == -INFINITY\);", "!(s > -INFINITY));"),
+        (r"place == 32 \* slot \+ lane\)", "place % 32 == lane)"),
+        (r"place >= lists.written\) continue", "place > lists.written) continue"),
+        (r"there \? best.score\[slot\] : T\(NAN\)", "best.score[slot]"),
+        (r"if \(lane == 0\) \{\n    lists.gap", "{\n    lists.gap"),
+        (r"score_at\(1\)", "score_at(2)"),
+        (r"best.index\[0\] >= 0 \? power_gap", "true ? power_gap"),
+    ],
     "cell_mass": [
         *BARRIERS,
         (r"b < B; b \+= step", "b <= B; b += step"),
@@ -147,6 +193,8 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"i < N\) \{", "i <= N) {"),
         (r"i < N && is_finite", "i <= N && is_finite"),
         (r"i >= N \|\|", "i > N ||"),
+        (r"if \(i >= N\) return;", "if (i > N) return;"),
+        (r"if \(threadIdx.x == 0\) computed", "if (threadIdx.x < 2) computed"),
         (r"counts\[i\] = 0;", ";"),
         (r"k \* kCellBlock < N", "k * kCellBlock <= N"),
         (r"k >= rows\)", "k > rows)"),
@@ -199,6 +247,10 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"table < count\) return", "table <= count) return"),
         (r"table >= 0 && ", ""),
         (r"job.capacity, false,", "job.capacity + 1, false,"),
+        (r"code_ >= r << P", "code_ > r << P"),
+        (r"if \(product > code_\) return found - 1;", ";"),
+        (r"code_ - product >= r \? found \+ 1 : found", "found"),
+        (r"code_ - product >= r \?", "code_ - product > r ?"),
     ],
     "rans32": [
         *BARRIERS,
@@ -232,9 +284,9 @@ RULES: dict[str, list[tuple[str, str]]] = {
         (r"s.x < kRansLow\) note_fault", "false) note_fault"),
         (r"bytes \+ lane < padded &&", "false &&"),
         (r"inside = i < s.length", "inside = i <= s.length"),
-        (r"side.next != s.side.end\)", "false)"),
+        (r"s.side.next != s.side.end\)", "false)"),
         (r"taken > int64_t\(words\)", "taken > int64_t(words) + 9"),
-        (r"taken < int64_t\(words\)", "false"),
+        (r"s.reader.taken < int64_t\(words\)", "false"),
         (r"check != job.directory\[3 \* k \+ 2\]", "false"),
         (r"job.offsets\[job.count\] != \*job.size", "false"),
         (r"table < count\) return", "table <= count) return"),
@@ -266,6 +318,10 @@ RULES: dict[str, list[tuple[str, str]]] = {
 
 
 SHARED = (  # the first file that includes them has them
+    "cuda/range64.h",
+    "common/range64_symbols.h",
+    "common/range64.h",
+    "cuda/power_argmax_tile.cuh",
     "cuda/power_argmax_chain.cuh",
     "common/power_argmax_screen.h",
     "cuda/rans32_job.cuh",
@@ -278,7 +334,8 @@ def text_of(op: str) -> str:
     text = source_of(op).read_text()
     for name in SHARED:
         shared = (ROOT / "csrc" / name).read_text().replace("#pragma once", "")
-        text = text.replace(f'#include "{name}"\n', shared)
+        include = f'#include "{name}"\n'
+        text = text.replace(include, shared, 1).replace(include, "")
     return text
 
 
@@ -315,14 +372,13 @@ def mutants() -> list[Mutant]:
 
 def build_mutant(mutant: Mutant, cache: Path, folder: Path) -> Emulator:
     """The library with one file changed; everything else comes from the cache."""
-    built = build(cache).parent
     text = text_of(mutant.op)
     source = folder / f"{mutant.op}.cu"
     source.write_text(text[: mutant.begin] + mutant.replacement + text[mutant.end :])
     changed = folder / "changed.o"
     compile_object(source, changed, [*CHECKED, "-Wno-error"], None)
-    others = [build_checked(op, built) for op in (*OPS, "planted") if op != mutant.op]
-    return Emulator(link([*build_host(built), changed, *others], folder / "mutant.so"))
+    others = [build_checked(op, cache) for op in (*OPS, "planted") if op != mutant.op]
+    return Emulator(link([*build_host(cache), changed, *others], folder / "mutant.so"))
 
 
 # --- what each op must get right ------------------------------------------------------------------
@@ -377,6 +433,15 @@ def check_power_argmax_screen(emulator: Emulator) -> None:
         got, fallbacks = emulated_screen(emulator, x, y, h, processors=1, most_accesses=ENDLESS)
         assert_same_bits(got, exact.power_argmax(x, y, h))
         assert fallbacks == 0
+
+
+def check_power_topk(emulator: Emulator) -> None:
+    """Ties, NaN, dead cells, lists longer than a warp, whole panels and parts of them."""
+    from emulation import topk_cases
+
+    for k, (x, y, h, places) in enumerate(topk_cases.problems()):
+        settings = {"processors": 1, "seed": k, "most_accesses": ENDLESS}
+        topk_cases.check(emulator, x, y, h, places, **settings)
 
 
 def check_cell_mass(emulator: Emulator) -> None:
@@ -456,6 +521,7 @@ def check_range64(emulator: Emulator) -> None:
 CHECKS: dict[str, Callable[[Emulator], None]] = {
     "power_argmax": check_power_argmax,
     "power_argmax_screen": check_power_argmax_screen,
+    "power_topk": check_power_topk,
     "cell_mass": check_cell_mass,
     "source_samples": check_source_samples,
     "heights_adam_step": check_heights_adam_step,

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from emulation.emulator import ROOT, digest, source_of, sources
+from emulation.emulator import ROOT, digest, source_of, sources_of
 
 FLAGS = ["-std=c++17", "-O3", "-fmad=false", "--expt-relaxed-constexpr", "-Werror=all-warnings"]
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")  # as in cmake/FindNvcc
@@ -22,7 +22,7 @@ def compiler() -> str | None:
 
 def compile_to(name: str, arch: str, suffix: str, cache: Path) -> tuple[Path, str]:
     """The .ptx or .cubin of one .cu file, and what ptxas said; kept until a source changes."""
-    what = digest(sources(), str(compiler()), arch, suffix, *FLAGS)
+    what = digest(sources_of(source_of(name)), str(compiler()), arch, suffix, *FLAGS)
     out = cache / f"{name}.{arch}.{what}{suffix}"
     log = out.with_suffix(".log")
     if not (out.exists() and log.exists()):

@@ -125,9 +125,10 @@ def compare(how: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def convert(x: np.ndarray, to: np.dtype, rounding: str) -> np.ndarray:
     if x.dtype.kind == "f" and to.kind != "f":
-        if rounding != "rni":
+        whole = {"rni": np.rint, "rzi": np.trunc}.get(rounding)
+        if whole is None:
             raise PtxError(f"cvt with rounding {rounding}")
-        x = np.rint(x)
+        x = whole(x)
     return x.astype(to)
 
 

@@ -118,6 +118,12 @@ def check_damage(emulator):
     corrupt = EmulatedRange(emulator, Tables.from_weights([1, 1, 1], 2, escape=False))
     faults = corrupt.decode(np.full(9, 255, np.uint8), [9], 20, None, [20])[1]
     assert named(faults) == (0, "corrupt")
+    # The first code is r 2^P, which is no slot's, and r 3, which is just that of slot 3.
+    top = np.frombuffer((2**64 - 2**12).to_bytes(8, "big"), np.uint8)
+    assert named(rng.decode(top, [8], 1, None, [1])[1]) == (0, "corrupt")
+    third = np.frombuffer(((2**64 - 1) // 4 * 3).to_bytes(8, "big"), np.uint8)
+    four = EmulatedRange(emulator, Tables.equiprobable(4))
+    assert four.decode(third, [8], 1, None, [1])[0].tolist() == [3]
     needless = encode_batch([[5]], Tables([[0, 3]], 2, low=5))[0]  # by other tables it has a place
     refused = EmulatedRange(emulator, Tables([[1, 2]], 2, low=5))
     message = np.frombuffer(needless, np.uint8)

@@ -80,6 +80,9 @@ def check_names_of_damage(emulator):
     data, directory, _ = flat.encode(np.arange(96), None, 96)
     directory[0, 0] -= 2
     assert refused(flat, data[:-4], directory, None, n=96) == (0, "early")
+    directory[0, 0] += 4  # two words that nobody takes
+    longer = np.r_[data, np.zeros(4, np.uint8)]
+    assert refused(flat, longer, directory, None, n=96) == (0, "unfinished")
 
 
 def last_padding(rans, symbols, index, n):
@@ -101,8 +104,28 @@ def check_message(emulator, tables, symbols, index, block, **settings):
     assert back.tolist() == symbols.tolist()
 
 
+def check_edges_of_fast_loops(emulator, **settings):
+    """One symbol in many whole groups that a loop without the question would take for another."""
+    at, n = 70, 200
+    flat = Tables.equiprobable(256)
+    symbols = np.arange(n) % 256
+    symbols[at] = 5 + 2**32
+    assert EmulatedRans(emulator, flat).encode(symbols, None, 224)[2] == [-1, -1, at]
+    two = Tables.from_weights(np.ones((2, 8), int), 10, low=3)  # with an escape
+    symbols, index = np.arange(n) % 8 + 3, np.arange(n) // 3 % 2
+    symbols[at], index[at] = 11, 0  # the first of the next table, were there no end
+    check_message(emulator, two, symbols, index, 224, **settings)
+    symbols = np.arange(n) % 100
+    symbols[at] = 200
+    for dtype, low in (("u1", 100), ("i2", 32600)):
+        rans = EmulatedRans(emulator, Tables.equiprobable(256, low=low))
+        data, directory, _ = rans.encode(symbols + low, None, 224)
+        assert rans.decode(data, directory, n, None, 224, dtype)[1] == [-1, -1, at]
+
+
 def check_borders(emulator, **settings):
     """One case for each bound of the kernels."""
+    check_edges_of_fast_loops(emulator, **settings)
     one = {"processors": 1, **settings}
     flat = Tables.equiprobable(256)  # a word every second symbol: windows move, no side bytes
     check_message(emulator, flat, np.arange(700) % 256, None, 352, **one)

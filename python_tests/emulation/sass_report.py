@@ -115,6 +115,7 @@ class Kernel:
     resources: Resources
     threads: int
     opcodes: set[str]
+    calls: int
     loop: Loop | None
 
     @property
@@ -134,18 +135,26 @@ class Bar:
     share: float = 0.0
     blocks: int = 1
     loop: int = 0  # instructions of the hot loop, at most; 0: any
+    registers: int = 0  # of a thread, at most; 0: any
+    calls: int | None = None  # of subroutines, at most: what divides 64 bits is one
 
 
 BARS = {
     "power_argmax_tile_kernel": Bar(("FFMA", "LDS", "LDGSTS", "FMNMX"), 0.85, 2),
     "power_argmax_winner_kernel": Bar(("FFMA", "VOTE")),
     "power_argmax_plain_kernel": Bar(("DFMA",)),
+    "power_topk_maxima_kernel": Bar(("FFMA", "LDS", "LDGSTS", "FMNMX"), 0.85, 2),
+    "power_topk_plain_maxima_kernel": Bar(("DFMA",), blocks=6),
+    "power_topk_select_kernel<float>": Bar(("FFMA", "VOTE", "SHFL"), blocks=4),
+    "power_topk_select_kernel<double>": Bar(("DFMA", "VOTE", "SHFL"), blocks=3),
     "cell_mass_shared_counts_kernel": Bar(("ATOMS",)),
     "cell_mass_counts_kernel": Bar(("RED",)),
     "cell_mass_sums_kernel<float, true>": Bar(("ATOMS",)),
     "cell_mass_sums_kernel<float, false>": Bar(("RED",)),
     "source_samples_panels_kernel": Bar(("FFMA", "IMAD")),
     "heights_adam_step_kernel<float>": Bar(("FFMA",)),
+    "heights_adam_solve_step_kernel<float>": Bar(("BAR",), registers=36),
+    "heights_adam_solve_step_kernel<double>": Bar(("BAR",), registers=40),
     "power_argmax_screen_kernel<32>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=3, loop=250),
     "power_argmax_screen_kernel<64>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=3, loop=294),
     "power_argmax_screen_kernel<128>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=2, loop=440),
@@ -156,8 +165,8 @@ BARS = {
     "rans32_encode_kernel<uint8>": Bar(("VOTE", "POPC"), blocks=2, loop=78),
     "rans32_offsets_kernel": Bar(("SHFL", "BAR")),
     "range64_encode_kernel": Bar(("STG", "IMAD"), blocks=16),
-    "range64_decode_kernel<direct>": Bar(("LDG", "IMAD"), blocks=12),
-    "range64_decode_kernel<global>": Bar(("LDG", "IMAD"), blocks=12),
+    "range64_decode_kernel<direct>": Bar(("LDG", "IMAD"), blocks=12, calls=4),  # of escapes
+    "range64_decode_kernel<global>": Bar(("LDG", "IMAD"), blocks=12, calls=4),
     "range64_sums_kernel": Bar(("SHFL", "BAR")),
 }
 
@@ -282,8 +291,8 @@ def kernels(name: str, arch: str, cache: Path) -> list[Kernel]:
         hottest = max(hot, key=lambda b: (b.hot, len(b.opcodes)), default=None)
         loop = bound(hottest.opcodes, CARDS[arch]) if hottest else None
         opcodes = {op.split(".")[0] for op, _ in code}
-        short = short_name(mangled)
-        found.append(Kernel(short, arch, used[mangled], threads[short], opcodes, loop))
+        calls, short = sum(op.startswith("CALL") for op, _ in code), short_name(mangled)
+        found.append(Kernel(short, arch, used[mangled], threads[short], opcodes, calls, loop))
     return sorted(found, key=lambda k: k.name)
 
 
@@ -308,6 +317,10 @@ def faults(kernel: Kernel) -> list[str]:
         found.append(f"FFMA share of the bound under {bar.share}")
     if bar.loop and (kernel.loop is None or kernel.loop.cycles["issue"] > bar.loop):
         found.append(f"hot loop of over {bar.loop} instructions")
+    if bar.registers and used.registers > bar.registers:
+        found.append(f"{used.registers} registers, at most {bar.registers} wanted")
+    if bar.calls is not None and kernel.calls > bar.calls:
+        found.append(f"{kernel.calls} calls of subroutines, at most {bar.calls} wanted")
     if kernel.blocks < bar.blocks:
         found.append(f"{kernel.blocks} blocks a multiprocessor, wanted {bar.blocks}")
     return [f"{kernel.name} on {kernel.arch}: {fault}" for fault in found]

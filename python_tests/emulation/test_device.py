@@ -8,6 +8,7 @@ import mass_cases
 import numpy as np
 import pytest
 from coding.cases import MESSAGES
+from emulation import topk_cases
 from emulation.range_cases import ragged
 from emulation.rans_cases import CALM, GAUSS, drawn
 from emulation.screen_cases import problems
@@ -171,6 +172,44 @@ def test_device_batches_can_be_captured_in_a_graph(to_device):
     torch.cuda.synchronize()
     assert torch.equal(back, symbols)
     assert messages.faults.tolist() == CALM
+
+
+@pytest.mark.parametrize("number", range(len(list(topk_cases.problems()))))
+def test_device_gives_the_lists_of_the_cpu(number, to_device):
+    x, y, h, k = list(topk_cases.problems())[number]
+    on_device = [to_device(a) for a in (x, y, h)]
+    otcuda.backend_info(reset=True)
+    lists = otcuda.power_topk(*on_device, k)
+    best = otcuda.power_argmax(*on_device, return_gap=True)
+    assert list(otcuda.backend_info()["paths"]) == ["power_topk/cuda"]
+    want = otcuda.power_topk(x, y, h, k), otcuda.power_argmax(x, y, h, return_gap=True)
+    for got, expected in zip((lists, best), want, strict=True):
+        topk_cases.assert_same_bits([a.cpu().numpy() for a in got], expected)
+
+
+@pytest.mark.parametrize(("B", "N", "D", "k"), [(3000, 70_000, 20, 64), (5, 200_000, 3, 7)])
+def test_device_gives_longer_lists_of_the_cpu(B, N, D, k, to_device):
+    """Several chunks of samples, and targets shared out among blocks."""
+    x, y, h = argmax_cases.base((B, N, D))
+    got = otcuda.power_topk(*map(to_device, (x, y, h)), k)
+    topk_cases.assert_same_bits([a.cpu().numpy() for a in got], otcuda.power_topk(x, y, h, k))
+
+
+def test_device_lists_can_be_captured_in_a_graph(to_device):
+    torch = pytest.importorskip("torch")
+    x, y, h = map(to_device, argmax_cases.base((300, 5000, 9)))
+    otcuda.power_topk(x, y, h, 3)  # the kernels are loaded now
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        lists = otcuda.power_topk(x, y, h, 3)
+        best = otcuda.power_argmax(x, y, h, return_gap=True)
+    x.neg_()
+    graph.replay()
+    torch.cuda.synchronize()
+    assert_same_arrays(lists, otcuda.power_topk(*(a.cpu().numpy() for a in (x, y, h)), 3))
+    assert_same_arrays(
+        best, (a.cpu().numpy() for a in otcuda.power_argmax(x, y, h, return_gap=True))
+    )
 
 
 @pytest.mark.parametrize("k", range(len(list(problems()))))

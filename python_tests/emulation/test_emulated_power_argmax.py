@@ -116,6 +116,12 @@ def test_no_sample_is_no_launch(emulator):
     assert len(value) == len(index) == 0
 
 
+def text_of_line(place):
+    """What stands at file:line of csrc/cuda."""
+    name, line = place.split(":")
+    return (ROOT / "csrc/cuda" / name).read_text().splitlines()[int(line) - 1]
+
+
 def test_the_loop_meets_no_bank_conflict_and_copies_whole_sectors(emulator):
     x, y, noise = argmax_cases.base((256, 512, 32))
     emulated_power_argmax(emulator, x, y, noise, processors=1, traffic=True)
@@ -123,7 +129,6 @@ def test_the_loop_meets_no_bank_conflict_and_copies_whole_sectors(emulator):
     shared = [line for line in lines if line.memory == "shared"]
     assert len(shared) >= 4
     assert all(line.ratio == 1.0 for line in shared), shared
-    text = (ROOT / "csrc/cuda/power_argmax.cu").read_text().splitlines()
-    copies = [line for line in lines if "cp_async16" in text[int(line.place.split(":")[1]) - 1]]
+    copies = [line for line in lines if "cp_async16" in text_of_line(line.place)]
     assert {line.memory for line in copies} == {"shared", "global"}
     assert all(line.ratio == 1.0 for line in copies), copies

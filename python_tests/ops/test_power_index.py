@@ -350,8 +350,8 @@ def test_more_errors_are_named():
     index = otcuda.PowerIndex(y, np.zeros(5, "f4"))
     with pytest.raises(otcuda.ArgumentError, match="k is 65, expected 1 to 64"):
         index.topk(y, 65)
-    with pytest.raises(otcuda.ArgumentError, match="'screen', expected auto, brute or tree"):
-        index.topk(y, 2, method="screen")
+    with pytest.raises(otcuda.ArgumentError, match="'best', expected auto, brute, screen or tree"):
+        index.topk(y, 2, method="best")
     with pytest.raises(otcuda.ArgumentError, match="weights are for return_mass"):
         index.argmax(y, weights=np.zeros(5, "f4"))
     with pytest.raises(otcuda.ArgumentError, match=r"index\[1\] is 7, expected -1 to N - 1 = 4"):

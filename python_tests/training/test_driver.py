@@ -143,7 +143,7 @@ def test_a_new_run_may_start_from_weights(folder, tmp_path, monkeypatch):
         net.context, [(100 * torch.randn(2, 32, 4, 4), torch.full((2,), 8.0))]
     )
     context = SimpleNamespace(arrays=arrays)
-    trained = SimpleNamespace(net=net, context=context, digest="0123abcd" * 8)
+    trained = SimpleNamespace(net=net, context=context, digest="0123abcd" * 8, training={})
     asked = []
     monkeypatch.setattr(driver, "_model", lambda path: asked.append(path) or trained)
     run = driver.Run(tmp_path / "run", settings(tmp_path / "run", folder, start="shipped"), print)
@@ -209,7 +209,7 @@ def test_settings_change_the_preset(folder, tmp_path):
         (["none.steps=1"], {}, "none is none of autoencoder"),
         (["loop.often=1"], {}, "loop has no setting often"),
         ([], {"stage": "none"}, "--stage none is none of"),
-        ([], {"preset": "wide"}, "--preset wide is none of low, high, paper"),
+        ([], {"preset": "wide"}, "--preset wide is none of low, middle, high"),
     ],
 )
 def test_wrong_settings_are_named(changes, more, message, folder, tmp_path):

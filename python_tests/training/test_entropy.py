@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from codec.context_cases import TRAINED_SIZES, structured_latents, trained_model
+from codec.dense_context import dense_parameters
 from PIL import Image
 from tiny_codec import packed, structured_picture, tiny_net
 
@@ -21,7 +22,7 @@ from otcuda.codec.integer_context import (
     laplace_tables,
     log2_step,
 )
-from otcuda.codec.networks import Codec, CodecConfig, ContextModel
+from otcuda.codec.networks import SCALE_HIGH, SCALE_LOW, Codec, CodecConfig, ContextModel
 from otcuda.training.checkpoint import load_checkpoint, newest_checkpoint
 from otcuda.training.entropy import EntropyConfig, EntropyStage, IntegerTwin
 from otcuda.training.loop import LoopConfig, run_stage
@@ -97,20 +98,27 @@ def twin_and_native(exponents, model):
 
 
 @pytest.mark.parametrize(
-    ("exponents", "copies"),
-    [(None, 1), (Exponents(5, 4, (4, 5, 3)), 1), (Exponents(1, 6, (0, 7, 2)), 1), (None, 3)],
+    ("exponents", "copies", "centroids"),
+    [
+        (None, 1, False),
+        (None, 1, True),
+        (Exponents(5, 4, (4, 5, 3)), 1, False),
+        (Exponents(1, 6, (0, 7, 2), 5), 1, True),
+        (None, 3, True),
+    ],
 )
-def test_the_twin_has_the_numbers_of_the_native_code(exponents, copies):
-    model = trained_model() if copies == 1 else with_coarse_copies(copies)
+def test_the_twin_has_the_numbers_of_the_native_code(exponents, copies, centroids):
+    model = copy.deepcopy(trained_model()) if copies == 1 else with_coarse_copies(copies)
     if exponents is None:
         level = torch.full((4,), log2_step(180))
         exponents = calibrate(model, [(structured_latents(0, 64, 16)[:4], level)])
+    model.centroids = centroids
     coded, native = twin_and_native(exponents, model)
+    unit = 2.0**-exponents.means
     for n, choice in enumerate(native):
         np.testing.assert_array_equal(coded.symbols[n].detach().numpy(), choice.symbols)
         np.testing.assert_array_equal(coded.scale_index[n].numpy(), choice.scale_index)
-        values16 = 16 * (coded.symbols[n] + coded.mean[n]).detach().numpy()
-        np.testing.assert_array_equal(values16, choice.values16)
+        np.testing.assert_array_equal(coded.value[n].numpy() / unit, choice.values)
 
 
 def test_gradients_are_those_of_the_float_model(world):
@@ -138,25 +146,8 @@ def test_gradients_are_those_of_the_float_model(world):
 
 def float_model(model, known, level):
     """Means and log2 scales of the float model, given the values of all symbols."""
-    from otcuda.codec.networks import SCALE_HIGH, SCALE_LOW, phase_masks
-
-    seen = torch.zeros_like(known[:, :1])
-    means, scales = torch.zeros_like(known), torch.zeros_like(known)
-    for phase, mask in enumerate(phase_masks(*known.shape[2:])):
-        features = model.trunk(model.inputs(known * seen, seen, level))
-        values = []
-        for g, (a, b) in enumerate(zip(model.edges[:-1], model.edges[1:], strict=True)):
-            mu, scale = model.parameters_of_group(features, values, level, phase, g)
-            values.append(known[:, a:b])
-            inside = torch.zeros_like(known)
-            inside[:, a:b] = mask
-            wide = torch.zeros_like(known)
-            wide[:, a:b] = scale.clamp(SCALE_LOW, SCALE_HIGH)
-            mean = torch.zeros_like(known)
-            mean[:, a:b] = mu
-            means, scales = means + inside * mean, scales + inside * wide
-        seen = seen + mask
-    return means, scales
+    means, scales = dense_parameters(model, known, level)
+    return means, scales.clamp(SCALE_LOW, SCALE_HIGH)
 
 
 def test_training_saves_bytes_of_the_native_code():

@@ -53,9 +53,53 @@ def test_a_grown_codec_computes_the_same_and_its_new_weights_learn(small, rng):
     assert large.context.mix[1].weight.grad[:32, 32:48].any()
 
 
+def test_new_latents_hold_what_the_old_ones_leave(small, rng):
+    """In a linear codec of fine steps the error falls to what no latent holds."""
+    for net in (small.analysis.net, small.synthesis.fine):
+        net[-1 if net is small.analysis.net else -2].weight.data.zero_()
+        net[-1 if net is small.analysis.net else -2].bias.data.zero_()
+    basis = torch.linalg.qr(torch.randn(768, 768, generator=rng))[0]
+    energy = torch.exp(-torch.arange(768) / 8)
+    blocks = torch.randn(4000, 768, generator=rng) * 500 * energy.sqrt() @ basis.T
+    small.start_from_klt(blocks)
+    small.analysis.klt.weight.data[0] *= 1.1  # as training leaves it: not quite orthonormal
+    large = Codec(dataclasses.replace(LARGE, latents=40, groups=(2, 6, 16), coarse_copies=3))
+    take_over(large, SMALL, small.state_dict(), blocks)
+    planes = torch.nn.functional.pixel_shuffle(blocks[:16].T.reshape(1, 768, 4, 4), 16)
+    log2_step = torch.tensor([2.0])
+
+    def error(net):
+        return (
+            net(planes, log2_step, quantise_hard)[0] - planes
+        ).square().sum() / planes.square().sum()
+
+    assert error(small) > 0.1
+    assert error(large) < 0.012  # exp(-40 / 8), and rounding
+    # At a step so coarse that the new symbols are zero, all is as it was.
+    planes, log2_step = 0.1 * planes, torch.tensor([9.5])
+    before, bits_before = small(planes, log2_step, quantise_hard)
+    after, bits = large(planes, log2_step, quantise_hard)
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=0.5)
+    assert bits > bits_before
+    assert bits - bits_before < 24 * 16 * 0.2
+
+
+def test_new_latents_need_pictures(small):
+    large = Codec(dataclasses.replace(LARGE, latents=40, groups=(2, 6, 16)))
+    with pytest.raises(otcuda.BackendError, match="blocks of training pictures"):
+        take_over(large, SMALL, small.state_dict())
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"width8": 48}, {"analysis_blocks": (0, 1)}, {"context_width": 16}, {"groups": (2, 7)}],
+    [
+        {"width8": 48},
+        {"analysis_blocks": (0, 1)},
+        {"context_width": 16},
+        {"groups": (2, 7)},
+        {"latents": 40},
+        {"coarse_copies": 0},
+    ],
     ids=str,
 )
 def test_sizes_that_do_not_fit_are_named(small, change):

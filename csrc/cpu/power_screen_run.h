@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the argmax and the lists of a screen share: samples as integers, and their way past the
+// groups of targets. Certificate: docs/power_argmax.md.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+
+#include "common/threads.h"
+#include "cpu/power_screen.h"
+
+namespace otcuda::cpu {
+
+constexpr int64_t kMostSamples = 64;      // of a block, on any level
+constexpr int64_t kRoom = 1024;           // pairs that wait
+constexpr int64_t kRunBytes = 1 << 17;    // integers of samples that a thread keeps
+constexpr int64_t kTrialSamples = 32;     // that tell whether the bound bites
+constexpr double kLeastThreshold = -9e8;  // above the bound of what cannot win
+constexpr int32_t kNoThreshold = std::numeric_limits<int32_t>::max();  // of samples not there
+constexpr double kNothing = -std::numeric_limits<double>::infinity();
+constexpr double kMostWidth = 1e8;  // in units; a bound lies as far above 0 at most
+// A width so large that no sum, at most 1.2e8, proves more than kLeastThreshold, and that the least
+// sum, -1.07e9, does not overflow.
+constexpr int32_t kProvesNothing = 1070000000;
+constexpr double kFirstPart = 0.35;  // of what may be spent, before any target is left out
+
+// Some samples: their integers, the errors of those, and the winners so far.
+class ScreenBlock {
+ public:
+  // False where a number is out of range.
+  bool pack(const PowerScreen& s, const ScreenKernels& level, const float* x, int64_t count,
+            uint8_t* packed, int8_t* row);
+  // Whether no target of the group can reach any sample's best.
+  bool out_of_reach(const PowerScreen& s, const ScreenGroup& g) const;
+  // How far a target of the group may be overestimated, in units; the scan takes up to 1e8.
+  double width(const PowerScreen& s, const ScreenGroup& g) const;
+  // Of all samples: a sum up to the threshold proves that the score is no winner.
+  void raise_thresholds(const PowerScreen& s, const ScreenGroup& g, int32_t* threshold) const;
+  void raise_threshold(const PowerScreen& s, const ScreenGroup& g, int64_t sample,
+                       int32_t* threshold) const {
+    const double t = exact_threshold(s, g, sample);
+    const double fits = std::min(std::max(t, kLeastThreshold), 2e9);
+    threshold[sample] = std::max(threshold[sample], static_cast<int32_t>(fits));
+  }
+  // The same where nothing limits it. Only where it is kLeastThreshold or more have all targets
+  // been looked at that could reach it.
+  double exact_threshold(const PowerScreen& s, const ScreenGroup& g, int64_t sample) const;
+  void bounds(const PowerScreen& s, const ScreenKernels& level, const ScreenGroup& g,
+              int32_t* bound) const;
+  void offer(int64_t sample, float score, int32_t target) {
+    if (index[sample] < 0 || score > best[sample] ||
+        (score == best[sample] && target < index[sample])) {
+      best[sample] = score;
+      index[sample] = target;
+    }
+  }
+  void scale_errors(double factor) {
+    residue_ *= factor;
+    reach_ *= factor;
+  }
+  double unit(const ScreenGroup& g) const { return double(unit_) * double(g.unit); }
+
+  const float* x = nullptr;
+  int64_t count = 0;
+  const uint8_t* packed = nullptr;
+  float best[kMostSamples];
+  int32_t index[kMostSamples];        // -1 before the first
+  double spent = 0, spent_early = 0;  // and of that, on the earlier half of the targets
+  bool lost = false, out_of_range = false;
+
+ private:
+  // Rows into integers of this unit; the most that a 16-bit sum has of integer^2.
+  int32_t quantise(const PowerScreen& s, const ScreenKernels& level, uint8_t* to, int8_t* row);
+
+  float unit_ = 1;
+  double residue_ = 0, reach_ = 0, norm_ = 0;  // the most of |x' - x^|, |x'|, |x|
+  double constant_[kMostSamples];              // <x, mu>
+};
+
+// Blocks that meet the targets group by group.
+class ScreenRun {
+ public:
+  // `proves`: whether one good sum may raise a threshold.
+  ScreenRun(const PowerScreen& screen, bool forced, bool proves, int64_t blocks)
+      : s_(screen),
+        level_(screen.level_),
+        forced_(forced),
+        proves_(proves),
+        packed_(blocks * level_.samples * 4 * screen.steps_),
+        row_(4 * screen.steps_),
+        blocks_(blocks),
+        hits_(kRoom) {
+    int64_t most = 0;
+    for (const ScreenGroup& g : s_.groups_) most = std::max(most, g.count);
+    bound_ = Buffer<int32_t>(most + level_.targets);
+  }
+  virtual ~ScreenRun() = default;
+
+  // Samples [begin, end) of x.
+  void run(const float* x, int64_t begin, int64_t end) {
+    used_ = 0;
+    for (int64_t b = begin; b < end; b += level_.samples, ++used_) {
+      uint8_t* const to = packed_.data() + used_ * level_.samples * 4 * s_.steps_;
+      const int64_t count = std::min<int64_t>(level_.samples, end - b);
+      ScreenBlock& block = blocks_[used_];
+      block.out_of_range = block.lost =
+          !block.pack(s_, level_, x + b * s_.D_, count, to, row_.data());
+      begin_block(used_);
+    }
+    bool first = true;
+    for (const ScreenGroup& group : s_.groups_) {
+      if (!(group.top > kNothing)) continue;
+      for (int64_t k = 0; k < used_; ++k) {
+        if (!blocks_[k].lost) meet(&blocks_[k], group, first);
+        heartbeat();
+      }
+      first = first && group.count < warm_from();
+    }
+  }
+
+  // Work beyond the integers, as a part of the blocked loop's; that of lost blocks is done again.
+  double spent() const {
+    double sum = 0, samples = 0;
+    for (int64_t k = 0; k < used_; ++k) {
+      if (blocks_[k].out_of_range) continue;  // was hardly looked at, and others may do
+      sum += blocks_[k].spent / (double(s_.N_) * double(s_.D_));
+      if (blocks_[k].lost) sum += double(blocks_[k].count);
+      samples += double(blocks_[k].count);
+    }
+    return samples > 0 ? sum / samples : 0;
+  }
+
+  // Whether another `N` targets would cost as little as it takes, going by the first block.
+  bool bites(int64_t N) const {
+    const ScreenBlock& block = blocks_[0];
+    const double all = double(block.count) * double(s_.D_);
+    const double late = block.spent - block.spent_early;
+    return !block.lost && late <= level_.most_spent * all * double(s_.N_ - s_.N_ / 2) &&
+           2 * block.spent <= level_.most_spent * all * double(N);
+  }
+
+  int64_t pairs = 0, chains = 0;
+
+ protected:
+  void meet(ScreenBlock* block, const ScreenGroup& group, bool first) {
+    if (block->out_of_reach(s_, group)) return;
+    const double width = block->width(s_, group);
+    if (!(width < kMostWidth)) {
+      block->lost = true;
+      return;
+    }
+    const double all = double(block->count) * double(s_.N_) * double(s_.D_);
+    const double seen = double(group.begin + group.count) / double(s_.N_);
+    const double part = kFirstPart + (1 - kFirstPart) * seen;
+    const double most = forced_ ? most_forced() * all : level_.most_spent * all * part;
+    std::fill_n(threshold_, block->count, static_cast<int32_t>(kLeastThreshold));
+    std::fill(threshold_ + block->count, threshold_ + level_.samples, kNoThreshold);
+    block->raise_thresholds(s_, group, threshold_);
+    block->bounds(s_, level_, group, bound_.data());
+    ScreenPanel panel{block->packed,
+                      s_.integers_.data() + group.begin * 4 * s_.steps_,
+                      level_.wide ? nullptr : s_.start_.data() + group.begin * s_.sums_,
+                      bound_.data(),
+                      (group.count + level_.targets - 1) / level_.targets * level_.targets,
+                      s_.steps_,
+                      threshold_,
+                      proves_ ? static_cast<int32_t>(std::ceil(width)) : kProvesNothing,
+                      hits_.data(),
+                      0,
+                      kRoom,
+                      highest_};
+    if (first) warm(block, group, &panel);
+    const int64_t all_targets = panel.targets, early = early_targets(group, all_targets);
+    for (int64_t i = 0; i < all_targets;) {
+      panel.targets = i < early ? early : all_targets;
+      i = level_.panel(&panel, i);
+      settle(block, group, panel.count);
+      panel.count = 0;
+      if (i <= early) block->spent_early = block->spent;
+      if (block->spent > most) {
+        block->lost = true;
+        return;
+      }
+    }
+  }
+
+  // Of a group's targets, those in the earlier half of all; whole tiles.
+  int64_t early_targets(const ScreenGroup& group, int64_t targets) const {
+    const int64_t early = (s_.N_ / 2 - group.begin) / level_.targets * level_.targets;
+    return std::clamp<int64_t>(early, 0, targets);
+  }
+
+  // Thresholds from the largest sums of some targets of the first group.
+  virtual void warm(ScreenBlock* block, const ScreenGroup& group, ScreenPanel* panel) = 0;
+  // The contract's own scores of the pairs that are still above their thresholds.
+  virtual void settle(ScreenBlock* block, const ScreenGroup& group, int64_t count) = 0;
+  // Targets of a group that is large enough for it.
+  virtual int64_t warm_from() const { return 0; }
+  // What may be spent where the screen is forced, as a part of the blocked loop.
+  virtual double most_forced() const { return 2; }
+  // A newly packed block.
+  virtual void begin_block(int64_t) {}
+
+  // The scores of up to kScreenChains pairs; which targets they are.
+  void score(const ScreenBlock& block, const ScreenGroup& group, const ScreenHit* hits,
+             int64_t count, float* scores, int32_t* target) {
+    const float *x[kScreenChains], *y[kScreenChains];
+    float h[kScreenChains];
+    for (int64_t k = 0; k < kScreenChains; ++k) {
+      const ScreenHit& hit = hits[std::min(k, count - 1)];
+      target[k] = s_.order_[group.begin + hit.target];
+      x[k] = block.x + hit.sample * s_.D_;
+      y[k] = s_.y_ + target[k] * s_.D_;
+      h[k] = s_.h_[target[k]];
+    }
+    level_.chains({x, y, h, s_.D_, scores});
+  }
+
+  const PowerScreen& s_;
+  const ScreenKernels& level_;
+  const bool forced_, proves_;
+  Buffer<uint8_t> packed_;
+  Buffer<int8_t> row_;
+  Buffer<ScreenBlock> blocks_;
+  Buffer<ScreenHit> hits_;
+  Buffer<int32_t> bound_;
+  alignas(64) int32_t threshold_[kMostSamples], highest_[kMostSamples];
+  int64_t used_ = 0;
+};
+
+// How samples go past the targets.
+struct ScreenCall {
+  const float* x;  // [B, D]
+  int64_t B;
+  uint8_t* left;  // [B]
+  ScreenTrust trust;
+  Poll* poll;
+  ScreenCounts* counts;  // or null
+};
+
+// Blocks of samples shared out among threads. `make(forced, blocks)` is the run of some of them,
+// whose write(begin) hands on what it has found. False: most of the work was for nothing, so the
+// rest is left over.
+template <class Make>
+bool PowerScreen::share_out(const ScreenCall& call, const Make& make) const {
+  const int64_t B = call.B, block = level_.samples, blocks = (B + block - 1) / block;
+  const int threads = threads_for(0.01 * double(B) * double(N_) * double(D_));
+  const int64_t most = std::clamp<int64_t>(kRunBytes / (block * 4 * steps_), 4, 64);
+  const int64_t share = std::clamp<int64_t>((blocks + threads - 1) / threads, 1, most);
+  std::atomic<int64_t> pairs{0}, chains{0};
+  std::atomic<bool> stop{false};
+  const bool forced = call.trust == ScreenTrust::forced;
+  const auto some = [&](int64_t begin, int64_t end) {
+    if (stop) {
+      std::fill(call.left + begin, call.left + end, uint8_t(1));
+      return;
+    }
+    auto run = make(forced, (end - begin + block - 1) / block);
+    run.run(call.x, begin, end);
+    run.write(begin);
+    if (!forced && run.spent() > level_.most_spent) stop = true;
+    pairs += run.pairs;
+    chains += run.chains;
+  };
+  const int64_t first =
+      call.trust == ScreenTrust::trial ? std::min(B, std::max(kTrialSamples, block)) : 0;
+  if (first > 0) parallel_for(first, first, some, call.poll, 1);
+  const int64_t rest = B - first;
+  const auto others = [&](int64_t begin, int64_t end) { some(first + begin, first + end); };
+  if (rest > 0) parallel_for(rest, share * block, others, call.poll, threads);
+  if (call.counts != nullptr) *call.counts = {pairs, chains};
+  return !stop;
+}
+
+}  // namespace otcuda::cpu

@@ -50,7 +50,7 @@ struct NewtonResult {
   double residual;  // chi2 on the lists over (N-1)/M
   double energy;
   int iterations, cg_iterations;
-  bool unlisted;  // cells that no list holds were raised by a gap
+  bool unlisted;  // more than a few cells are in no list, and were raised by a gap
 };
 
 }  // namespace otcuda

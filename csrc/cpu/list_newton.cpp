@@ -20,6 +20,8 @@ constexpr float kFarthest = 12.0f;          // temperatures below the best at wh
 constexpr double kPrior = 2.0;              // samples that a local gap is shrunk by
 constexpr double kGradientTolerance = 0.1;  // of CG, relative
 constexpr int kCgIterations = 100;
+constexpr int64_t kFew = 2;         // cells that may be in no list without a word ...
+constexpr double kFewShare = 1e-3;  // ... or a share of all: they are worth no new lists
 constexpr double kSteps[] = {1.0, 0.5, 0.25, 0.1};
 constexpr double kFirstDamping = 0.1, kLeastDamping = 1e-3, kMostDamping = 100.0;
 
@@ -118,7 +120,7 @@ class Newton {
         N_(lists.N),
         counts_(N_),
         trial_counts_(N_),
-        unlisted_(N_, 1),
+        unlisted_(N_),
         gradient_(N_),
         step_(N_),
         trial_(N_),
@@ -131,12 +133,16 @@ class Newton {
         start_(N_),
         sums_(N_) {
     std::copy(h, h + N_, start_.data());
+    // A cell that is due less than one sample may well be in no list.
+    for (int64_t i = 0; i < N_; ++i) unlisted_[i] = nu[i] * double(lists.M) >= 1.0;
     for (int64_t k = 0; k < lists.M * lists.K; ++k) unlisted_[lists.index[k]] = 0;
   }
 
   NewtonResult run() {
     NewtonResult result{0.0, 0.0, 0, 0, false};
-    for (const char each : unlisted_) result.unlisted |= each != 0;
+    int64_t missing = 0;
+    for (const char each : unlisted_) missing += each;
+    result.unlisted = double(missing) > std::max(double(kFew), kFewShare * double(N_));
     double energy = measure(h_, &counts_);
     double damping = kFirstDamping;
     for (; result.iterations < settings_.iterations; ++result.iterations) {
@@ -145,7 +151,7 @@ class Newton {
       find_active();
       result.cg_iterations += solve(damping);
       for (int64_t i = 0; i < N_; ++i) {
-        if (unlisted_[i]) step_[i] = gap_[i];
+        if (unlisted_[i]) step_[i] = result.unlisted ? gap_[i] : 0.0;
       }
       centre(&step_);
       const double far = quantile_of_ratio(step_);

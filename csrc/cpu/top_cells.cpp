@@ -49,8 +49,13 @@ void write_list(const Shortlist& list, const TopCells& p, int64_t sample) {
 // Thresholds and lists of `samples` samples, and what passes over them.
 class Run {
  public:
-  Run(const TopCells& problem, int64_t samples, int64_t packed)
-      : p_(problem), x_(packed), threshold_(samples, -kInfinity), lists_(samples) {
+  // `first`: samples of a block whose lists get thresholds from the first targets.
+  Run(const TopCells& problem, int64_t samples, int64_t packed, int64_t first)
+      : p_(problem),
+        x_(packed),
+        threshold_(samples, -kInfinity),
+        first_(first * std::min(problem.N, kFirstTargets)),
+        lists_(samples) {
     for (Shortlist& list : lists_) {
       std::fill_n(list.score, Shortlist::kBefore, kInfinity);
       std::fill_n(list.score + Shortlist::kBefore, Shortlist::kRoom, -kInfinity);
@@ -67,7 +72,8 @@ class Run {
     for (int64_t i = 0; i < p_.N; i += panel) {
       for (int64_t k = 0; k < blocks; ++k) {
         kernel({x_.data() + k * stride, p_.y + i * p_.D, p_.h + i, std::min(panel, p_.N - i), p_.D,
-                p_.L, i, threshold_.data() + k * block, lists_.data() + k * block, p_.K});
+                p_.L, i, threshold_.data() + k * block, lists_.data() + k * block, p_.K,
+                first_.data()});
         heartbeat();
       }
     }
@@ -75,7 +81,7 @@ class Run {
 
  private:
   const TopCells& p_;
-  Buffer<float> x_, threshold_;
+  Buffer<float> x_, threshold_, first_;
   Buffer<Shortlist> lists_;
 };
 
@@ -92,7 +98,7 @@ void top_cells(const TopCells& p, Poll* poll) {
     const int64_t count = std::min(p.B - begin, share * level.samples);
     const int64_t used = (count + level.samples - 1) / level.samples;
     const int64_t stride = level.samples * p.D;
-    Run run(p, used * level.samples, std::max<int64_t>(1, used * stride));
+    Run run(p, used * level.samples, std::max<int64_t>(1, used * stride), level.samples);
     for (int64_t k = 0; k < used; ++k) {
       for (int64_t q = 0; q < level.samples; ++q) {
         const int64_t b = k * level.samples + q;
@@ -118,7 +124,7 @@ void top_cells_product(const TopCells& p, Poll* poll) {
   const auto one = [&](int64_t task, int64_t) {
     const int64_t begin = task * share, groups = std::min(p.B - begin, share);
     const int64_t stride = kHalves * p.D;
-    Run run(p, groups * kGroup, groups * stride);
+    Run run(p, groups * kGroup, groups * stride, 0);
     for (int64_t g = 0; g < groups; ++g) {
       for (int64_t k = 0; k < kHalves; ++k) {
         for (int64_t d = 0; d < p.D; ++d) {

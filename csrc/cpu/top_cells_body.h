@@ -2,9 +2,14 @@
 // top_cells, once for all instruction sets. Lanes are samples, as in power_argmax_body.h; a tile of
 // targets whose scores all stay at or below the thresholds costs one compare a vector.
 //
-// Lanes offers Vector, kLanes, kVectors, kTargets; fill, load, loadu, store, fma, add, max (NaN
-// first never wins), above(a, b): a mask, set where a > b, bits(mask): bit k for lane k. Everything
-// here has internal linkage: a copy built with AVX-512 must not become the one of everybody.
+// Entering a target costs as much as scoring dozens, and lists that start empty turn none of the
+// first away. So the first targets are scored twice: the (K+1)-th largest of the maxima of their
+// kGroups groups is a score that K + 1 of them reach, and nothing below it needs to enter.
+//
+// Lanes offers Vector, kLanes, kVectors, kTargets; fill, load, store, fma, add, max and min (a NaN
+// in the first never comes through), above(a, b): a mask, set where a > b, bits(mask): bit k for
+// lane k. Everything here has internal linkage: a copy built with AVX-512 must not become the one
+// of everybody.
 #pragma once
 
 #include "cpu/top_cells_kernel.h"
@@ -17,13 +22,13 @@ typedef float Floats __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(32), aligned(4), may_alias));
 
 // Puts a target where it belongs in a list; of equal scores the earlier target comes first.
-inline __attribute__((always_inline)) void insert(Shortlist* list, float score, float inner,
+inline __attribute__((always_inline)) void insert(Shortlist* list, int K, float score, float inner,
                                                   int32_t index) {
   const Floats score8 = {score, score, score, score, score, score, score, score};
   const Floats inner8 = {inner, inner, inner, inner, inner, inner, inner, inner};
   const Ints index8 = {index, index, index, index, index, index, index, index};
   // From the last places to the first: what is written is not read again.
-  for (int k = Shortlist::kBefore + Shortlist::kRoom - 8; k >= Shortlist::kBefore; k -= 8) {
+  for (int k = Shortlist::kBefore + K / 8 * 8; k >= Shortlist::kBefore; k -= 8) {
     const Floats s = *(const Floats*)(list->score + k), s1 = *(const Floats*)(list->score + k - 1);
     const Floats v = *(const Floats*)(list->inner + k), v1 = *(const Floats*)(list->inner + k - 1);
     const Ints i = *(const Ints*)(list->index + k), i1 = *(const Ints*)(list->index + k - 1);
@@ -34,44 +39,52 @@ inline __attribute__((always_inline)) void insert(Shortlist* list, float score, 
   }
 }
 
-// Enters one target into the lists of the lanes in `mask`.
-inline __attribute__((always_inline)) void enter(const TopCellsPanel& panel, uint32_t mask,
-                                                 int64_t first_sample, int64_t target,
-                                                 const float* inner, const float* score) {
-  while (mask != 0) {
-    const int lane = __builtin_ctz(mask);
-    mask &= mask - 1;
-    Shortlist* const list = panel.lists + first_sample + lane;
-    insert(list, score[lane], inner[lane], int32_t(panel.first + target));
-    panel.threshold[first_sample + lane] = list->score[Shortlist::kBefore + panel.K];
-  }
+// Enters a target of the panel into the list of a sample.
+inline __attribute__((always_inline)) void enter(const TopCellsPanel& panel, int64_t sample,
+                                                 int64_t target, float inner, float score) {
+  Shortlist* const list = panel.lists + sample;
+  insert(list, panel.K, score, inner, int32_t(panel.first + target));
+  // A list that is not full yet has -inf there, and a threshold from the first targets.
+  const float last = list->score[Shortlist::kBefore + panel.K];
+  if (last > panel.threshold[sample]) panel.threshold[sample] = last;
 }
 
-// `sums` are inner products, [kTargets][kSamples].
+// `sums` are inner products, [kTargets][kSamples]. Hits are bits of a word, so that most of a tile
+// is passed over without a branch; thresholds rise from word to word.
 template <class Lanes, int kTargets>
 __attribute__((noinline)) void enter_tile(const TopCellsPanel& panel, int64_t i,
                                           const float* sums) {
-  constexpr int kSamples = Lanes::kLanes * Lanes::kVectors;
-  alignas(64) float score[Lanes::kLanes];
-  for (int q = 0; q < kSamples; q += Lanes::kLanes) {
-    for (int t = 0; t < kTargets; ++t) {
-      const float* const inner = sums + t * kSamples + q;
-      const auto s = Lanes::add(Lanes::load(inner), Lanes::fill(panel.h[i + t]));
-      const uint32_t mask = Lanes::bits(Lanes::above(s, Lanes::load(panel.threshold + q)));
-      if (mask == 0) continue;
-      Lanes::store(score, s);
-      enter(panel, mask, q, i + t, inner, score);
+  constexpr int kSamples = Lanes::kLanes * Lanes::kVectors, kMany = 64 / Lanes::kLanes;
+  constexpr int kTotal = kTargets * Lanes::kVectors;
+  for (int first = 0; first < kTotal; first += kMany) {
+    uint64_t hits = 0;
+#pragma GCC unroll 16
+    for (int k = 0; k < kMany; ++k) {
+      const int v = first + k;
+      if (v >= kTotal) break;
+      const auto s = Lanes::add(Lanes::load(sums + v * Lanes::kLanes),
+                                Lanes::fill(panel.h[i + v / Lanes::kVectors]));
+      const auto threshold = Lanes::load(panel.threshold + v % Lanes::kVectors * Lanes::kLanes);
+      hits |= uint64_t(Lanes::bits(Lanes::above(s, threshold))) << (k * Lanes::kLanes);
+    }
+    while (hits != 0) {
+      const int place = first * Lanes::kLanes + __builtin_ctzll(hits);
+      hits &= hits - 1;
+      const int64_t target = i + place / kSamples;
+      enter(panel, place % kSamples, target, sums[place], sums[place] + panel.h[target]);
     }
   }
 }
 
+// Inner products of all samples of a block with targets i .. i + kTargets.
 template <class Lanes, int kTargets>
-inline __attribute__((always_inline)) void tile(const TopCellsPanel& panel, int64_t i) {
+inline __attribute__((always_inline)) void products(
+    const TopCellsPanel& panel, int64_t i,
+    typename Lanes::Vector (&sum)[kTargets][Lanes::kVectors]) {
   using Vector = typename Lanes::Vector;
   constexpr int kVectors = Lanes::kVectors, kSamples = Lanes::kLanes * kVectors;
   const int64_t D = panel.D;
   const float* const y = panel.y + i * D;
-  Vector sum[kTargets][kVectors];
 #pragma GCC unroll 8
   for (int t = 0; t < kTargets; ++t) {
 #pragma GCC unroll 4
@@ -89,28 +102,115 @@ inline __attribute__((always_inline)) void tile(const TopCellsPanel& panel, int6
       for (int q = 0; q < kVectors; ++q) sum[t][q] = Lanes::fma(samples[q], target, sum[t][q]);
     }
   }
+}
+
+// The larger of `highest` and the scores of kTargets targets, vector q of the samples.
+template <class Lanes, int kTargets>
+inline __attribute__((always_inline)) typename Lanes::Vector raised(
+    const TopCellsPanel& panel, int64_t i,
+    const typename Lanes::Vector (&sum)[kTargets][Lanes::kVectors], int q,
+    typename Lanes::Vector highest) {
+#pragma GCC unroll 8
+  for (int t = 0; t < kTargets; ++t) {
+    highest = Lanes::max(Lanes::add(sum[t][q], Lanes::fill(panel.h[i + t])), highest);
+  }
+  return highest;
+}
+
+template <class Lanes, int kTargets>
+inline __attribute__((always_inline)) void store_products(
+    const typename Lanes::Vector (&sum)[kTargets][Lanes::kVectors], float* to) {
+#pragma GCC unroll 8
+  for (int t = 0; t < kTargets; ++t) {
+#pragma GCC unroll 4
+    for (int q = 0; q < Lanes::kVectors; ++q) {
+      Lanes::store(to + (t * Lanes::kVectors + q) * Lanes::kLanes, sum[t][q]);
+    }
+  }
+}
+
+template <class Lanes, int kTargets>
+inline __attribute__((always_inline)) void tile(const TopCellsPanel& panel, int64_t i) {
+  using Vector = typename Lanes::Vector;
+  constexpr int kVectors = Lanes::kVectors, kSamples = Lanes::kLanes * kVectors;
+  Vector sum[kTargets][kVectors];
+  products<Lanes, kTargets>(panel, i, sum);
   uint32_t above = 0;
 #pragma GCC unroll 4
   for (int q = 0; q < kVectors; ++q) {
     const Vector threshold = Lanes::load(panel.threshold + q * Lanes::kLanes);
-    Vector highest = threshold;
-#pragma GCC unroll 8
-    for (int t = 0; t < kTargets; ++t) {
-      highest = Lanes::max(Lanes::add(sum[t][q], Lanes::fill(panel.h[i + t])), highest);
-    }
+    const Vector highest = raised<Lanes, kTargets>(panel, i, sum, q, threshold);
     above |= Lanes::bits(Lanes::above(highest, threshold));
   }
   if (__builtin_expect(above != 0, 0)) {
     alignas(64) float sums[kTargets * kSamples];
-#pragma GCC unroll 8
-    for (int t = 0; t < kTargets; ++t) {
-#pragma GCC unroll 4
-      for (int q = 0; q < kVectors; ++q) {
-        Lanes::store(sums + t * kSamples + q * Lanes::kLanes, sum[t][q]);
-      }
-    }
+    store_products<Lanes, kTargets>(sum, sums);
     enter_tile<Lanes, kTargets>(panel, i, sums);
   }
+}
+
+// --- the first targets
+// ----------------------------------------------------------------------------
+
+constexpr int kGroups = 32;  // more than the longest list
+
+// Sorts kGroups vectors of a stride, each lane for itself, largest first: Batcher's network.
+template <class Lanes>
+void sort_groups(float* vectors, int64_t stride) {
+  for (int p = 1; p < kGroups; p *= 2) {
+    for (int k = p; k >= 1; k /= 2) {
+      for (int j = k % p; j + k < kGroups; j += 2 * k) {
+        for (int i = 0; i < k && j + i + k < kGroups; ++i) {
+          if ((i + j) / (2 * p) != (i + j + k) / (2 * p)) continue;
+          float* const a = vectors + (i + j) * stride;
+          float* const b = vectors + (i + j + k) * stride;
+          const auto low = Lanes::load(a), high = Lanes::load(b);
+          Lanes::store(a, Lanes::max(low, high));
+          Lanes::store(b, Lanes::min(low, high));
+        }
+      }
+    }
+  }
+}
+
+// A little below t, whatever the rounding mode makes of tiny numbers.
+inline float below(float t) {
+  constexpr float kMost = 3.4028235e38f, kTiny = 1.1754944e-38f;
+  const float size = t < 0.0f ? -t : t;
+  return t > kMost ? kMost : t - (size * 1e-6f + kTiny);
+}
+
+// Enters the first targets of the first panel, whole tiles, and returns how many: their inner
+// products lie in panel.first_products.
+template <class Lanes>
+int64_t enter_first(const TopCellsPanel& panel) {
+  using Vector = typename Lanes::Vector;
+  constexpr int kTargets = Lanes::kTargets, kVectors = Lanes::kVectors;
+  constexpr int kSamples = Lanes::kLanes * kVectors;
+  const int64_t some = panel.targets < kFirstTargets ? panel.targets : kFirstTargets;
+  const int64_t tiles = some / kTargets;
+  if (panel.first > 0 || tiles < 2 * kGroups) return 0;
+  alignas(64) float highest[kGroups * kSamples];
+  const Vector lowest = Lanes::fill(-__builtin_inff());
+  for (int k = 0; k < kGroups * kSamples; k += Lanes::kLanes) Lanes::store(highest + k, lowest);
+  for (int64_t k = 0; k < tiles; ++k) {
+    Vector sum[kTargets][kVectors];
+    products<Lanes, kTargets>(panel, k * kTargets, sum);
+    store_products<Lanes, kTargets>(sum, panel.first_products + k * kTargets * kSamples);
+    float* const group = highest + k % kGroups * kSamples;
+#pragma GCC unroll 4
+    for (int q = 0; q < kVectors; ++q) {
+      float* const at = group + q * Lanes::kLanes;
+      Lanes::store(at, raised<Lanes, kTargets>(panel, k * kTargets, sum, q, Lanes::load(at)));
+    }
+  }
+  for (int q = 0; q < kSamples; q += Lanes::kLanes) sort_groups<Lanes>(highest + q, kSamples);
+  for (int b = 0; b < kSamples; ++b) panel.threshold[b] = below(highest[panel.K * kSamples + b]);
+  for (int64_t k = 0; k < tiles; ++k) {
+    enter_tile<Lanes, kTargets>(panel, k * kTargets,
+                                panel.first_products + k * kTargets * kSamples);
+  }
+  return tiles * kTargets;
 }
 
 template <class Lanes, int kTargets>
@@ -126,7 +226,7 @@ inline void last_tile(const TopCellsPanel& panel, int64_t i) {
 
 template <class Lanes>
 void plain(const TopCellsPanel& panel) {
-  int64_t i = 0;
+  int64_t i = enter_first<Lanes>(panel);
   for (; i + Lanes::kTargets <= panel.targets; i += Lanes::kTargets) {
     tile<Lanes, Lanes::kTargets>(panel, i);
   }
@@ -202,11 +302,14 @@ inline __attribute__((always_inline)) void product_tile(const TopCellsPanel& pan
         alignas(64) float inner[Lanes::kLanes], score[Lanes::kLanes];
         const Vector other = Lanes::fill(right[t * kHalves + r]);
         const Vector s = Lanes::add(side[t], other);
-        const uint32_t mask = Lanes::bits(Lanes::above(s, Lanes::load(panel.threshold + sample)));
+        uint32_t mask = Lanes::bits(Lanes::above(s, Lanes::load(panel.threshold + sample)));
         if (mask == 0) continue;
         Lanes::store(inner, Lanes::add(Lanes::load(left + t * kHalves + l), other));
         Lanes::store(score, s);
-        enter(panel, mask, sample, i + t, inner, score);
+        for (; mask != 0; mask &= mask - 1) {
+          const int lane = __builtin_ctz(mask);
+          enter(panel, sample + lane, i + t, inner[lane], score[lane]);
+        }
       }
     }
   }

@@ -18,6 +18,8 @@ struct alignas(64) Shortlist {
   int32_t index[kBefore + kRoom];
 };
 
+constexpr int64_t kFirstTargets = 1024;  // that give lists their first thresholds
+
 struct TopCellsPanel {
   const float* x;  // [D][samples] packed; product: [D][kHalves], left rows above right ones
   const float* y;  // [targets][D]
@@ -27,6 +29,7 @@ struct TopCellsPanel {
   float* threshold;  // [samples], 64-byte aligned: scores at or below it are in no list
   Shortlist* lists;  // [samples]
   int K;
+  float* first_products;  // room for kFirstTargets inner products of each sample of a plain block
 };
 
 struct TopCellsKernels {

@@ -28,6 +28,11 @@ struct Lanes {
       if (a.lane[k] > b.lane[k]) b.lane[k] = a.lane[k];
     return b;
   }
+  static Vector min(const Vector& a, Vector b) {
+    for (int k = 0; k < kLanes; ++k)
+      if (a.lane[k] < b.lane[k]) b.lane[k] = a.lane[k];
+    return b;
+  }
   static uint32_t bits(uint32_t mask) { return mask; }
   static uint32_t above(const Vector& a, const Vector& b) {
     uint32_t mask = 0;

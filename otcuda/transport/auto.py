@@ -3,18 +3,20 @@
 
 A pool learns the most from a sample, and needs memory for lists; a step of the descent takes
 nothing but winners, and stops at a time limit whenever it comes. Where longer rounds of a descent
-stop helping, the pools go on from its heights. docs/transport.md, section 4.
+stop helping, the pools go on from its heights. Many cells in the plane move together over far more
+than a list sees, and Adam's momentum is what carries them. docs/transport.md, section 4.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from otcuda.transport.adam import fit_adam
 from otcuda.transport.asgd import Rounds
 from otcuda.transport.cells import Cells
 from otcuda.transport.estimates import free_memory, pools_fit
 from otcuda.transport.fitting import FitResult, Run
-from otcuda.transport.pools import Pooler, go_first
+from otcuda.transport.pools import PLANAR, PLANAR_SIZE, Pooler, go_first
 from otcuda.transport.sources import NAMED, key
 
 
@@ -30,6 +32,8 @@ def fit_auto(cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, FitResult]:
         if found is not None:
             pooler.restore(*found)
         return pooler.solve()
+    if named and cells.D <= PLANAR and cells.n > PLANAR_SIZE and run.checkpoint is None:
+        return fit_adam(cells, run, seed)
     rounds = Rounds(cells, run, seed)
     if found is not None:
         rounds.restore(*found)

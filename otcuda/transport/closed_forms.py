@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+import otcuda
 from otcuda.transport.arrays import to_numpy
 from otcuda.transport.cells import START, Cells
 
 _GUESS_SIZE = 1024  # samples, and targets, on which the guess is fitted
-_EIGEN_LIMIT = 1024  # dimensions beyond which covariances count by their traces only
+_ROOT_LIMIT = 1024  # dimensions beyond which covariances count by their traces only
+_ROOT_STEPS = 50  # each brings a small eigenvalue up by 2.25
+_ONE_THREAD = 180  # columns of a product up to which it is not left to BLAS
 _BLOCK = 1 << 18  # numbers
 _GOLDEN = (np.sqrt(5) - 1) / 2
 
@@ -50,15 +53,16 @@ def gaussian_guess(x: np.ndarray, y: np.ndarray, nu: np.ndarray, seed: int) -> n
     mean = x.mean(0)
     x = x - mean
     bend = _quadratic_form(x, y, nu)
-    slope = np.concatenate([rows @ mean for rows, _ in _blocks(y, nu)])
+    slope = np.concatenate([(rows * mean).sum(1) for rows, _ in _blocks(y, nu)])
     some = np.random.default_rng(seed).permutation(len(y))[:_GUESS_SIZE]
     weights = nu[some] / nu[some].sum()
     # The samples carry the mean, which the heights are to take off again.
-    scores = ((x + mean) @ y[some].astype(np.float64).T).astype(np.float32)
+    samples, part = (x + mean).astype(np.float32), np.ascontiguousarray(y[some], np.float32)
 
     def dual(a: float, c: float) -> float:
         heights = -(a * slope[some] + c * bend[some])
-        return float((scores + heights.astype(np.float32)).max(1).mean() - weights @ heights)
+        value = otcuda.power_argmax(samples, part, heights.astype(np.float32))[0]
+        return float(value.mean(dtype=np.float64) - (weights * heights).sum())
 
     a, c = 1.0, _golden_section(lambda c: dual(1.0, c), 0.0, 2.0, steps=12)
     if slope.std() > 0.1 * bend.std():
@@ -81,27 +85,40 @@ def _quadratic_form(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.nda
     """
     D = y.shape[1]
     square = np.concatenate([(rows * rows).sum(1) for rows, _ in _blocks(y, weights)])
-    scale_x, scale_y = np.sqrt((x * x).mean()), np.sqrt(weights @ square / D)
+    scale_x, scale_y = np.sqrt((x * x).mean()), np.sqrt((weights * square).sum() / D)
     if scale_x == 0 or scale_y == 0:
         return np.zeros(len(y))
-    if D > _EIGEN_LIMIT:
+    if D > _ROOT_LIMIT:
         return scale_x / scale_y * square / 2
     x = x / scale_x
     # A ridge: a direction in which the targets do not vary must not ask for infinite curvature.
-    sx = x.T @ x / len(x) + 1e-6 * np.eye(D)
+    sx = _product(x.T, x) / len(x) + 1e-6 * np.eye(D)
     sy = 1e-4 * np.eye(D)
     for rows, nu in _blocks(y, weights):
         rows /= scale_y
-        sy += (nu[:, None] * rows).T @ rows
-    root = _power(sx, 0.5)
-    inverse = root @ _power(root @ sy @ root, -0.5) @ root
-    forms = [((rows @ inverse) * rows).sum(1) for rows, _ in _blocks(y, weights)]
+        sy += _product((nu[:, None] * rows).T, rows)
+    root, _ = _roots(sx)
+    _, inner = _roots(_product(_product(root, sy), root))
+    inverse = _product(_product(root, inner), root)
+    forms = [(_product(rows, inverse) * rows).sum(1) for rows, _ in _blocks(y, weights)]
     return scale_x / scale_y * np.concatenate(forms) / 2
 
 
-def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    return (vectors * values.clip(values[-1] * 1e-12) ** exponent) @ vectors.T
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Product on one thread where it is small: BLAS would wait for others that have no core."""
+    return a @ b if b.shape[1] > _ONE_THREAD else np.einsum("ij,jk->ik", a, b)
+
+
+def _roots(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Root and inverse root of a positive definite matrix, by Newton and Schulz."""
+    D, size = len(matrix), float(np.sqrt((matrix * matrix).sum()))
+    root, inverse = matrix / size, np.eye(D)
+    for _ in range(_ROOT_STEPS):
+        step = 1.5 * np.eye(D) - 0.5 * _product(inverse, root)
+        root, inverse = _product(root, step), _product(step, inverse)
+        if abs(step - np.eye(D)).max() < 1e-9:
+            break
+    return root * np.sqrt(size), inverse / np.sqrt(size)
 
 
 def _golden_section(f: Callable[[float], float], low: float, high: float, steps: int) -> float:

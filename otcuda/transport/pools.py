@@ -27,8 +27,8 @@ from otcuda.transport.estimators import Chi2, chi2_from_record, samples_to_certi
 from otcuda.transport.fitting import FitResult, Goal, Late, Run
 from otcuda.transport.sources import NAMED, Source, key
 
-_K = 16  # cells of a list
-_TOLERANCE = 0.1  # chi2 left on the lists, of the least that their samples can tell
+_K = 15  # cells of a list
+_TOLERANCE = 0.05  # chi2 left on the lists, of the least that as many samples can tell
 _LOOSE = 0.3  # the same before the last pool
 _MISSED = 1e-3  # share of winners that lists may lack
 _OVER_REACH = (
@@ -36,6 +36,11 @@ _OVER_REACH = (
 )
 _EMPTY = 1e-3  # share of cells without a sample from which they are raised
 _RESCANS = 30  # of a fit
+_IDLE, _IDLE_MOVES, _NEAR = (
+    0.9,
+    2,
+    0.5,
+)  # moves that bring no more end a fit near its goal
 _REVIVALS = 3  # of a fit in more dimensions than _COARSE, where Newton raises cells as well
 _ENOUGH = 3.5  # samples a cell below which an empty cell says nothing, and a fit little
 _EFFICIENCY = 0.95  # of independent samples, to plan with
@@ -48,6 +53,7 @@ _COARSE = 6  # dimensions up to which a start from fewer targets pays
 _PRODUCT_SIZE, _PRODUCT_D = 1 << 16, 32  # targets and dimensions from which product samples pay
 _STALLED = 0.9
 _SMALLEST, _LARGEST = 512, 1 << 16  # targets for which "auto" begins with pools
+PLANAR, PLANAR_SIZE = 2, 2048  # dimensions in which lists reach too little for more targets
 _LEAST_SHARE = 12  # samples a cell below which it does not
 _SCANS, _SCANS_LOW = 4, 20  # of a sample that a limit must allow; up to _COARSE dimensions
 
@@ -105,24 +111,31 @@ class Lister(Descent):
         self.lists = Lists(*[a[last.rows].copy() for a in self.lists.arrays()])
         last.rows, self.pools = slice(0, last.M), [last]
 
+    def linear(self, h: np.ndarray) -> float:
+        """<nu, h>, by a sum that no BLAS shares out."""
+        return float((self.nu * h).sum())
+
     def energy(self, h: np.ndarray) -> float:
         """Energy of heights on the lists, exact where they were made at h."""
-        return self.lists.measure(h)[1] - float(self.nu @ h)
+        return self.lists.measure(h)[1] - self.linear(h)
 
     def fit(self, tolerance: float = _TOLERANCE, rescans: int = _RESCANS) -> float:
         """Balances the cells on all pools; returns the chi2 left, over that of sampling noise."""
-        room, residual = 1.0, math.inf
+        room, residual, least, idle = 1.0, math.inf, math.inf, 0
         for count in range(rescans):
             counts, value, gap, self.unit = self.lists.measure(self.h)
-            energy = value - float(self.nu @ self.h)
-            empty = counts == 0
-            wanted = empty.mean() > _EMPTY and self.may_revive(count, rescans)
-            if wanted and self.revive(empty, energy):
+            energy = value - self.linear(self.h)
+            empty = (counts == 0) & self.due()
+            wanted = empty.mean() > _EMPTY or (count == 0 and self.unlisted())
+            if wanted and self.may_revive(count, rescans) and self.revive(empty, energy):
                 counts, value, gap, self.unit = self.lists.measure(self.h)
-                energy = value - float(self.nu @ self.h)
+                energy = value - self.linear(self.h)
             done, room, residual = self.move(gap.clip(1e-30), energy, room, tolerance)
             self.run.keep(self.h)
-            if done or self.run.late():
+            idle = idle + 1 if residual > _IDLE * least else 0
+            least = min(least, residual)
+            near = least < _NEAR and residual < 1.5 * least  # small cells allow no better
+            if done or (idle >= _IDLE_MOVES and near) or self.run.late():
                 break
         return residual
 
@@ -137,6 +150,8 @@ class Lister(Descent):
         while True:
             h = self.h.copy()
             found = self.lists.newton(h, self.nu, gap, tolerance, room)
+            if not found["iterations"]:
+                return True, room, found["residual"]
             doubted = self.doubted(h, found["unlisted"])
             if found["residual"] > 2 * tolerance:  # stopped for want of room, not at the goal
                 doubted = list(self.pools)
@@ -170,6 +185,16 @@ class Lister(Descent):
             if bad and (GUARDS.audit or unlisted):
                 found.append(pool)
         return found
+
+    def unlisted(self) -> bool:
+        """Whether some cell is in no list, so that Newton cannot move it."""
+        listed = ~self.due()
+        listed[self.lists.index.ravel()] = True
+        return not listed.all()
+
+    def due(self) -> np.ndarray:
+        """Cells whose weight asks for a sample at least: others are better left empty."""
+        return self.nu * self.M >= 1
 
     def may_revive(self, count: int, rescans: int) -> bool:
         """Whether raising empty cells, which scans all samples, is worth it at this rescan."""
@@ -218,7 +243,7 @@ def coarse_start(lister: Lister, seed: int) -> np.ndarray:
         part = Lister(lister.y[order[:size]], nu / nu.sum(), lister.source, run)
         if h is None:
             h = part.guess(key(seed, 4, level))
-            h = part.descend(AveragedState(h, h.copy()), 32 * size, key(seed, 5, level))
+            h = part.descend(AveragedState(h, h.copy()), 8 * size, key(seed, 5, level))
         part.h = h
         part.add(Pool(lister.source, lister.D, key(seed, 6, level), 4 * size))
         run.samples += 4 * size
@@ -237,11 +262,15 @@ def coarse_start(lister: Lister, seed: int) -> np.ndarray:
     return out
 
 
+def design_gain(D: int, design: str) -> float:
+    """Independent samples that tell as much as one of the design; products are planned apart."""
+    return 1 + (_SOBOL_GAIN_LOW if D <= _COARSE else _SOBOL_GAIN) / D if design == "sobol" else 1.0
+
+
 def planned_samples(n: int, D: int, chi2: float, design: str) -> int:
     """Samples that should reach a goal."""
     efficiency = _PRODUCT_EFFICIENCY if design == "product" else _EFFICIENCY
-    if design == "sobol":
-        efficiency *= 1 + (_SOBOL_GAIN_LOW if D <= _COARSE else _SOBOL_GAIN) / D
+    efficiency *= design_gain(D, design)
     return max(_FEWEST, int(_SAFETY * (n - 1) / (efficiency * chi2)))
 
 
@@ -257,6 +286,8 @@ def design_of(n: int, D: int, named: bool, wanted: str = "auto") -> str:
 def go_first(n: int, D: int, named: bool, goal: Goal) -> bool:
     """Whether "auto" begins with pools: they need fewer samples, but stop at limits less well."""
     if not (named and _SMALLEST <= n <= _LARGEST) or goal.max_seconds is not None:
+        return False
+    if D <= PLANAR and n > PLANAR_SIZE:
         return False
     plan = planned_samples(n, D, goal.chi2, design_of(n, D, named, goal.design))
     scans = _SCANS_LOW if D <= _COARSE else _SCANS
@@ -300,7 +331,7 @@ class Pooler:
         burn = int(min(_BURN * n, self.plan / 3, 0.25 * self.affordable()))
         if lister.D <= _COARSE and n >= 1024 and self.affordable() > 64 * n:
             lister.h = coarse_start(lister, purpose)
-            burn = min(burn, 2 * n) if lister.D > 2 or self.design != "sobol" else 0
+            burn = min(burn, 2 * n) if self.design != "sobol" else 0
         else:
             lister.h = lister.guess(key(purpose, 1))
         state = AveragedState(lister.h, lister.h.copy())

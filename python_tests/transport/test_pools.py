@@ -69,7 +69,7 @@ def test_without_the_audit_a_cell_that_few_lists_hold_swallows_the_rest(audit, m
 
     def newton(lists, h, *_):
         h[cell] += 15 * np.abs(found.h).mean()
-        return {"residual": 0.05, "unlisted": False}
+        return {"residual": 0.05, "unlisted": False, "iterations": 1}
 
     monkeypatch.setattr(pools.Lists, "newton", newton)
     monkeypatch.setattr(pools.GUARDS, "audit", audit)

@@ -80,21 +80,21 @@ struct Entry {
   uint32_t symbol, frequency, rank;
 };
 
-uint32_t cut(uint64_t slot, int precision) {
-  return static_cast<uint32_t>(slot) & ((1u << precision) - 1);
-}
-
+// Look-ups take any slot: but for the quickest they cut it to `last`, 2^P - 1, which they hold so
+// that it stays in a register.
+//
 // A load for each number: no shift or mask between the division of a step and the one of the next.
 template <int kPrecision>
 struct SlotLookup {
   const Tables::Slot* slots;
   const Tables& tables;
+  uint32_t last;
 
   int precision() const { return kPrecision != 0 ? kPrecision : tables.precision(); }
   // kPrecision is for one table, with an entry for the slot that no encoder writes.
   Entry operator()(uint32_t table, uint64_t slot) const {
     const uint64_t row = static_cast<uint64_t>(table) << precision();
-    const auto& at = slots[kPrecision != 0 ? slot : row | cut(slot, precision())];
+    const auto& at = slots[kPrecision != 0 ? slot : row | (slot & last)];
     return {at.symbol, at.frequency, at.rank};
   }
 };
@@ -104,11 +104,12 @@ template <int kPrecision>
 struct DirectLookup {
   const uint32_t* direct;
   const Tables& tables;
+  uint32_t last;
 
   int precision() const { return kPrecision != 0 ? kPrecision : tables.precision(); }
   Entry operator()(uint32_t table, uint64_t slot) const {
     const size_t row = static_cast<size_t>(table) << precision();
-    const uint32_t e = direct[row | cut(slot, precision())];
+    const uint32_t e = direct[row | (slot & last)];
     return {e & 0xff, (e >> 8 & 0xfff) + 1, e >> 20};
   }
 };
@@ -116,11 +117,12 @@ struct DirectLookup {
 // A bucket and a walk: little memory, any table. The escape's slot gets what is in bounds.
 struct BucketLookup {
   const Tables& tables;
+  uint32_t last;
 
   int precision() const { return tables.precision(); }
   Entry operator()(uint32_t table, uint64_t any_slot) const {
-    const uint32_t slot = cut(any_slot, precision());
-    if (tables.escape() && slot == tables.escape_slot()) return {0, 1, 0};
+    const uint32_t slot = static_cast<uint32_t>(any_slot) & last;
+    if (tables.escape() && slot == last) return {0, 1, 0};
     const auto found = tables.find(table, slot);
     return {found.symbol, found.frequency, slot - found.start};
   }
@@ -153,8 +155,9 @@ void settle(RangeDecoder* lanes, const uint64_t* slots, const Tables& tables, in
 
 // The lanes take turns, so that their divisions overlap.
 template <int kLanes, class Lookup>
-void get_lanes(RangeDecoder* lanes, const Lookup& lookup, const Tables& tables, int64_t n,
+void get_lanes(RangeDecoder* lanes, const Lookup& given, const Tables& tables, int64_t n,
                Run& run) {
+  const Lookup lookup = given;
   const int P = lookup.precision();
   const uint64_t lift = tables.escape() ? 1 : 0;  // the escape's slot to 2^P
   const uint32_t low = static_cast<uint32_t>(tables.low());
@@ -230,20 +233,21 @@ void range64_get(Lanes<RangeDecoder> lanes, const Tables& tables, const TensorVi
   const bool worth = slots <= kDirectSlots && symbols.size() * 4 >= slots;
   const Tables::Slot* fast = worth && slots <= kFastSlots ? tables.slots() : nullptr;
   const uint32_t* direct = worth && fast == nullptr ? tables.direct() : nullptr;
+  const uint32_t last = (1u << tables.precision()) - 1;
   Run run;
   for_runs(symbols.size(), [&](int64_t begin, int64_t n) {
     poll(double(begin) / double(symbols.size()));
     if (index != nullptr) run.load_index(tables, *index, begin, n);
     if (fast != nullptr && tables.precision() == 12) {
-      get_run(lanes, SlotLookup<12>{fast, tables}, tables, n, run);  // of one table
+      get_run(lanes, SlotLookup<12>{fast, tables, last}, tables, n, run);  // of one table
     } else if (fast != nullptr) {
-      get_run(lanes, SlotLookup<0>{fast, tables}, tables, n, run);
+      get_run(lanes, SlotLookup<0>{fast, tables, last}, tables, n, run);
     } else if (direct == nullptr) {
-      get_run(lanes, BucketLookup{tables}, tables, n, run);
+      get_run(lanes, BucketLookup{tables, last}, tables, n, run);
     } else if (tables.precision() != 12) {
-      get_run(lanes, DirectLookup<0>{direct, tables}, tables, n, run);
+      get_run(lanes, DirectLookup<0>{direct, tables, last}, tables, n, run);
     } else {
-      get_run(lanes, DirectLookup<12>{direct, tables}, tables, n, run);
+      get_run(lanes, DirectLookup<12>{direct, tables, last}, tables, n, run);
     }
     for (const RangeDecoder& decoder : lanes) {
       if (!decoder.corrupt()) continue;
@@ -359,6 +363,7 @@ uint32_t symbol_sum(const TensorView& symbols) {
   constexpr double kNanoseconds = 0.1;  // a symbol
   const auto sum = symbol_kernels().sum[integer_type(symbols.dtype)];
   const int64_t n = symbols.size();
+  if (n <= kSumGrain) return sum(symbols.data, n, 0);
   std::atomic<uint32_t> total{0};  // in any order, so any number of threads find the same
   parallel_for(
       n, kSumGrain,

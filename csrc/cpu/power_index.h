@@ -18,7 +18,7 @@ class PowerScreen;
 TreeKernels tree_kernels();  // of the level in force
 
 // What a visit costs, in targets of the blocked loop: sorting and misses, then 16 boxes or chains.
-double tree_visit_cost(int64_t D);
+double tree_visit_cost(int64_t N, int64_t D);
 
 enum class IndexMethod : int { automatic, brute, tree, screen };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A query of the box tree, once for all instruction sets: loops of 16 that the compiler turns into
-// vectors. Internal linkage, as in power_argmax_body.h.
+// vectors, and of Lanes at_least(a, b): bit k is set where a[k] >= b. Internal linkage, as in
+// power_argmax_body.h.
 #pragma once
 
 #include "common/power_argmax.h"
@@ -59,9 +60,14 @@ inline T leaf_scores(const TreeView<T>& tree, int64_t leaf, const T* sample,
   }
   const T* const h = tree.leaf_h + leaf * kTreeWidth;
   for (int k = 0; k < kTreeWidth; ++k) score[k] += h[k];
-  T highest = score[0];
-  for (int k = 1; k < kTreeWidth; ++k) highest = score[k] > highest ? score[k] : highest;
-  return highest;
+  T highest[kTreeWidth / 2];
+  for (int k = 0; k < 8; ++k) highest[k] = score[k] > score[k + 8] ? score[k] : score[k + 8];
+  for (int k = 0; k < 4; ++k) {
+    highest[k] = highest[k] > highest[k + 4] ? highest[k] : highest[k + 4];
+  }
+  const T a = highest[0] > highest[2] ? highest[0] : highest[2];
+  const T b = highest[1] > highest[3] ? highest[1] : highest[3];
+  return a > b ? a : b;
 }
 
 // True when a target of the leaf is the best now.
@@ -107,7 +113,7 @@ inline bool visit_leaf(const TreeView<T>& tree, int64_t leaf, TreeTopk<T>* q) {
 }
 
 // Depth first, the most promising child next.
-template <class T, class Query>
+template <class Lanes, class T, class Query>
 bool tree_search(const TreeView<T>& tree, Query* q) {
   struct Entry {
     int32_t child;
@@ -132,8 +138,9 @@ bool tree_search(const TreeView<T>& tree, Query* q) {
     bounds(tree.boxes + entry.child * (2 * tree.D + 1) * kTreeWidth, q->x, tree.D, bound);
     const int32_t* const child = tree.child + int64_t(entry.child) * kTreeWidth;
     const int base = top;
-    for (int k = 0; k < kTreeWidth; ++k) {
-      if (bound[k] < least || child[k] == kNoChild) continue;
+    for (uint32_t mask = Lanes::at_least(bound, least); mask != 0; mask &= mask - 1) {
+      const int k = __builtin_ctz(mask);
+      if (child[k] == kNoChild) continue;
       int at = top++;
       for (; at > base && stack[at - 1].bound > bound[k]; --at) stack[at] = stack[at - 1];
       stack[at] = {child[k], bound[k]};
@@ -142,9 +149,11 @@ bool tree_search(const TreeView<T>& tree, Query* q) {
   return true;
 }
 
-inline TreeKernels kernels_of_tree() {
-  return {&tree_search<float, TreeQuery<float>>, &tree_search<double, TreeQuery<double>>,
-          &tree_search<float, TreeTopk<float>>, &tree_search<double, TreeTopk<double>>};
+template <class Lanes>
+TreeKernels kernels_of_tree() {
+  return {
+      &tree_search<Lanes, float, TreeQuery<float>>, &tree_search<Lanes, double, TreeQuery<double>>,
+      &tree_search<Lanes, float, TreeTopk<float>>, &tree_search<Lanes, double, TreeTopk<double>>};
 }
 
 }  // namespace

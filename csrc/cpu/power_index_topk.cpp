@@ -20,6 +20,7 @@ namespace {
 
 constexpr int64_t kGrain = 1024;     // samples of a task, most
 constexpr int64_t kBeat = 64;        // samples between heartbeats
+constexpr double kListCost = 1.5;    // of the blocked loop, against the best alone
 constexpr int64_t kTrial = 32;       // samples of a trial
 constexpr int64_t kTrialBatch = 64;  // samples from which on a trial is worth it
 constexpr int64_t kOutOfRange = -2;  // an index that no one sees
@@ -57,7 +58,8 @@ bool PowerIndex<T>::topk_pays(const T* x, int64_t B, int k, Poll* poll) {
   const auto trial = [&](int64_t, int64_t) {
     T score[kMostTopk];
     int32_t place[kMostTopk];
-    int64_t left = std::max<int64_t>(1, int64_t(double(N_) / tree_visit_cost(D_))) * kTrial;
+    int64_t left =
+        std::max<int64_t>(1, int64_t(kListCost * double(N_) / tree_visit_cost(N_, D_))) * kTrial;
     for (int64_t b = 0; b < kTrial && left > 0; ++b) {
       TreeTopk<T> q{};
       q.score = score;

@@ -78,7 +78,7 @@ bool power_screen_pays_topk(int64_t B, int64_t N, int64_t D, int k, bool built) 
 
 double power_screen_share(int64_t D) {
   if (!power_screen_kernels().wide) return 0.7;
-  return D < 16 ? 0.7 : 0.4;
+  return D < 16 ? 0.55 : 0.4;
 }
 
 // Where targets and samples lie. Any vectors would do: they only make the integers small.

@@ -126,14 +126,14 @@ def test_heights_change_and_a_fresh_index_agrees():
 def test_auto_takes_the_tree_where_it_wins_and_leaves_it_where_not():
     rng = np.random.default_rng(2)
     for D, path in ((2, "power_argmax/tree"), (32, None)):
-        x, y, h = normal(rng, 256, 20_000, D, np.float32)
+        x, y, h = normal(rng, 256, 100_000, D, np.float32)
         index = otcuda.PowerIndex(y, h)
         otcuda.backend_info(reset=True)
         assert_same(index, x, y, h, "auto")
         assert ("power_argmax/tree" in otcuda.backend_info()["paths"]) == (path is not None)
         paths = otcuda.backend_info(reset=True)["paths"]
         if path:  # a small part of the targets was looked at
-            assert paths["power_argmax/tree_scores"]["items"] < 0.02 * 256 * 20_000
+            assert paths["power_argmax/tree_scores"]["items"] < 0.02 * 256 * 100_000
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -254,7 +254,7 @@ def test_lists_where_few_targets_live():
 def test_auto_takes_the_tree_for_lists_where_it_wins():
     rng = np.random.default_rng(2)
     for D, wins in ((2, True), (32, False)):
-        x, y, h = normal(rng, 256, 20_000, D, np.float32)
+        x, y, h = normal(rng, 256, 100_000, D, np.float32)
         index = otcuda.PowerIndex(y, h)
         for _ in range(2):  # the second call remembers
             otcuda.backend_info(reset=True)
@@ -262,7 +262,7 @@ def test_auto_takes_the_tree_for_lists_where_it_wins():
             paths = otcuda.backend_info()["paths"]
             assert ("power_topk/tree" in paths) == wins
         if wins:
-            assert paths["power_topk/tree_scores"]["items"] < 0.05 * 256 * 20_000
+            assert paths["power_topk/tree_scores"]["items"] < 0.05 * 256 * 100_000
 
 
 @pytest.mark.parametrize("method", ["auto", "tree", "brute"])

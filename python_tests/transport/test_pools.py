@@ -124,6 +124,21 @@ def test_efficiency_with_independent_samples(N, D, kind, source):
     assert result.history[-1]["stage"] == "validation"
 
 
+def test_a_cell_that_no_list_holds_does_not_cost_scans_for_ever(monkeypatch):
+    """Newton cannot move it: it is raised once, or left. Each move began anew because of it once."""
+    y = normal(1024, 16)
+    for revival in (True, False):
+        monkeypatch.setattr(pools.GUARDS, "revival", revival)
+        found = lister(y, samples=8)
+        found.h = found.guess(3)
+        found.h[5] -= 1e4
+        found.scan(found.pools[0], found.h)
+        assert found.unlisted()
+        found.fit()
+        assert found.unlisted() != revival
+        assert found.rescans < 8
+
+
 def test_weights_over_six_orders_of_magnitude():
     y = clusters(1000, 8)
     nu = np.exp(np.random.default_rng(0).normal(size=1000) * 2)

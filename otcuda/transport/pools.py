@@ -36,11 +36,8 @@ _OVER_REACH = (
 )
 _EMPTY = 1e-3  # share of cells without a sample from which they are raised
 _RESCANS = 30  # of a fit
-_IDLE, _IDLE_MOVES, _NEAR = (
-    0.9,
-    2,
-    0.5,
-)  # moves that bring no more end a fit near its goal
+_IDLE, _IDLE_MOVES = 0.9, 2  # moves that bring no more end a fit
+_NEAR = 0.5  # that is so near its goal
 _REVIVALS = 3  # of a fit in more dimensions than _COARSE, where Newton raises cells as well
 _ENOUGH = 3.5  # samples a cell below which an empty cell says nothing, and a fit little
 _EFFICIENCY = 0.95  # of independent samples, to plan with
@@ -52,6 +49,7 @@ _BURN = 16  # samples a cell of the first descent
 _COARSE = 6  # dimensions up to which a start from fewer targets pays
 _PRODUCT_SIZE, _PRODUCT_D = 1 << 16, 32  # targets and dimensions from which product samples pay
 _STALLED = 0.9
+_PATIENT = 6  # checks
 _SMALLEST, _LARGEST = 512, 1 << 16  # targets for which "auto" begins with pools
 PLANAR, PLANAR_SIZE = 2, 2048  # dimensions in which lists reach too little for more targets
 _LEAST_SHARE = 12  # samples a cell below which it does not
@@ -468,6 +466,8 @@ class Pooler:
             self.checks += 1
             chi2 = self.validate(self.checks)
             stalled = self.best is not None and not chi2.value < _STALLED * self.best[0].value
+            # Where only the interval reaches over the goal a little more is a little better.
+            stalled &= not chi2.value <= goal or self.checks > _PATIENT
             if self.best is None or not chi2.value >= self.best[0].value:
                 self.best = (chi2, self.lister.h.copy())
             if chi2.interval[1] <= goal:

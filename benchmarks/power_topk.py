@@ -3,8 +3,9 @@
 
 One thread, normal x and y, heights of the nearest neighbour. `blocked` is the argmax without the
 screen, `index` as PowerIndex chooses; `gap`, `mass` and `k=..` are its calls by the blocked loops,
-`tree` and `k=8 tree` those by the tree, `k=.. index` as PowerIndex chooses. torch scores 256 rows at
-a time, all columns, then topk; faiss on the augmented vectors (x, 1), (y, h). `same` is the share of places that agree with ours.
+`tree` and `k=8 tree` those by the tree, `k=.. index` as PowerIndex chooses. torch scores 256 rows
+at a time, all columns, then topk; faiss on the augmented vectors (x, 1), (y, h). `same` is the
+share of places that agree with ours.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 
 One thread, normal x and y, heights of the nearest neighbour. `blocked` is the argmax without the
 screen, `index` as PowerIndex chooses; `gap`, `mass` and `k=..` are its calls by the blocked loops,
-`tree` and `k=8 tree` those by the tree. torch scores 256 rows at a time, all columns, then topk;
-faiss on the augmented vectors (x, 1), (y, h). `same` is the share of places that agree with ours.
+`tree` and `k=8 tree` those by the tree, `k=.. index` as PowerIndex chooses. torch scores 256 rows
+at a time, all columns, then topk; faiss on the augmented vectors (x, 1), (y, h). `same` is the
+share of places that agree with ours.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def rivals(x: np.ndarray, y: np.ndarray, h: np.ndarray) -> dict[str, Callable[..
         "gap": of_index(index, "brute", return_gap=True),
         "mass": of_index(index, "brute", return_mass=True),
         **{f"k={k}": of_index(index, "brute", k) for k in (2, 8, 64)},
+        **{f"k={k} index": of_index(index, "auto", k) for k in (2, 8, 64)},
     }
     if low:
         found |= {"tree": of_index(index, "tree"), "k=8 tree": of_index(index, "tree", 8)}

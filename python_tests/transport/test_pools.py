@@ -125,7 +125,7 @@ def test_efficiency_with_independent_samples(N, D, kind, source):
 
 
 def test_a_cell_that_no_list_holds_does_not_cost_scans_for_ever(monkeypatch):
-    """Newton cannot move it: it is raised once, or left. Each move began anew because of it once."""
+    """It is raised once, or left; when each move began anew because of it, these were 8 scans."""
     y = normal(1024, 16)
     for revival in (True, False):
         monkeypatch.setattr(pools.GUARDS, "revival", revival)
@@ -136,7 +136,7 @@ def test_a_cell_that_no_list_holds_does_not_cost_scans_for_ever(monkeypatch):
         assert found.unlisted()
         found.fit()
         assert found.unlisted() != revival
-        assert found.rescans < 8
+        assert found.rescans < 5
 
 
 def test_weights_over_six_orders_of_magnitude():

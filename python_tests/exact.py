@@ -51,6 +51,17 @@ def power_argmax(x, y, h):
     return np.where(none, np.float32(np.nan), value).astype(x.dtype), index
 
 
+def power_topk(x, y, h, k):
+    """Value and index [B, k] of the contract: a stable sort of what are numbers."""
+    s = scores(x, y, h)
+    value, index = np.full((len(x), k), np.nan, x.dtype), np.full((len(x), k), -1)
+    for b, row in enumerate(s):
+        order = np.argsort(-row, kind="stable")
+        order = order[~np.isnan(row[order])][:k]
+        value[b, : len(order)], index[b, : len(order)] = row[order], order
+    return value, index
+
+
 def cell_mass(index, N, weights=None):
     """Counts [N], or fixed-point sums [N] in the dtype of the weights."""
     kept = index >= 0

@@ -7,10 +7,12 @@ import ctypes
 import types
 
 import argmax_cases
+import exact
 import numpy as np
 import pytest
 from emulation import topk_cases
 from emulation.calls import emulated_gap, emulated_topk
+from emulation.capsule import Capsule
 from emulation.emulator import EmulationError, Scratch
 from emulation.test_emulated_power_argmax import text_of_line
 
@@ -75,7 +77,7 @@ def test_less_workspace_means_smaller_chunks(dtype, emulator):
     assert least < whole
     scratch = Scratch(least)
     got = emulated_topk(emulator, x, y, h, 2, scratch)
-    topk_cases.assert_same_bits(got, topk_cases.topk(x, y, h, 2))
+    topk_cases.assert_same_bits(got, exact.power_topk(x, y, h, 2))
     with pytest.raises(EmulationError, match=f"power_topk: workspace has {least - 8} bytes"):
         emulated_topk(emulator, x, y, h, 2, Scratch(least - 8))
 
@@ -138,19 +140,6 @@ class OnEmulator:
         return None
 
 
-class Capsule:
-    """What from_dlpack wants around a capsule."""
-
-    def __init__(self, capsule):
-        self.capsule = capsule
-
-    def __dlpack__(self, **_):
-        return self.capsule
-
-    def __dlpack_device__(self):
-        return (1, 0)
-
-
 @pytest.fixture
 def device(monkeypatch, emulator):
     """Tensors in host memory count as lying on a device."""
@@ -181,7 +170,7 @@ def test_out_and_gradients_on_the_device(device, rng):
     found = otcuda.power_topk(x, y, h, 2, out=out)
     assert found[0] is out[0]
     topk_cases.assert_same_bits(
-        [a.numpy() for a in out], topk_cases.topk(x.numpy(), y.numpy(), h.numpy(), 2)
+        [a.numpy() for a in out], exact.power_topk(x.numpy(), y.numpy(), h.numpy(), 2)
     )
     x.requires_grad_()
     *_, gap = otcuda.power_argmax(x, y, h, return_gap=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import types
 
 import pytest
+from emulation.capsule import Capsule
 
 from otcuda import _screen
 
@@ -39,19 +40,6 @@ class FakeNative:
         best = (x @ y.T + h).max(1)
         value[:], index[:] = best.values, best.indices
         return index
-
-
-class Capsule:
-    """What from_dlpack wants around a capsule."""
-
-    def __init__(self, capsule):
-        self.capsule = capsule
-
-    def __dlpack__(self, **_):
-        return self.capsule
-
-    def __dlpack_device__(self):
-        return (1, 0)
 
 
 @pytest.fixture

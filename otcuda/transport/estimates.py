@@ -13,7 +13,7 @@ from otcuda.transport import asgd, pools
 from otcuda.transport.fitting import Goal
 
 _LIST_PARTS = 8  # of csrc/common/list_newton.h: each has sums of its own over the cells
-_FIXED = 5 << 20  # blocks of samples, and the table of the first guess
+_FIXED = 5 << 20  # blocks of samples, and of targets while heights are guessed
 _SCRATCH = 64  # bytes a sample of values, gaps and copies while heights move; measured
 _COPIES = 3  # of the targets: as given, sorted, centred
 _VECTORS = 12  # over the cells while heights are guessed; measured
@@ -74,7 +74,7 @@ def estimate(
     product = asgd.products_pay(N, D, named and goal.design != "iid")
     M, max_samples = asgd.planned_samples(N, D, goal.chi2, product), goal.max_samples
     batch = max(256, N // 8) * (4 * D // (HALVES if product else 1) + 24)
-    guess = 12 * 1024 * min(N, 1024) + 32 * min(N * D, 1 << 17)  # table and blocks, measured
+    guess = 20 * 1024 * D + 32 * min(N * D, 1 << 17)  # samples and blocks
     bytes_ = 4 * N * D * _COPIES + 8 * N * _VECTORS + max(batch, guess)
     return Estimate(bytes_, int(M if max_samples is None else min(M, max_samples)), product)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import resource
 import signal
 import subprocess
 import traceback
@@ -569,9 +570,9 @@ CHECKS: dict[str, Callable[[Emulator], None]] = {
 def verdict(mutant: Mutant, cache: Path, changed: Path) -> str | None:
     """What caught it, or None: it survived. A mutant may bring down its process, so it has one."""
     emulator = build_mutant(mutant, cache, changed)
-    told, tell = os.pipe()
-    child = os.fork()
+    told, tell, child = *os.pipe(), os.fork()
     if child == 0:
+        resource.setrlimit(resource.RLIMIT_CPU, (120, 120))  # whatever else bounds its loops
         try:
             os.write(tell, (_caught(mutant, emulator) or "").encode()[:4096])
         except BaseException:

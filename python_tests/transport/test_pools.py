@@ -315,7 +315,7 @@ print(peak() - before, ot.estimate(chi2, method=method).bytes)
     "problem",
     [
         ("pools", "20000", "16", "0.1", "0"),
-        ("auto", "2000", "4", "0.5", "0"),
+        ("pools", "4000", "64", "0.1", "0"),
         ("auto", "2000", "64", "0.5", "0"),
         ("auto", "20000", "16", "0.5", "0"),
         ("auto", "200000", "4", "0.5", "40000"),
@@ -327,7 +327,7 @@ def test_memory_is_as_estimated(problem):
     arguments = [sys.executable, "-c", MEASURED, folder, *problem]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     measured, estimated = map(int, done.stdout.split())
-    assert 0.8 < estimated / measured < 1.3  # seen so far: 0.85 to 1.24, by load and allocator
+    assert 0.87 < estimated / measured < 1.15  # seen: 0.91 to 1.12
 
 
 def test_what_does_not_fit_is_said_before_the_start():

@@ -85,6 +85,9 @@ def run_stage(
         step, best = state["step"], state["best"]
         stage.load(tensors, state)
         callback({"say": f"{stage.name}: going on from step {step}"})
+        if state.get("judged", _judged(stage)) != _judged(stage):
+            best = float("-inf")  # scores of other steps say nothing about these
+            callback({"say": f"{stage.name}: it is judged elsewhere now, the best begins anew"})
     with _StopFlag() as stop, (folder / "log.jsonl").open("a") as log:
         writer = _Writer(stage, home, log, callback, best)
         start = time.monotonic()
@@ -105,6 +108,11 @@ def run_stage(
         if saved != step:
             writer.checkpoint(step)
     return step >= stage.steps
+
+
+def _judged(stage: Stage) -> str:
+    """At which steps of the quantiser a stage is scored, where it says so."""
+    return str(getattr(getattr(stage, "config", None), "judged_at", ""))
 
 
 class _Writer:
@@ -132,14 +140,16 @@ class _Writer:
         if metrics["score"] > self.best:
             self.best = metrics["score"]
             tensors, state = self._stage.state()
-            best = save_checkpoint(self._home / "best", step, tensors, {**state, "best": self.best})
+            state |= {"best": self.best, "judged": _judged(self._stage)}
+            best = save_checkpoint(self._home / "best", step, tensors, state)
             best.replace(self._home / "best.safetensors")
         self._write({"step": step, "validation": metrics})
         self._stage.sample(picture)
 
     def checkpoint(self, step: int) -> None:
         tensors, state = self._stage.state()
-        save_checkpoint(self._home, step, tensors, {**state, "best": self.best})
+        state |= {"best": self.best, "judged": _judged(self._stage)}
+        save_checkpoint(self._home, step, tensors, state)
 
     def _write(self, record: dict[str, Any]) -> None:
         record = {

@@ -22,11 +22,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from otcuda.codec.integer_context import mean_bits
-from otcuda.codec.networks import STRIDE, Codec, quantise_hard, to_planes, to_rgb
+from otcuda.codec.networks import STRIDE, Codec, quantise_hard, to_planes
 from otcuda.training.autoencoder import padded_planes, shown_picture
 from otcuda.training.convolution import accelerate, bfloat16_is_fast
 from otcuda.training.data import PackedPictures
-from otcuda.training.structure import structure_loss
 
 BLOCK = 32  # pixels: edge of the places that are compared
 TOLERANCE = 1.3  # times the error of the linear part
@@ -47,7 +46,6 @@ class SynthesisConfig:
         step_range: log2 of the smallest and the largest quantiser step.
         noise: on half of the crops, deviation of what is added to the latents, in steps.
         penalty: weight of the places that are worse than the linear part.
-        structure: weight of 1 - MS-SSIM (`otcuda.training.structure`).
         share: how far the shipped weights go from those before the stage to those after it.
         judged_at: log2 of the quantiser steps at which a model is judged.
         seed: of everything random.
@@ -62,7 +60,6 @@ class SynthesisConfig:
     step_range: tuple[float, float] = (7.0, 9.7)
     noise: float = 0.06
     penalty: float = 0.3
-    structure: float = 0.0
     share: float = 0.5
     judged_at: tuple[float, ...] = (8.2, 9.0)
     seed: int = 0
@@ -182,9 +179,6 @@ class SynthesisStage:
         error = (shown - planes).square()
         excess = weight * (_places(error) - allowed)
         loss = (weight * error.sum(1)).mean() + self.config.penalty * F.relu(excess).mean()
-        if self.config.structure:
-            unlike = structure_loss(to_rgb(shown), to_rgb(planes))
-            loss = loss + self.config.structure * unlike.mean()
         return loss, excess.detach().amax((1, 2))
 
     def _update(self, loss: Tensor, step: int) -> None:

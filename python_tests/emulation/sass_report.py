@@ -187,18 +187,19 @@ def nvdisasm() -> str | None:
 
 def short_name(mangled: str) -> str:
     """power_argmax_tile_kernel, cell_mass_sums_kernel<float, true>, ..."""
-    for length, rest in re.findall(r"(?=(\d\d)([a-z]\w+))", mangled):
-        name = rest[: int(length)]
-        if name.endswith("_kernel"):
-            break
-    arguments = re.match(r"(I[a-zA-Z0-9_]*E)?", rest[len(name) :])[1]
+    # names with their lengths, one after another: the hash in an unnamed namespace has digits too
+    rest = mangled.removeprefix("_ZN").removeprefix("_Z")
+    while length := re.match(r"\d+", rest):
+        rest = rest[length.end() :]
+        name, rest = rest[: int(length[0])], rest[int(length[0]) :]
+    arguments = re.match(r"(I[a-zA-Z0-9_]*E)?", rest)[1]
     if not arguments:
         return name
     if width := re.match(r"ILi(\d+)E", arguments):
         return f"{name}<{width[1]}>"
     kinds = {"f": "float", "d": "double", "h": "uint8", "s": "int16", "i": "int32", "l": "int64"}
     kind = kinds.get(arguments[1])
-    if search := re.search(r"SearchE(\d)", rest[len(name) :]):
+    if search := re.search(r"SearchE(\d)", rest):
         how = ("direct", "shared", "global")[int(search[1])]
         return f"{name}<{kind}, {how}>" if kind else f"{name}<{how}>"
     flag = {"Lb1": ", true", "Lb0": ", false"}.get(arguments[2:5], "")

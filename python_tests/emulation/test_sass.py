@@ -44,6 +44,15 @@ def test_every_bar_is_about_a_kernel_that_exists(cache):
     assert set(sass_report.BARS) <= names
 
 
+def test_names_are_found_whatever_the_hash_of_the_file():
+    """A hash of the path stands in an unnamed namespace; its 38 here would fit a longer name."""
+    space = "_ZN6otcuda4cuda46_GLOBAL__N__e35a5216_13_power_topk_cu_38ec1c22"
+    entry = f"{space}30power_topk_plain_maxima_kernelEPKdS3_S3_llilPd"
+    assert sass_report.short_name(entry) == "power_topk_plain_maxima_kernel"
+    entry = f"{space}24power_topk_select_kernelIdEEvNSt11conditionalIL_ZSt9is_same_vENS1_EEE4typeE"
+    assert sass_report.short_name(entry) == "power_topk_select_kernel<double>"
+
+
 def test_bars_can_be_missed(cache):
     """A kernel that spills, lacks its opcodes or wastes its issue slots is named."""
     tile = next(k for k in sass_report.kernels(*FAST, cache) if "tile" in k.name)

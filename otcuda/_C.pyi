@@ -413,9 +413,9 @@ def range64_encode_rows(cdf: Array, symbols: Array) -> bytes:
     cdf [n, L + 1] int32, symbols [n] int32 -> message.
     """
 @typing.overload
-def rans32_decode(tables: Tables, message: bytes, start: int, index: Array | None, block: int, directory: Array, symbols: Array) -> None:
+def rans32_decode(tables: Tables, message: bytes, start: int, index: Array | None, block: int, directory: Array, symbols: Array, check: bool = True) -> None:
     """
-    blocks from a place in the message, index [n] or None -> symbols [n].
+    blocks from a place in the message, index [n] or None -> symbols [n]. Without check the symbols are not checked: for benchmarks.
     """
 @typing.overload
 def rans32_decode(tables: Tables, image: Array, symbols: Array, index: Array | None, block: int, message: tuple, workspace: Array, stream: int) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import otcuda
 from otcuda._ops import native
 from otcuda.coding import Tables, decode, encode, encode_long
+from otcuda.coding.rans32 import read_head
 
 GAUSS = Tables.gaussian(np.geomspace(0.11, 32, 64), -128, 127)
 LENGTHS = [0, 1, 31, 32, 33, 63, 64, 1023, 1024, 1025, 1057, 2048, 5000]
@@ -254,6 +255,35 @@ def test_a_check_is_needed_and_notices():
     mixed = ours[:44] + theirs[44:]  # the directory of one, the block of the other
     with pytest.raises(otcuda.CorruptDataError, match="another check"):
         decode(mixed, tables)
+
+
+def test_the_check_can_be_left_out_to_see_what_it_costs():
+    """What benchmarks/rans32.py compares: symbols that fail their check, with it and without."""
+    tables = Tables.equiprobable(256)
+    symbols = np.arange(64, dtype=np.int8)
+    ours, theirs = (encode(s, tables, lanes=32) for s in (symbols, symbols[::-1].copy()))
+    n, dtype, block, directory = read_head(ours, 64)
+    out = np.zeros(n, dtype)
+    given = (tables._native, theirs, 32 + directory.nbytes, None, block, directory, out)
+    with pytest.raises(otcuda.CorruptDataError, match="another check"):
+        native.rans32_decode(*given)
+    native.rans32_decode(*given, False)
+    np.testing.assert_array_equal(out, symbols[::-1])
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"])
+def test_checks_are_those_of_the_documentation_for_every_dtype(dtype, simd_level):
+    """Blocks of two runs and a piece, the last one shorter; the ends of the dtype among them."""
+    low, high = max(np.iinfo(dtype).min, -(2**31)), min(np.iinfo(dtype).max, 2**31 - 1)
+    symbols = np.random.default_rng(3).integers(low, high, 3 * 2144 - 500, dtype, endpoint=True)
+    symbols[:4] = symbols[-4:] = low, high, 0, 1
+    blob = encode_long(symbols, GAUSS, np.zeros_like(symbols), 2144)
+    directory = read_head(blob, symbols.size)[3]
+    for k, (_, _, check) in enumerate(directory.tolist()):
+        part = symbols[2144 * k : 2144 * (k + 1)].astype(np.int64).astype(np.uint32)
+        y = np.arange(len(part), dtype=np.uint32) * np.uint32(0x9E3779B1)
+        assert check == ((part + np.uint32(1)) * ((y ^ y >> 15) | 1)).sum(dtype=np.uint32)
+    np.testing.assert_array_equal(decode(blob, GAUSS, np.zeros_like(symbols)), symbols, strict=True)
 
 
 def test_wide_tables_go_by_range64():

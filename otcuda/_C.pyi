@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['CausalPrior', 'CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'SOBOL_DIMENSIONS', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'power_argmax', 'power_argmax_gap', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_workspace', 'power_topk', 'power_topk_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_messages', 'range64_decode_rows', 'range64_device_bytes', 'range64_encode', 'range64_encode_many', 'range64_encode_messages', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'simd_vnni', 'sobol_samples', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
+__all__: list[str] = ['CausalPrior', 'CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'SOBOL_DIMENSIONS', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'planar_mass', 'planar_newton', 'power_argmax', 'power_argmax_gap', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_workspace', 'power_topk', 'power_topk_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_messages', 'range64_decode_rows', 'range64_device_bytes', 'range64_encode', 'range64_encode_many', 'range64_encode_messages', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'simd_vnni', 'sobol_samples', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
 class PowerIndexF32:
     """
     Contract: csrc/common/power_index.h.
@@ -326,6 +326,14 @@ def net_picture(planes: Array, top: int, left: int, grey: bool, out: Array, poll
     """
 def num_threads() -> int:
     ...
+def planar_mass(y: Array, h: Array, source: str, mass: Array) -> None:
+    """
+    Masses [N] of the cells of y [N, 2] at heights h [N]. Contract: csrc/common/planar_newton.h.
+    """
+def planar_newton(y: Array, nu: Array, h: Array, *, source: str, tolerance: float, iterations: int, least: float = 0.0, step: float = 1.0, callback: typing.Any = None) -> dict:
+    """
+    h [N] in place -> chi2, least, step, iterations. Contract: csrc/common/planar_newton.h.
+    """
 @typing.overload
 def power_argmax(x: Array, y: Array, h: Array, value: Array, index: Array) -> None:
     """

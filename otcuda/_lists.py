@@ -104,6 +104,50 @@ class Lists:
         return native.list_newton(*self.arrays(), nu, gap, h, **settings)
 
 
+def planar_mass(y: np.ndarray, h: np.ndarray, source: str) -> np.ndarray:
+    """Exact masses [N] of the cells of y [N, 2] float32: csrc/common/planar_newton.h."""
+    respect_torch_threads()
+    mass = np.empty(len(h))
+    native.planar_mass(y, h, source, mass)
+    return mass
+
+
+def planar_newton(
+    y: np.ndarray,
+    nu: np.ndarray,
+    h: np.ndarray,
+    source: str,
+    state: dict[str, Any],
+    *,
+    tolerance: float,
+    iterations: int,
+    callback: Callable[[float], Any] | None = None,
+) -> dict[str, Any] | None:
+    """Balances the cells of y [N, 2] exactly: csrc/common/planar_newton.h.
+
+    Args:
+        y: targets, float32 [N, 2].
+        nu: weights, float64 [N].
+        h: heights, float64 [N], moved in place by whole steps.
+        source: a named source.
+        state: `least` and `step` of a call that this one goes on from, if there was one.
+        tolerance: chi2 of the exact masses to stop at.
+        iterations: steps at most.
+        callback: called with the progress; returning False stops.
+
+    Returns:
+        chi2, least, step, iterations, diagrams, cg_iterations, stuck; None if the callback stopped
+        it.
+    """
+    respect_torch_threads()
+    going_on = {name: state[name] for name in ("least", "step") if name in state}
+    settings = {"tolerance": tolerance, "iterations": iterations, "callback": callback}
+    try:
+        return native.planar_newton(y, nu, h, source=source, **settings, **going_on)
+    except Interrupted:
+        return None
+
+
 @dataclass
 class AveragedState:
     """Heights of the last step and their mean, float64 [N], and the number of steps."""

@@ -21,6 +21,7 @@ void bind_heights_adam_solve(pybind11::module_& m);
 void bind_heights_adam_step(pybind11::module_& m);
 void bind_heights_asgd_solve(pybind11::module_& m);
 void bind_list_newton(pybind11::module_& m);
+void bind_planar_newton(pybind11::module_& m);
 void bind_power_argmax(pybind11::module_& m);
 void bind_power_topk(pybind11::module_& m);
 void bind_power_index(pybind11::module_& m);
@@ -129,6 +130,7 @@ PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   otcuda::bind_heights_adam_step(m);
   otcuda::bind_heights_asgd_solve(m);
   otcuda::bind_list_newton(m);
+  otcuda::bind_planar_newton(m);
   otcuda::bind_power_argmax(m);
   otcuda::bind_power_index(m);
   otcuda::bind_power_topk(m);

@@ -3,8 +3,9 @@
 
 A pool learns the most from a sample, and needs memory for lists; a step of the descent takes
 nothing but winners, and stops at a time limit whenever it comes. Where longer rounds of a descent
-stop helping, the pools go on from its heights. Many cells in the plane move together over far more
-than a list sees, and Adam's momentum is what carries them. docs/transport.md, section 4.
+stop helping, the pools go on from its heights. In the plane cells are polygons, and no samples are
+needed; more of them than that is made for move together over far more than a list sees, and Adam's
+momentum is what carries them. docs/transport.md, section 4.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from otcuda.transport.asgd import Rounds
 from otcuda.transport.cells import Cells
 from otcuda.transport.estimates import free_memory, pools_fit
 from otcuda.transport.fitting import FitResult, Run
+from otcuda.transport.planar import fit_planar, takes_planar
 from otcuda.transport.pools import PLANAR, PLANAR_SIZE, Pooler, go_first
 from otcuda.transport.sources import NAMED, key
 
@@ -25,6 +27,10 @@ def fit_auto(cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, FitResult]:
     named = cells.source.name in NAMED
     found = run.checkpoint.load() if run.checkpoint is not None else None
     stage = "" if found is None else found[1]["stage"]
+    if stage in ("", "planar") and takes_planar(cells.n, cells.D, named):
+        exact = fit_planar(cells, run, seed)
+        if exact is not None:
+            return exact
     memory = pools_fit(cells.n, cells.D, named, run.goal, free_memory())
     first = memory and go_first(cells.n, cells.D, named, run.goal)
     if stage not in ("", "asgd") or (first and stage != "asgd"):

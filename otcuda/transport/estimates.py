@@ -9,7 +9,7 @@ from pathlib import Path
 
 from otcuda._lists import HALVES
 from otcuda._ops import native
-from otcuda.transport import asgd, pools
+from otcuda.transport import asgd, planar, pools
 from otcuda.transport.fitting import Goal
 
 _LIST_PARTS = 8  # of csrc/common/list_newton.h: each has sums of its own over the cells
@@ -40,7 +40,7 @@ class Estimate:
         bytes: memory at its peak, targets included, the interpreter and its libraries not.
         samples: that the heights will be fitted on if all goes as planned.
         product: whether they are products of halves.
-        method: "pools", or "asgd" for all others.
+        method: "pools", "planar" where no samples are needed, or "asgd" for all others.
     """
 
     bytes: int
@@ -67,6 +67,9 @@ def estimate(
         method: as of `fit`.
         free: bytes that are there: "auto" goes to the pools only where they fit.
     """
+    if method == "auto" and planar.takes_planar(N, D, named):
+        bytes_ = 4 * N * D * _COPIES + planar.planar_bytes(N) + _FIXED
+        return Estimate(bytes_, 0, False, "planar")
     if method == "auto" and pools.go_first(N, D, named, goal):
         method = "pools" if pools_fit(N, D, named, goal, free) else "asgd"
     if method == "pools":

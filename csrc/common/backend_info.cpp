@@ -13,6 +13,7 @@ constexpr const char* kNames[] = {
     "power_argmax/avx512",
     "power_argmax/cuda",
     "power_argmax/cuda_screen",
+    "power_argmax/cuda_wgmma",
     "power_argmax/tree",
     "power_argmax/tree_scores",
     "power_argmax/screen",

@@ -13,6 +13,7 @@ enum class BackendPath : int {
   power_argmax_avx512,
   power_argmax_cuda,
   power_argmax_cuda_screen,
+  power_argmax_cuda_wgmma,
   power_argmax_tree,              // samples
   power_argmax_tree_scores,       // targets that they were compared with
   power_argmax_screen,            // samples

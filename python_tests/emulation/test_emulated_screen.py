@@ -102,5 +102,16 @@ def test_fragments_meet_no_bank_conflict(D, emulator):
     assert all(t.ratio == 1.0 for t in loads), loads
 
 
+@pytest.mark.parametrize("D", [24, 64, 128])
+def test_warpgroups_load_heights_and_store_maxima_without_loss(D, emulator):
+    x, y, h = argmax_cases.base((130, 400, D))
+    emulated_screen(emulator, x, y, h, "wgmma", processors=1, traffic=True)
+    lines = [t for t in emulator.take_traffic() if "wgmma.cu" in t.place]
+    text = (ROOT / "csrc/cuda/power_argmax_wgmma.cu").read_text().splitlines()
+    wanted = ("float2*>", "*out = most")
+    found = {w: t.ratio for t in lines for w in wanted if w in line_of(text, t)}
+    assert found == dict.fromkeys(wanted, 1.0)
+
+
 def line_of(text, traffic):
     return text[int(traffic.place.split(":")[1]) - 1]

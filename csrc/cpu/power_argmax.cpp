@@ -171,8 +171,8 @@ class Scan {
     const T *const y = p_.y + first * p_.D, *const h = p_.h + first;
     for (int64_t b = begin; b < end; b += kernel_.samples) {
       const int64_t k = b - begin, count = std::min<int64_t>(kernel_.samples, end - b);
-      kernel_.settle({p_.x + b * p_.D, y, h, count, last - first, p_.D, place_.data() + k,
-                      value + k, index + k});
+      kernel_.settle({p_.x + b * p_.D, y, h, count, last - first, p_.D, best_.data() + k,
+                      place_.data() + k, value + k, index + k});
       heartbeat();
     }
     for (int64_t k = 0; k < end - begin; ++k) {

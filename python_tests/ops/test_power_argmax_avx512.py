@@ -78,7 +78,7 @@ def scan(kernel, x, y, h):
             *pointers(part, y, h),
             ctypes.c_int64(len(part)),
             *sizes,
-            *pointers(place, values[found], indices[found]),
+            *pointers(best, place, values[found], indices[found]),
         )
         for b in np.flatnonzero(place[: len(part)] < 0):
             indices[begin + b] = first_number(*pointers(part[b], y, h), *sizes)

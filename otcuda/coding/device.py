@@ -135,17 +135,10 @@ def decode_blocks(
     """
     checked("decode_blocks", "tables", tables, Tables)
     checked("decode_blocks", "message", message, DeviceMessage)
-    check_on_device("decode_blocks", "the message", message.data)
-    torch = sys.modules["torch"]
+    flat, flat_index = room_on_device("decode_blocks", message, tables, index)
     n = message.symbols
-    if index is not None and index.numel() != n:
-        raise ShapeError(f"decode_blocks: {n} symbols, but index has {list(index.shape)}")
-    symbols = torch.empty(n, dtype=getattr(torch, message.dtype), device=message.data.device)
-    flat, flat_index = flat_on_device(
-        "decode_blocks", symbols, None if index is None else index.reshape(-1), tables
-    )
     workspace = _ops.rans32_device_bytes(tables._native, n, message.block_symbols)[2]
-    scratch = torch.empty(workspace, dtype=torch.uint8, device=flat.device)
+    scratch = flat.new_empty(workspace, dtype=sys.modules["torch"].uint8)
     given = (image_on(tables, flat), flat, flat_index, scratch)
     _ops.rans32_run_cuda("decode", tables._native, given, message.block_symbols, message.parts())
     if check:
@@ -163,6 +156,15 @@ def raise_faults(message: DeviceMessage, tables: Tables, symbols: Any, index: An
         index: flat, of the call, or None.
     """
     damage, stray, unfit = message.faults.tolist()
+    raise_strays(stray, unfit, tables, symbols, index)
+    if damage >= 0:
+        raise CorruptDataError(f"block {damage >> 8} of the message {_FAULTS[damage & 255]}")
+    if unfit >= 0:
+        raise CorruptDataError(f"symbol {unfit} of the message does not fit {message.dtype}")
+
+
+def raise_strays(stray: int, unfit: int, tables: Tables, symbols: Any, index: Any) -> None:
+    """Raises for the first index that is no table, or the first symbol that could not be coded."""
     if stray >= 0:
         raise ArgumentError(
             f"index[{stray}] is {int(index[stray])}, expected 0 .. {tables.count - 1}"
@@ -171,10 +173,6 @@ def raise_faults(message: DeviceMessage, tables: Tables, symbols: Any, index: An
         high = tables.low + tables.symbols - 1
         span = "-2147483648 .. 2147483647" if tables.escape else f"{tables.low} .. {high}"
         raise ArgumentError(f"symbols[{unfit}] is {int(symbols[unfit])}, expected {span}")
-    if damage >= 0:
-        raise CorruptDataError(f"block {damage >> 8} of the message {_FAULTS[damage & 255]}")
-    if unfit >= 0:
-        raise CorruptDataError(f"symbol {unfit} of the message does not fit {message.dtype}")
 
 
 def upload(
@@ -234,3 +232,13 @@ def flat_on_device(op: str, symbols: Any, index: Any, tables: Tables) -> tuple[A
             f"index {list(index.shape)}"
         )
     return flat[0], flat[1]
+
+
+def room_on_device(op: str, message: Any, tables: Tables, index: Any) -> tuple[Any, Any]:
+    """Room for the symbols of a message beside its data, and the index; both flat."""
+    check_on_device(op, "the message", message.data)
+    n, torch = message.symbols, sys.modules["torch"]
+    if index is not None and index.numel() != n:
+        raise ShapeError(f"{op}: {n} symbols, but index has {list(index.shape)}")
+    symbols = torch.empty(n, dtype=getattr(torch, message.dtype), device=message.data.device)
+    return flat_on_device(op, symbols, None if index is None else index.reshape(-1), tables)

@@ -13,7 +13,15 @@ import numpy as np
 from otcuda import _ops
 from otcuda.coding.arguments import checked, raw_bytes, several, shown
 from otcuda.coding.arrays import integers
-from otcuda.coding.device import DTYPES, check_on_device, dtype_name, flat_on_device, image_on
+from otcuda.coding.device import (
+    DTYPES,
+    check_on_device,
+    dtype_name,
+    flat_on_device,
+    image_on,
+    raise_strays,
+    room_on_device,
+)
 from otcuda.coding.tables import Tables
 from otcuda.errors import ArgumentError, CorruptDataError, DeviceError, ShapeError
 
@@ -121,19 +129,10 @@ def decode_messages(
     """
     checked("decode_messages", "tables", tables, Tables)
     checked("decode_messages", "messages", messages, DeviceMessages)
-    check_on_device("decode_messages", "data", messages.data)
-    torch = sys.modules["torch"]
-    dtype = getattr(torch, messages.dtype)
-    symbols = torch.empty(messages.symbols, dtype=dtype, device=messages.data.device)
-    if index is not None and index.numel() != messages.symbols:
-        raise ShapeError(
-            f"decode_messages: {messages.symbols} symbols, but index has {list(index.shape)}"
-        )
-    which = None if index is None else index.reshape(-1)
-    flat, flat_index = flat_on_device("decode_messages", symbols, which, tables)
+    flat, flat_index = room_on_device("decode_messages", messages, tables, index)
     _check_ends("decode_messages", messages.ends, flat)
     workspace = _ops.range64_device_bytes(tables._native, flat, len(messages.ends))[2]
-    scratch = torch.empty(workspace, dtype=torch.uint8, device=flat.device)
+    scratch = flat.new_empty(workspace, dtype=sys.modules["torch"].uint8)
     given = (image_on(tables, flat), flat, flat_index, scratch)
     _ops.range64_run_cuda("decode", tables._native, given, messages.parts())
     if check:
@@ -192,14 +191,7 @@ def raise_message_faults(
     damage, stray, unfit = messages.faults.tolist()
     if damage >= 0 and damage & 255 == 1:
         raise ArgumentError(f"message {damage >> 8} {_FAULTS[1]}")
-    if stray >= 0:
-        raise ArgumentError(
-            f"index[{stray}] is {int(index[stray])}, expected 0 .. {tables.count - 1}"
-        )
-    if unfit >= 0 and symbols is not None:
-        high = tables.low + tables.symbols - 1
-        span = "-2147483648 .. 2147483647" if tables.escape else f"{tables.low} .. {high}"
-        raise ArgumentError(f"symbols[{unfit}] is {int(symbols[unfit])}, expected {span}")
+    raise_strays(stray, unfit, tables, symbols, index)
     if damage >= 0:
         raise CorruptDataError(f"message {damage >> 8} {_FAULTS[damage & 255]}")
     if unfit >= 0:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from coding.compat_cases import compat_case
 from decoders import compat64 as plain
+from decoders import range64 as plain_range64
 
 import otcuda
 from otcuda.coding import compat64
@@ -108,6 +109,8 @@ def test_float_cdf_round_trip(shape):
     stream = compat64.encode_float_cdf(cdf.astype(np.float32), sym, check_input_bounds=True)
     decoded = compat64.decode_float_cdf(cdf.astype(np.float32), stream)
     np.testing.assert_array_equal(decoded, sym, strict=True)
+    rows = cdf.astype(np.float32).reshape(-1, 10).tolist()
+    assert plain_range64.decode_float_cdf(rows, stream) == sym.reshape(-1).tolist()
     if shape == (2000,):
         bits = -np.log2(np.take_along_axis(np.diff(cdf), sym[:, None].astype(int), 1)).sum()
         assert abs(8 * len(stream) - bits) < 0.01 * bits + 8

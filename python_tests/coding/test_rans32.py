@@ -277,9 +277,9 @@ def test_the_check_can_be_left_out_to_see_what_it_costs():
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"])
 def test_checks_are_those_of_the_documentation_for_every_dtype(dtype, simd_level):
-    """Blocks of two runs and a piece, the last one shorter; the ends of the dtype among them."""
+    """Pairs of blocks of two runs and a piece, the last one shorter; with the ends of the dtype."""
     low, high = max(np.iinfo(dtype).min, -(2**31)), min(np.iinfo(dtype).max, 2**31 - 1)
-    symbols = np.random.default_rng(3).integers(low, high, 3 * 2144 - 500, dtype, endpoint=True)
+    symbols = np.random.default_rng(3).integers(low, high, 4 * 2144 - 500, dtype, endpoint=True)
     symbols[:4] = symbols[-4:] = low, high, 0, 1
     blob = encode_long(symbols, GAUSS, np.zeros_like(symbols), 2144)
     directory = read_head(blob, symbols.size)[3]

@@ -202,6 +202,23 @@ def decode_raw(message: bytes, tables: Tables, index: list[int], lanes: int = 1)
     return symbols
 
 
+# --- torchac's functions --------------------------------------------------------------------------
+
+
+def decode_float_cdf(cdf: list[list[float]], message: bytes) -> list[int]:
+    decoder, symbols = Decoder(message), []
+    for row in cdf:
+        L = len(row) - 1
+        starts = [round(min(max(c, 0.0), 1.0) * (65536 - L)) + j for j, c in enumerate(row)]
+        starts[0], starts[L] = 0, 65536
+        slot = decoder.slot(16)
+        s = next(s for s in range(L) if slot < starts[s + 1])
+        decoder.take(starts[s], starts[s + 1] - starts[s], 16)
+        symbols.append(s)
+    decoder.finish()
+    return symbols
+
+
 # --- the short container --------------------------------------------------------------------------
 
 

@@ -136,5 +136,5 @@ def test_host_memory_is_named():
     zeros = np.zeros(3, np.int64)
     with pytest.raises(otcuda.DeviceError, match="symbols is no tensor on a CUDA device"):
         encode_messages(zeros, GAUSS, zeros)
-    with pytest.raises(otcuda.DeviceError, match="data is no tensor"):
+    with pytest.raises(otcuda.DeviceError, match="the message is no tensor"):
         decode_messages(DeviceMessages(zeros, zeros, zeros, zeros, 3, "int32"), GAUSS)

@@ -135,7 +135,10 @@ WRONG_WGMMA = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG_WGMMA)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if k > 1 else []) for k, n in enumerate(WRONG_WGMMA)],
+)
 def test_wrong_inline_ptx_of_warpgroups_is_found(name, wgmma_texts, maxima):
     screen, panels, wgmma = wgmma_texts
     x, y, h = argmax_cases.base((20, 150, 24))

@@ -122,7 +122,7 @@ __device__ __forceinline__ void mbarrier_wait(Mbarrier* barrier, unsigned parity
     asm volatile(
         "{\n.reg .pred p;\n"
         "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-        "selp.u32 %0, 1, 0, p;\n}"
+        "selp.u32 %0, 1, 0, p;\n }"
         : "=r"(done)
         : "r"(address), "r"(parity)
         : "memory");

@@ -129,19 +129,26 @@ class Block:
         self.done = np.zeros(threads, bool)
         self.at_barrier = np.zeros(threads, bool)
         self.at_collective = np.zeros(threads, bool)
+        self.parked = np.zeros(threads, bool)  # until wake() or another thread lets them go on
         self.copies: list[tuple[np.ndarray, ...]] = []  # lanes, to, from, group
         self.group = np.zeros(threads, int)
 
     def run(self) -> None:
         """Until every thread has left."""
         while not self.done.all():
-            ready = ~(self.done | self.at_barrier | self.at_collective)
+            ready = ~(self.done | self.at_barrier | self.at_collective | self.parked)
             if ready.any():
                 self.step(ready)
+            elif self.wake():
+                continue
             elif (self.at_barrier | self.done).all():
                 self.at_barrier[:] = False
             else:
                 raise PtxError("deadlock: a collective waits for lanes that never come")
+
+    def wake(self) -> bool:
+        """Whether something happened that no thread did; see ptx_hopper.py."""
+        return False
 
     def step(self, ready: np.ndarray) -> None:
         """One instruction for the threads that stand at the lowest program counter."""
@@ -182,7 +189,7 @@ class Block:
         return bits.astype(BITS[dtype.itemsize]).view(dtype)
 
     def predicate(self, name: str) -> np.ndarray:
-        if name[0] == "%":
+        if name[0] == "%" or name in self.registers:
             return self.registers[name].astype(bool)
         return np.full(self.n, int(name, 0) != 0)
 
@@ -453,6 +460,7 @@ def launch(
     args: list,
     dynamic: int = 0,
     touched: tuple[Written, ...] | list[Written] = (),
+    runner: type[Block] = Block,
 ) -> None:
     """Runs every block of a grid, one after another.
 
@@ -463,6 +471,7 @@ def launch(
         args: in order: numbers, None, bytes of a structure, arrays (inputs), `Written` arrays.
         dynamic: bytes of dynamic shared memory.
         touched: arrays whose addresses lie inside a structure of `args`.
+        runner: what knows the opcodes.
 
     Raises:
         PtxError: out of bounds, misaligned, an input written, a deadlock, an unknown opcode.
@@ -481,4 +490,4 @@ def launch(
             special = {"%tid.x": np.arange(threads), "%ntid.x": threads}
             special |= {"%ctaid.x": x, "%ctaid.y": y, "%nctaid.x": grid[0], "%nctaid.y": grid[1]}
             shared = ("shared", SHARED, np.full(size, 0xFF, np.uint8), True)
-            Block(kernel, threads, special, values, [shared, *memory]).run()
+            runner(kernel, threads, special, values, [shared, *memory]).run()

@@ -182,17 +182,17 @@ def grid_row(case: tuple, seeds: int) -> dict[str, Any]:
             each = next((each for most, each in JUDGED if most >= N), 10)
             chi2 = ot.chi2(each * N, seed=987_654).value
             told = result.samples + checked_samples(result.history)
-            runs.append(
-                {
-                    "seconds": seconds,
-                    "chi2": chi2,
-                    "samples_per_target": result.samples / N,
-                    "scanned_per_target": result.scanned / N,
-                    "efficiency": (N - 1) / (result.samples * chi2),
-                    "efficiency_with_checks": (N - 1) / (told * chi2),
-                    "converged": float(result.converged),
-                }
-            )
+            run = {
+                "seconds": seconds,
+                "chi2": chi2,
+                "samples_per_target": result.samples / N,
+                "scanned_per_target": result.scanned / N,
+                "converged": float(result.converged),
+            }
+            if result.samples:  # none are needed in the plane
+                run["efficiency"] = (N - 1) / (result.samples * chi2)
+                run["efficiency_with_checks"] = (N - 1) / (told * chi2)
+            runs.append(run)
         found[design] = {name: spread(runs, name) for name in runs[0]}
         line = {name: value["median"] for name, value in found[design].items()}
         print(found["case"], design, " ".join(f"{k} {v:.4g}" for k, v in line.items()), flush=True)

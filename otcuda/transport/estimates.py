@@ -68,7 +68,7 @@ def estimate(
         free: bytes that are there: "auto" goes to the pools only where they fit.
     """
     if method == "auto" and planar.takes_planar(N, D, named):
-        bytes_ = 4 * N * D * _COPIES + planar.planar_bytes(N) + _FIXED
+        bytes_ = 4 * N * D * _COPIES + planar.planar_bytes(N)
         return Estimate(bytes_, 0, False, "planar")
     if method == "auto" and pools.go_first(N, D, named, goal):
         method = "pools" if pools_fit(N, D, named, goal, free) else "asgd"

@@ -25,6 +25,7 @@ from otcuda.transport.cells import TRAINING, VALIDATION, Cells
 from otcuda.transport.designs import Pool, takes_sobol
 from otcuda.transport.estimators import Chi2, chi2_from_record, samples_to_certify
 from otcuda.transport.fitting import FitResult, Goal, Late, Run
+from otcuda.transport.rare_cells import rare_heights
 from otcuda.transport.sources import NAMED, Source, key
 
 _K = 15  # cells of a list
@@ -463,6 +464,7 @@ class Pooler:
         run, goal = self.run, self.run.goal.chi2
         while self.checks < 64:
             self.grow()
+            self.lister.h = rare_heights(self.lister.lists, self.lister.h, self.lister.nu)
             self.checks += 1
             chi2 = self.validate(self.checks)
             stalled = self.best is not None and not chi2.value < _STALLED * self.best[0].value

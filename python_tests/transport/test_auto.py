@@ -82,9 +82,27 @@ def test_pools_come_first_and_sobol_points_tell_more(D, design, least):
 
 
 def test_weights_over_six_orders_keep_the_efficiency():
+    """Seen: 1.2 to 1.5; 0.43 to 0.77 where cells that are due no sample touch their nearest one."""
     logs = np.random.default_rng(1).standard_normal(700)
     nu = np.exp(logs * np.log(1e6) / np.ptp(logs))
-    assert efficiency(SemiDiscreteOT(clusters(700, 8), nu / nu.sum()), 0.05)[0] > 0.6
+    ot = SemiDiscreteOT(clusters(700, 8), nu / nu.sum())
+    for seed in range(4):
+        assert efficiency(ot, 0.05, seed=seed)[0] > 0.9
+    rare = np.asarray(ot.nu) < 1 / ot.result.samples
+    assert rare.sum() > 100
+    mass = ot.mass(2_000_000, seed=5)
+    assert 0.4 < mass[rare].sum() / ot.nu[rare].sum() < 1.3
+
+
+def test_a_rare_cell_is_put_where_the_samples_that_miss_it_say():
+    y = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    nu = np.full(200, 1.0)
+    nu[:20] = 2e-3  # due a fifth of a sample each
+    ot = SemiDiscreteOT(y, nu / nu.sum())
+    ot.fit("pools", chi2=0.012)
+    mass = ot.mass(4_000_000, seed=3) / ot.nu
+    assert 0.2 < mass[:20].mean() < 2.5  # a cell that touches a sample has about 5
+    assert abs(mass[20:] - 1).max() < 0.4
 
 
 def test_limits_and_sources_of_ones_own_take_the_descent():

@@ -58,7 +58,7 @@ def test_hard_places(y, source):
 
 
 def test_what_float32_cannot_hold_is_said():
-    """Coordinates of 1e5 and of 1e-3: exact masses are right, those of rounded scores are not."""
+    """Coordinates of 1e5 and of 1e-3: exact masses are right, those of rounded scores not."""
     y = np.random.default_rng(0).standard_t(2, size=(600, 2)) * [100, 1e-3] + 1e3
     result = SemiDiscreteOT(y, source="uniform").fit()
     exact = [record["exact_chi2"] for record in result.history if record["stage"] == "planar"]

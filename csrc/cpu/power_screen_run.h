@@ -94,20 +94,21 @@ class ScreenRun {
         hits_(kRoom) {
     int64_t most = 0;
     for (const ScreenGroup& g : s_.groups_) most = std::max(most, g.count);
-    bound_ = Buffer<int32_t>(most + level_.targets);
+    bound_ = Buffer<int32_t>(most + std::max(level_.targets, s_.narrow_.targets));
   }
   virtual ~ScreenRun() = default;
 
   // Samples [begin, end) of x.
   void run(const float* x, int64_t begin, int64_t end) {
     used_ = 0;
-    for (int64_t b = begin; b < end; b += level_.samples, ++used_) {
+    for (int64_t b = begin; b < end; ++used_) {
       uint8_t* const to = packed_.data() + used_ * level_.samples * 4 * s_.steps_;
-      const int64_t count = std::min<int64_t>(level_.samples, end - b);
+      const int64_t count = std::min<int64_t>(s_.block_samples(end - b), end - b);
       ScreenBlock& block = blocks_[used_];
       block.out_of_range = block.lost =
-          !block.pack(s_, level_, x + b * s_.D_, count, to, row_.data());
+          !block.pack(s_, level_for(count), x + b * s_.D_, count, to, row_.data());
       begin_block(used_);
+      b += count;
     }
     bool first = true;
     for (const ScreenGroup& group : s_.groups_) {
@@ -132,13 +133,17 @@ class ScreenRun {
     return samples > 0 ? sum / samples : 0;
   }
 
-  // Whether another `N` targets would cost as little as it takes, going by the first block.
+  // Whether another `N` targets would cost as little as it takes.
   bool bites(int64_t N) const {
-    const ScreenBlock& block = blocks_[0];
-    const double all = double(block.count) * double(s_.D_);
-    const double late = block.spent - block.spent_early;
-    return !block.lost && late <= level_.most_spent * all * double(s_.N_ - s_.N_ / 2) &&
-           2 * block.spent <= level_.most_spent * all * double(N);
+    double all = 0, spent = 0, early = 0;
+    for (int64_t k = 0; k < used_; ++k) {
+      if (blocks_[k].lost) return false;
+      all += double(blocks_[k].count) * double(s_.D_);
+      spent += blocks_[k].spent;
+      early += blocks_[k].spent_early;
+    }
+    return spent - early <= level_.most_spent * all * double(s_.N_ - s_.N_ / 2) &&
+           2 * spent <= level_.most_spent * all * double(N);
   }
 
   int64_t pairs = 0, chains = 0;
@@ -153,17 +158,19 @@ class ScreenRun {
     }
     const double all = double(block->count) * double(s_.N_) * double(s_.D_);
     const double seen = double(group.begin + group.count) / double(s_.N_);
-    const double part = kFirstPart + (1 - kFirstPart) * seen;
+    const double few = block->count <= s_.narrow_.samples ? 2 : 1;  // whose average says less
+    const double part = few * (kFirstPart + (1 - kFirstPart) * seen);
     const double most = forced_ ? most_forced() * all : level_.most_spent * all * part;
     std::fill_n(threshold_, block->count, static_cast<int32_t>(kLeastThreshold));
-    std::fill(threshold_ + block->count, threshold_ + level_.samples, kNoThreshold);
+    const ScreenKernels& level = level_for(block->count);
+    std::fill(threshold_ + block->count, threshold_ + level.samples, kNoThreshold);
     block->raise_thresholds(s_, group, threshold_);
-    block->bounds(s_, level_, group, bound_.data());
+    block->bounds(s_, level, group, bound_.data());
     ScreenPanel panel{block->packed,
                       s_.integers_.data() + group.begin * 4 * s_.steps_,
                       level_.wide ? nullptr : s_.start_.data() + group.begin * s_.sums_,
                       bound_.data(),
-                      (group.count + level_.targets - 1) / level_.targets * level_.targets,
+                      (group.count + level.targets - 1) / level.targets * level.targets,
                       s_.steps_,
                       threshold_,
                       proves_ ? static_cast<int32_t>(std::ceil(width)) : kProvesNothing,
@@ -172,10 +179,10 @@ class ScreenRun {
                       kRoom,
                       highest_};
     if (first) warm(block, group, &panel);
-    const int64_t all_targets = panel.targets, early = early_targets(group, all_targets);
+    const int64_t all_targets = panel.targets, early = early_targets(group, all_targets, level);
     for (int64_t i = 0; i < all_targets;) {
       panel.targets = i < early ? early : all_targets;
-      i = level_.panel(&panel, i);
+      i = level.panel(&panel, i);
       settle(block, group, panel.count);
       panel.count = 0;
       if (i <= early) block->spent_early = block->spent;
@@ -187,8 +194,9 @@ class ScreenRun {
   }
 
   // Of a group's targets, those in the earlier half of all; whole tiles.
-  int64_t early_targets(const ScreenGroup& group, int64_t targets) const {
-    const int64_t early = (s_.N_ / 2 - group.begin) / level_.targets * level_.targets;
+  int64_t early_targets(const ScreenGroup& group, int64_t targets,
+                        const ScreenKernels& level) const {
+    const int64_t early = (s_.N_ / 2 - group.begin) / level.targets * level.targets;
     return std::clamp<int64_t>(early, 0, targets);
   }
 
@@ -202,6 +210,11 @@ class ScreenRun {
   virtual double most_forced() const { return 2; }
   // A newly packed block.
   virtual void begin_block(int64_t) {}
+
+  // The kernels for a block of so many samples.
+  const ScreenKernels& level_for(int64_t count) const {
+    return count <= s_.narrow_.samples ? s_.narrow_ : level_;
+  }
 
   // The scores of up to kScreenChains pairs; which targets they are.
   void score(const ScreenBlock& block, const ScreenGroup& group, const ScreenHit* hits,
@@ -257,7 +270,7 @@ bool PowerScreen::share_out(const ScreenCall& call, const Make& make) const {
       std::fill(call.left + begin, call.left + end, uint8_t(1));
       return;
     }
-    auto run = make(forced, (end - begin + block - 1) / block);
+    auto run = make(forced, blocks_of(end - begin));
     run.run(call.x, begin, end);
     run.write(begin);
     if (!forced && run.spent() > level_.most_spent) stop = true;

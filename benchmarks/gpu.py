@@ -3,10 +3,10 @@
 
 Rounds are interleaved, the first is dropped, times are medians of CUDA events. Rivals of argmax:
 torch addmm + max in chunks, in float32 (exact but for order) and in bfloat16 (inexact), and faiss
-where its GPU build is installed; and both of our own paths. `same` is the share of samples with our
-winner. topk stands beside torch addmm + topk, mass beside torch.bincount, solve also as a captured
-graph, rans32 beside our own CPU code and torch_ans where that is installed, range64 beside our own
-CPU code; symbols stay where they are.
+where its GPU build is installed; and our own paths, each forced: plain, mma.sync, wgmma. `same` is
+the share of samples with our winner. topk stands beside torch addmm + topk, mass beside
+torch.bincount, solve also as a captured graph, rans32 beside our own CPU code and torch_ans where
+that is installed, range64 beside our own CPU code; symbols stay where they are.
 """
 
 from __future__ import annotations
@@ -87,8 +87,11 @@ def argmax_rivals(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor) -> Rivals:
     }
     if x.is_cuda:
         rivals["otcuda plain"] = lambda: _screen.run(native, "power_argmax", x, y, h)[1]
-        if x.shape[1] <= 128:
-            rivals["otcuda screen"] = lambda: _screen.run(native, "power_argmax_screen", x, y, h)[1]
+        screens = {"mma.sync": "power_argmax_screen"}  # whatever the dispatch would choose
+        if native.power_argmax_has_wgmma(x.device.index):
+            screens["wgmma"] = "power_argmax_wgmma"
+        for name, kernel in screens.items() if x.shape[1] <= 128 else ():
+            rivals[f"otcuda {name}"] = lambda k=kernel: _screen.run(native, k, x, y, h)[1]
         with contextlib.suppress(ImportError, AttributeError):  # absent, or built for CPUs
             rivals["faiss"] = faiss_flat(x, y, h)
     return rivals

@@ -57,7 +57,8 @@ sanitize() {  # sanitize TOOL: the smaller device tests, for it slows kernels by
     return "$left_out"
   fi
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$tool" --tool "$1" --error-exitcode 9 \
-    "$python" -m pytest -q -m cuda -k "hard_cases or device_gives" python_tests/emulation
+    "$python" -m pytest -q -m cuda -k "hard_cases or (device_gives and not plain_kernel_by_wgmma)" \
+    python_tests/emulation
 }
 
 run() {

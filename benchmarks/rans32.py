@@ -23,6 +23,7 @@ from range64 import HIGH, LOW, SCALES, at_level, gaussian_pmf
 
 from otcuda._ops import native
 from otcuda.coding import Tables, decode, encode_long
+from otcuda.coding.rans32 import read_head
 
 BLOCK = None  # as encode_long chooses
 Pair = tuple[Callable[[], Any], Callable[[], Any], int]  # encode, decode, bytes
@@ -232,18 +233,37 @@ def seconds(call: Callable[[], Any], clock: Callable[[], float], times: int = 15
 
 
 def share_of_the_check() -> dict[str, float]:
-    """CPU time of the sum over the symbols as part of a whole static decode, percent."""
+    """CPU time of the check over the symbols as part of a whole decode, percent.
+
+    The same call with it and without, in turns; by level, the one in force last.
+    """
     rng = np.random.default_rng(8)
     pmf = 0.999 * gaussian_pmf(7.7) + 0.001 / 256
-    symbols = (rng.choice(256, 1 << 20, p=pmf) + LOW).astype(np.int8)
-    tables = Tables.from_pmf(pmf, low=LOW)
-    blob, part = encode_long(symbols, tables, None, BLOCK), symbols[: 1 << 14].astype(np.int32)
-    shares = []
-    for _ in range(15):  # both in one breath, as other load comes and goes
-        whole = seconds(lambda: decode(blob, tables), time.process_time, 3)
-        sums = seconds(lambda: [native.symbol_sum(part) for _ in range(64)], time.process_time, 3)
-        shares.append(100 * sums / whole)
-    return {"static decode": round(float(np.median(shares)), 1)}
+    index = rng.integers(0, len(SCALES), 1 << 20).astype(np.uint8)
+    drawn = np.rint(rng.standard_normal(1 << 20) * SCALES[index]).clip(LOW, HIGH)
+    messages = {
+        "static": (rng.choice(256, 1 << 20, p=pmf) + LOW, Tables.from_pmf(pmf, low=LOW), None),
+        "conditional": (drawn, Tables.gaussian(SCALES, LOW, HIGH), index),
+    }
+    found = {}
+    for kind, (symbols, tables, which) in messages.items():
+        blob = encode_long(symbols.astype(np.int8), tables, which, BLOCK)
+        n, dtype, block, directory = read_head(blob, 1 << 28)
+        out, start = np.empty(n, dtype), 32 + directory.nbytes
+        given = (tables._native, blob, start, which, block, directory, out)
+        for level in native.simd_levels():
+            calls = [
+                at_level(
+                    level, lambda check=check, given=given: native.rans32_decode(*given, check)
+                )
+                for check in (True, False)
+            ]
+            shares = []
+            for _ in range(25):  # both in one breath, as other load comes and goes
+                checked, unchecked = (seconds(call, time.process_time, 4) for call in calls)
+                shares.append(100 * (1 - unchecked / checked))
+            found[f"{kind} decode {level}"] = round(float(np.median(shares)), 1)
+    return found
 
 
 def two_threads() -> dict[str, float]:

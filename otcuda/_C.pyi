@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['CausalPrior', 'CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'SOBOL_DIMENSIONS', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'planar_mass', 'planar_newton', 'power_argmax', 'power_argmax_gap', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_workspace', 'power_topk', 'power_topk_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_messages', 'range64_decode_rows', 'range64_device_bytes', 'range64_encode', 'range64_encode_many', 'range64_encode_messages', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'simd_vnni', 'sobol_samples', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
+__all__: list[str] = ['CausalPrior', 'CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'SOBOL_DIMENSIONS', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'planar_mass', 'planar_newton', 'power_argmax', 'power_argmax_gap', 'power_argmax_has_wgmma', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_wgmma', 'power_argmax_workspace', 'power_topk', 'power_topk_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_messages', 'range64_decode_rows', 'range64_device_bytes', 'range64_encode', 'range64_encode_many', 'range64_encode_messages', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'simd_vnni', 'sobol_samples', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
 class PowerIndexF32:
     """
     Contract: csrc/common/power_index.h.
@@ -354,6 +354,10 @@ def power_argmax_gap(x: Array, y: Array, h: Array, value: Array, index: Array, g
     """
     x [B, D], y [N, D], h [N] -> value, index, gap [B] on a CUDA stream; returns at once.
     """
+def power_argmax_has_wgmma(device: int) -> bool:
+    """
+    Whether power_argmax_wgmma runs on the device of this index.
+    """
 def power_argmax_screen(x: Array, y: Array, h: Array, value: Array, index: Array, workspace: Array, stream: int) -> None:
     """
     The same through the tensor cores, float32: csrc/cuda/power_argmax_screen.h.
@@ -361,6 +365,10 @@ def power_argmax_screen(x: Array, y: Array, h: Array, value: Array, index: Array
 def power_argmax_screen_workspace(B: int, N: int, D: int) -> int:
     """
     Bytes of workspace on the device.
+    """
+def power_argmax_wgmma(x: Array, y: Array, h: Array, value: Array, index: Array, workspace: Array, stream: int) -> None:
+    """
+    The same by the products of warpgroups, sm_90a; workspace as for power_argmax_screen.
     """
 def power_argmax_workspace(is_double: bool, B: int, N: int, D: int) -> int:
     """
@@ -421,9 +429,9 @@ def range64_encode_rows(cdf: Array, symbols: Array) -> bytes:
     cdf [n, L + 1] int32, symbols [n] int32 -> message.
     """
 @typing.overload
-def rans32_decode(tables: Tables, message: bytes, start: int, index: Array | None, block: int, directory: Array, symbols: Array) -> None:
+def rans32_decode(tables: Tables, message: bytes, start: int, index: Array | None, block: int, directory: Array, symbols: Array, check: bool = True) -> None:
     """
-    blocks from a place in the message, index [n] or None -> symbols [n].
+    blocks from a place in the message, index [n] or None -> symbols [n]. Without check the symbols are not checked: for benchmarks.
     """
 @typing.overload
 def rans32_decode(tables: Tables, image: Array, symbols: Array, index: Array | None, block: int, message: tuple, workspace: Array, stream: int) -> None:

@@ -236,8 +236,8 @@ def _power_argmax_on_cuda(x: Any, y: Any, h: Any) -> tuple[Any, Any]:
         if not found:
             return x.new_empty(x.shape[:2]), x.new_empty(x.shape[:2], dtype=torch.int64)
         return torch.stack([value for value, _ in found]), torch.stack([i for _, i in found])
-    if _screen.screens(native, x, y):
-        return _screen.run(native, "power_argmax_screen", x, y, h)
+    if kernel := _screen.screens(native, x, y):
+        return _screen.run(native, kernel, x, y, h)
     value, index = outputs(TorchArrays, x, (x.shape[0],), None)
     sizes = (x.dtype == torch.float64, x.shape[0], *y.shape)
     workspace = cuda_workspace(native, "power_argmax", x, *sizes)

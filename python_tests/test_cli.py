@@ -425,9 +425,11 @@ def test_info(coded, mosaic):
 
 
 def test_info_says_which_weights_decode_a_file(tmp_path):
-    from otcuda.codec import bitstream
+    from otcuda.codec import bitstream, load_models
 
-    for release, name in ((3, "weights.safetensors"), (6, None)):
+    ids = {family.name: family.id for family in load_models()}
+    absent = min(set(range(bitstream.CUSTOM_MODEL)) - set(ids.values()))
+    for release, name in ((ids["weights.safetensors"], "weights.safetensors"), (absent, None)):
         header = bitstream.Header(48, 32, "coded", 9, False, release)
         (tmp_path / "a.otc").write_bytes(bitstream.write_file(header, b"abc"))
         (record,) = records(run("info", "--json", tmp_path / "a.otc"))

@@ -17,6 +17,7 @@ from json_schema import violations
 import otcuda
 from otcuda import doctor
 from otcuda._ops import native
+from otcuda.codec import load_model
 
 SCHEMA = json.loads((Path(doctor.__file__).parent / "data" / "cli.schema.json").read_text())
 
@@ -105,9 +106,8 @@ def test_weights(tmp_path, monkeypatch):
 def test_every_family_of_weights_is_named():
     state = doctor.weights_state()
     assert state["error"] is None
-    assert {"file": "weights.safetensors", "release": "release 3", "error": None} in state[
-        "families"
-    ]
+    release = f"release {load_model().id}"
+    assert {"file": "weights.safetensors", "release": release, "error": None} in state["families"]
 
 
 def test_text_names_what_it_found(result, monkeypatch):

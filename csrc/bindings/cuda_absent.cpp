@@ -31,9 +31,10 @@ void power_argmax(const TensorView&, const TensorView&, const TensorView&, const
 
 int64_t power_argmax_screen_workspace(int64_t, int64_t, int64_t) { absent("power_argmax"); }
 void power_argmax_screen(const TensorView&, const TensorView&, const TensorView&, const TensorView&,
-                         const TensorView&, const TensorView&, uintptr_t) {
+                         const TensorView&, const TensorView&, uintptr_t, ScreenBy) {
   absent("power_argmax");
 }
+bool power_argmax_has_wgmma(int) { absent("power_argmax"); }
 
 int64_t power_topk_workspace(DType, int64_t, int64_t, int64_t) { absent("power_topk"); }
 void power_topk(const TensorView&, const TensorView&, const TensorView&, const TensorView&,

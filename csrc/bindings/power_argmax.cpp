@@ -63,6 +63,20 @@ DType check_power_argmax(const TensorView& x, const TensorView& y, const TensorV
   return dtype;
 }
 
+template <cuda::ScreenBy by>
+void power_argmax_screened(const TensorView& x, const TensorView& y, const TensorView& h,
+                           const TensorView& value, const TensorView& index,
+                           const TensorView& workspace, uintptr_t stream) {
+  check_power_argmax(x, y, h, value, index);
+  check_on_cuda("power_argmax", "x", x);
+  check_workspace(workspace, x);
+  count_backend_path(by == cuda::ScreenBy::wgmma ? BackendPath::power_argmax_cuda_wgmma
+                                                 : BackendPath::power_argmax_cuda_screen,
+                     x.shape[0]);
+  const pybind11::gil_scoped_release unlocked;
+  cuda::power_argmax_screen(x, y, h, value, index, workspace, stream, by);
+}
+
 }  // namespace
 
 void bind_power_argmax(pybind11::module_& m) {
@@ -104,20 +118,16 @@ void bind_power_argmax(pybind11::module_& m) {
       },
       pybind11::arg("is_double"), pybind11::arg("B"), pybind11::arg("N"), pybind11::arg("D"),
       "Bytes of workspace on the device.");
-  m.def(
-      "power_argmax_screen",
-      [](const TensorView& x, const TensorView& y, const TensorView& h, const TensorView& value,
-         const TensorView& index, const TensorView& workspace, uintptr_t stream) {
-        check_power_argmax(x, y, h, value, index);
-        check_on_cuda("power_argmax", "x", x);
-        check_workspace(workspace, x);
-        count_backend_path(BackendPath::power_argmax_cuda_screen, x.shape[0]);
-        const pybind11::gil_scoped_release unlocked;
-        cuda::power_argmax_screen(x, y, h, value, index, workspace, stream);
-      },
-      pybind11::arg("x"), pybind11::arg("y"), pybind11::arg("h"), pybind11::arg("value"),
-      pybind11::arg("index"), pybind11::arg("workspace"), pybind11::arg("stream"),
-      "The same through the tensor cores, float32: csrc/cuda/power_argmax_screen.h.");
+  m.def("power_argmax_screen", &power_argmax_screened<cuda::ScreenBy::mma>, pybind11::arg("x"),
+        pybind11::arg("y"), pybind11::arg("h"), pybind11::arg("value"), pybind11::arg("index"),
+        pybind11::arg("workspace"), pybind11::arg("stream"),
+        "The same through the tensor cores, float32: csrc/cuda/power_argmax_screen.h.");
+  m.def("power_argmax_wgmma", &power_argmax_screened<cuda::ScreenBy::wgmma>, pybind11::arg("x"),
+        pybind11::arg("y"), pybind11::arg("h"), pybind11::arg("value"), pybind11::arg("index"),
+        pybind11::arg("workspace"), pybind11::arg("stream"),
+        "The same by the products of warpgroups, sm_90a; workspace as for power_argmax_screen.");
+  m.def("power_argmax_has_wgmma", &cuda::power_argmax_has_wgmma, pybind11::arg("device"),
+        "Whether power_argmax_wgmma runs on the device of this index.");
   m.def("power_argmax_screen_workspace", &cuda::power_argmax_screen_workspace, pybind11::arg("B"),
         pybind11::arg("N"), pybind11::arg("D"), "Bytes of workspace on the device.");
 }

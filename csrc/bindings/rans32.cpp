@@ -86,7 +86,7 @@ py::bytes encode_blocks(const cpu::Tables& tables, const TensorView& symbols,
 // message: the blocks begin at `from`.
 void decode_blocks(const cpu::Tables& tables, const py::bytes& message, int64_t from,
                    const std::optional<TensorView>& index, int64_t block,
-                   const TensorView& directory, const TensorView& symbols) {
+                   const TensorView& directory, const TensorView& symbols, bool check) {
   check_rans_arrays(tables, symbols, index, block, directory);
   check_output("symbols", symbols, symbols.dtype, {any});
   const int64_t size = PyBytes_GET_SIZE(message.ptr()) - from;
@@ -96,7 +96,7 @@ void decode_blocks(const cpu::Tables& tables, const py::bytes& message, int64_t 
   Poll poll = python_poll(nobody);
   const py::gil_scoped_release unlocked;
   cpu::rans32_decode(tables, data, size, index ? &*index : nullptr, block,
-                     directory.read<cpu::RansBlock>(), symbols, poll);
+                     directory.read<cpu::RansBlock>(), symbols, poll, check);
 }
 
 // --- on a CUDA device
@@ -215,7 +215,9 @@ void bind_rans32(pybind11::module_& m) {
         "uint32, out, is filled before. Contract: csrc/common/rans32.h.");
   m.def("rans32_decode", &decode_blocks, py::arg("tables"), py::arg("message"), py::arg("start"),
         py::arg("index"), py::arg("block"), py::arg("directory"), py::arg("symbols"),
-        "blocks from a place in the message, index [n] or None -> symbols [n].");
+        py::arg("check") = true,
+        "blocks from a place in the message, index [n] or None -> symbols [n]. Without check the "
+        "symbols are not checked: for benchmarks.");
   bind_rans32_on_cuda(m);
 }
 

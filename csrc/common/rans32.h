@@ -28,11 +28,11 @@ namespace otcuda {
 constexpr int kRansLanes = 32;
 constexpr uint32_t kRansLow = uint32_t{1} << 16;
 
-// How much a symbol at place i of a block weighs in its check.
-OTCUDA_HD uint32_t check_weight(uint32_t i) {
-  const uint32_t y = i * 0x9E3779B1u;
-  return (y ^ y >> 15) | 1;
-}
+// How much a symbol at place i of a block weighs in its check. Loops add kCheckStep up.
+constexpr uint32_t kCheckStep = 0x9E3779B1u;
+
+OTCUDA_HD uint32_t check_mixed(uint32_t y) { return (y ^ y >> 15) | 1; }
+OTCUDA_HD uint32_t check_weight(uint32_t i) { return check_mixed(i * kCheckStep); }
 
 // A word of the message, at any alignment.
 OTCUDA_HD uint32_t rans_word(const uint8_t* bytes) { return bytes[0] | uint32_t{bytes[1]} << 8; }

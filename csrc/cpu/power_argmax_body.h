@@ -250,49 +250,64 @@ void panel(const ArgmaxPanel<typename Lanes::Value>& p) {
   }
 }
 
-// The chain of the contract for kGroup targets of each of some samples, side by side; the lowest
-// index that attains the most.
-template <class Lanes, int kSamples>
+// The chain of the contract for kGroup targets of each of some samples, side by side. What the best
+// one scores is known, up to the sign of a zero: the winner is the lowest that has it, and no
+// branch asks which. A group at the end is moved back to whole targets: those before it score less.
+// kD: the dimension where it is known, else 0; kWhole: at least kGroup targets there are.
+template <class Lanes, int kSamples, int kD, bool kWhole>
 OTCUDA_INLINE void settle_some(const ArgmaxSettle<typename Lanes::Value>& s, int64_t b) {
   using Value = typename Lanes::Value;
   constexpr int kChains = kGroupTiles * Lanes::kTargets, kGroup = kChains / kSamples;
-  const int64_t last_b = s.samples - 1, last = s.targets - 1;
-  const Value *x[kSamples], *y[kChains];
+  const int64_t D = kD > 0 ? kD : s.D, last_b = s.samples - 1, last = s.targets - 1;
+  const int64_t last_group = kWhole ? s.targets - kGroup : 0;
+  const Value *x[kSamples], *y[kSamples];
   Value score[kChains];
-  for (int k = 0; k < kChains; ++k) {
-    const int64_t row = b + k / kGroup < last_b ? b + k / kGroup : last_b;
-    const int64_t i = (s.place[row] < 0 ? 0 : s.place[row]) + k % kGroup;
-    x[k / kGroup] = s.x + row * s.D;
-    y[k] = s.y + (i < last ? i : last) * s.D;
-    score[k] = Value(0);
+  int64_t first[kSamples];
+#pragma GCC unroll 2
+  for (int n = 0; n < kSamples; ++n) {
+    const int64_t row = b + n < last_b ? b + n : last_b,
+                  place = s.place[row] < 0 ? 0 : s.place[row];
+    first[n] = place < last_group ? place : last_group;
+    x[n] = s.x + row * D;
+    y[n] = s.y + first[n] * D;
   }
-  for (int64_t d = 0; d < s.D; ++d) {
 #pragma GCC unroll 12
-    for (int k = 0; k < kChains; ++k) score[k] = exact_fma(x[k / kGroup][d], y[k][d], score[k]);
-  }
-  for (int n = 0; n < kSamples && b + n <= last_b; ++n) {
-    const int64_t first = s.place[b + n];
-    if (first < 0) continue;
-    Value best = score[n * kGroup] + s.h[first];
-    int64_t winner = first;
-    for (int t = 1; t < kGroup && first + t <= last; ++t) {
-      const Value other = score[n * kGroup + t] + s.h[first + t];
-      if (power_argmax_beats(other, best)) {
-        best = other;
-        winner = first + t;
-      }
+  for (int k = 0; k < kChains; ++k) score[k] = Value(0);
+#pragma GCC unroll 8
+  for (int64_t d = 0; d < D; ++d) {
+#pragma GCC unroll 12
+    for (int k = 0; k < kChains; ++k) {
+      const int64_t t = kWhole || k % kGroup < last ? k % kGroup : last;
+      score[k] = exact_fma(x[k / kGroup][d], y[k / kGroup][t * D + d], score[k]);
     }
-    s.value[b + n] = best;
-    s.index[b + n] = winner;
+  }
+#pragma GCC unroll 2
+  for (int n = 0; n < kSamples; ++n) {
+    if (b + n > last_b || s.place[b + n] < 0) continue;
+    const Value best = s.best[b + n];
+    uint32_t has = 0;
+#pragma GCC unroll 12
+    for (int t = 0; t < kGroup; ++t) {
+      const int64_t i = first[n] + (kWhole || t < last ? t : last);
+      score[n * kGroup + t] += s.h[i];
+      has |= uint32_t(score[n * kGroup + t] == best) << t;
+    }
+    const int winner = __builtin_ctz(has);
+    s.value[b + n] = score[n * kGroup + winner];
+    s.index[b + n] = first[n] + (kWhole || winner < last ? winner : last);
   }
 }
 
-template <class Lanes>
+template <class Lanes, int kD = (Lanes::kStreamD > 0 ? kUnrolledD : 0)>
 void settle(const ArgmaxSettle<typename Lanes::Value>& s) {
-  if (s.D <= Lanes::kStreamD) {
-    for (int64_t b = 0; b < s.samples; ++b) settle_some<Lanes, 1>(s, b);
-  } else {
-    for (int64_t b = 0; b < s.samples; b += 2) settle_some<Lanes, 2>(s, b);
+  if constexpr (kD > 0) {
+    if (s.D != kD) return settle<Lanes, kD - 1>(s);
+  }
+  constexpr int kSamples = kD > 0 && kD <= Lanes::kStreamD ? 1 : 2;
+  const bool whole = s.targets >= kGroupTiles * Lanes::kTargets / kSamples;
+  for (int64_t b = 0; b < s.samples; b += kSamples) {
+    whole ? settle_some<Lanes, kSamples, kD, true>(s, b)
+          : settle_some<Lanes, kSamples, kD, false>(s, b);
   }
 }
 

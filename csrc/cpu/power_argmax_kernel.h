@@ -42,6 +42,7 @@ struct ArgmaxSettle {
   const T* y;  // [targets][D], the whole run
   const T* h;  // [targets]
   int64_t samples, targets, D;
+  const T* best;                               // [samples], of the run
   const typename ArgmaxIndex<T>::Type* place;  // [samples]; where it is -1, nothing is written
   T* value;                                    // [samples]
   int64_t* index;                              // [samples], counted from the first of the run

@@ -1,50 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cpu/list_lanes.h"
 #include "cpu/power_topk_body.h"
 
 namespace otcuda::cpu {
 namespace {
 
 template <class T>
-struct Lanes {
-  using Value = T;
-  static constexpr int kLanes = 4, kVectors = 1, kTargets = 4;
-  struct Vector {
-    T lane[kLanes];
-  };
+struct Lanes : ListLanes<T> {
+  using Vector = typename ListLanes<T>::Vector;
+  using Place = typename TopkIndex<T>::Type;
 
-  static Vector fill(T a) { return {{a, a, a, a}}; }
-  static Vector load(const T* from) { return {{from[0], from[1], from[2], from[3]}}; }
-  static void store(T* to, const Vector& a) {
-    for (int k = 0; k < kLanes; ++k) to[k] = a.lane[k];
-  }
-  static Vector fma(const Vector& a, const Vector& b, Vector c) {
-    for (int k = 0; k < kLanes; ++k) c.lane[k] = exact_fma(a.lane[k], b.lane[k], c.lane[k]);
-    return c;
-  }
-  static Vector add(Vector a, const Vector& b) {
-    for (int k = 0; k < kLanes; ++k) a.lane[k] += b.lane[k];
-    return a;
-  }
-  static Vector max(const Vector& a, Vector b) {
-    for (int k = 0; k < kLanes; ++k)
-      if (a.lane[k] > b.lane[k]) b.lane[k] = a.lane[k];
-    return b;
-  }
-  static Vector min(const Vector& a, Vector b) {
-    for (int k = 0; k < kLanes; ++k)
-      if (a.lane[k] < b.lane[k]) b.lane[k] = a.lane[k];
-    return b;
-  }
-  static void keep_place(const Vector& highest, const Vector& best, int64_t here,
-                         typename TopkIndex<T>::Type* to) {
-    for (int k = 0; k < kLanes; ++k)
-      if (highest.lane[k] > best.lane[k]) to[k] = typename TopkIndex<T>::Type(here);
-  }
-  static uint32_t bits(uint32_t mask) { return mask; }
-  static uint32_t above(const Vector& a, const Vector& b) {
-    uint32_t mask = 0;
-    for (int k = 0; k < kLanes; ++k) mask |= uint32_t(a.lane[k] > b.lane[k]) << k;
-    return mask;
+  static void keep_place(const Vector& highest, const Vector& best, int64_t here, Place* to) {
+    for (int k = 0; k < ListLanes<T>::kLanes; ++k)
+      if (highest.lane[k] > best.lane[k]) to[k] = Place(here);
   }
 };
 

@@ -148,9 +148,8 @@ Vector<uint8_t> encode_block(const Tables& tables, const TensorView& symbols,
   for (int64_t first = (n - 1) / kRun * kRun; first >= 0; first -= kRun) {
     heartbeat();
     const int64_t length = std::min(kRun, n - first);
-    run.load_symbols(tables, symbols, begin + first, length);
+    run.load_symbols(tables, symbols, begin + first, length, first, &block->check);
     if (index != nullptr) run.load_index(tables, *index, begin + first, length);
-    block->check += run.sum(length, first);
     encoder.put(vectors, run, length);
   }
   return encoder.finish(block);
@@ -181,24 +180,24 @@ class BlockDecoder {
     return {run.table, n / kRansLanes, state_, next_, end_, run.symbol, escaped_};
   }
 
-  // The rest of a run after `groups` of it, its escapes and its part of the check.
-  void finish_run(Run& run, int64_t n, int64_t groups, int64_t first) {
+  // The rest of a run after `groups` of it, and its escapes.
+  void finish_run(Run& run, int64_t n, int64_t groups) {
     for (int64_t g = groups; g * kRansLanes < n; ++g) {
       get_group(run, g, std::min<int64_t>(kRansLanes, n - g * kRansLanes));
     }
     for (int64_t g = 0; tables_->escape() && g * kRansLanes < n; ++g) {
       if (escaped_[g] != 0) patch(run, g);
     }
-    check_ += run.sum(n, first);
   }
 
   void resume(const uint8_t* next) { next_ = next; }
 
-  void finish() const {
+  // check: of the symbols that were read; null for nobody who asks.
+  void finish(const uint32_t* check) const {
     bool good = next_ == end_ && side_.next == side_.end;
     for (const uint32_t x : state_) good &= x == kRansLow;
     if (!good) damaged(number_, "is damaged, or tables or index are not those it was written with");
-    if (check_ != block_.check) {
+    if (check != nullptr && *check != block_.check) {
       damaged(number_, "gives symbols of another check: it is damaged, or tables or index differ");
     }
   }
@@ -258,7 +257,6 @@ class BlockDecoder {
   Bytes side_ = {nullptr, nullptr};
   uint32_t state_[kRansLanes] = {};
   uint32_t escaped_[kGroups + 1] = {};
-  uint32_t check_ = 0;
 };
 
 struct Task {
@@ -271,6 +269,7 @@ struct Task {
   const TensorView& symbols;
   RansLookup lookup;
   const RansTree* tree;  // null: by the look-up
+  bool check;
 };
 
 constexpr int kSideBySide = kRansTreeRuns;
@@ -311,6 +310,25 @@ bool decode_tail(const Task& task, const RansKernels& vectors, RansDecodeRun* pa
   return used <= left;
 }
 
+// Writes runs at one place of blocks side by side, and adds what they give to the checks.
+class RunWriter {
+ public:
+  RunWriter(const Task& task, int64_t at) : task_(task), at_(static_cast<uint32_t>(at)) {}
+
+  void write(const Run& run, int64_t begin, int64_t n, uint32_t* check) {
+    if (!task_.check) return run.store(begin, n, task_.symbols);
+    if (n != weighed_) run.kernels.weights(at_, n, &weights_);  // only a last block has fewer
+    weighed_ = n;
+    run.store(begin, n, task_.symbols, weights_, check);
+  }
+
+ private:
+  const Task& task_;
+  uint32_t at_;
+  int64_t weighed_ = -1;
+  CheckWeights weights_;
+};
+
 // Blocks first .. first + count - 1 side by side; only the last one may be shorter.
 void decode_blocks(const Task& task, int64_t first, int count) {
   const RansKernels vectors = kernels();
@@ -323,8 +341,10 @@ void decode_blocks(const Task& task, int64_t first, int count) {
                                task.blocks[first + j], first + j);
   }
   Run runs[kSideBySide];
+  uint32_t checks[kSideBySide] = {};
   for (int64_t at = 0; at < length[0]; at += kRun) {
     heartbeat();
+    RunWriter writer(task, at);
     RansDecodeRun parts[kSideBySide];
     int64_t n[kSideBySide];
     int whole = 0;
@@ -342,11 +362,11 @@ void decode_blocks(const Task& task, int64_t first, int count) {
       const bool intact = parts[j].groups == 0 || decode_tail(task, vectors, parts + j);
       if (!intact) damaged(first + j, "ends early");
       decoders[j].resume(parts[j].words);
-      decoders[j].finish_run(runs[j], n[j], n[j] / kRansLanes - parts[j].groups, at);
-      runs[j].store(begin[j] + at, n[j], task.symbols);
+      decoders[j].finish_run(runs[j], n[j], n[j] / kRansLanes - parts[j].groups);
+      writer.write(runs[j], begin[j] + at, n[j], checks + j);
     }
   }
-  for (int j = 0; j < count; ++j) decoders[j].finish();
+  for (int j = 0; j < count; ++j) decoders[j].finish(task.check ? checks + j : nullptr);
 }
 
 // Any table size reads the same bytes; which is fastest depends on the caches.
@@ -413,7 +433,8 @@ Vector<Vector<uint8_t>> rans32_encode(const Tables& tables, const TensorView& sy
 }
 
 void rans32_decode(const Tables& tables, const uint8_t* data, int64_t size, const TensorView* index,
-                   int64_t block, const RansBlock* blocks, const TensorView& symbols, Poll& poll) {
+                   int64_t block, const RansBlock* blocks, const TensorView& symbols, Poll& poll,
+                   bool check) {
   const int64_t n = symbols.size(), count = (n + block - 1) / block;
   count_backend_path(path(), n);
   Vector<int64_t> offsets;
@@ -441,7 +462,8 @@ void rans32_decode(const Tables& tables, const uint8_t* data, int64_t size, cons
                      offsets.data(),
                      symbols,
                      small ? RansLookup() : lookup_of(tables, n),
-                     small ? &tree : nullptr};
+                     small ? &tree : nullptr,
+                     check};
   if (!small) fetch(task.lookup, tables, n);
   parallel_for((count + width - 1) / width, 1,
                [&](int64_t from, int64_t to) {

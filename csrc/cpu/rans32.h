@@ -27,8 +27,10 @@ Vector<Vector<uint8_t>> rans32_encode(const Tables& tables, const TensorView& sy
                                       Poll& poll);
 
 // The inverse, of blocks that lie one after the other. CorruptDataError for what no encoder writes,
-// for another check, and for symbols that do not fit the dtype of the output.
+// for another check, and for symbols that do not fit the dtype of the output. Without `check` the
+// symbols are not checked, to see what that costs.
 void rans32_decode(const Tables& tables, const uint8_t* data, int64_t size, const TensorView* index,
-                   int64_t block, const RansBlock* blocks, const TensorView& symbols, Poll& poll);
+                   int64_t block, const RansBlock* blocks, const TensorView& symbols, Poll& poll,
+                   bool check = true);
 
 }  // namespace otcuda::cpu

@@ -2,32 +2,21 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common/power_argmax_screen.h"
 #include "cuda/device.h"
 #include "cuda/power_argmax.h"
 #include "cuda/power_argmax_chain.cuh"
+#include "cuda/power_argmax_screen.cuh"
 #include "cuda/power_argmax_screen.h"
 
 namespace otcuda::cuda {
 namespace {
 
-constexpr int kRows = 128;  // samples of a block, 32 a warp
-constexpr int kThreads = 128;
-constexpr int kGroup = 64;       // targets that share one maximum
+constexpr int kThreads = 128;    // 32 samples a warp
 constexpr int kCandidates = 16;  // groups of a sample that are looked at again
 constexpr int kSelectRows = 32;  // samples of a block that selects
 constexpr int kSelectThreads = 256;
 constexpr int64_t kMostMaximaBytes = int64_t(128) << 20;
 constexpr int64_t kBlocksPerProcessor = 8;
-
-// Where 16 bytes of a row lie among the rows of W numbers: the eight rows that a fragment reads at
-// once lie in eight different groups of banks.
-template <int W>
-__device__ __forceinline__ int chunk_place(int row, int chunk) {
-  constexpr int kChunks = W / 8;
-  const int turn = kChunks >= 8 ? row % 8 : row / (8 / kChunks) % kChunks;
-  return (row * kChunks + (chunk ^ turn)) * 8;
-}
 
 // ---- packing: bfloat16 in the order of shared memory, and norms; a warp a row
 
@@ -106,17 +95,7 @@ constexpr int kStages = W > 64 ? 2 : 3;  // as many as 48 KB hold
 template <int W>
 struct alignas(16) GroupStage {
   uint16_t y[kGroup * W];
-  float heights[2 * kGroup];  // as the registers of a sum: h0 h1 h0 h1 for each pair of targets
-};
-
-struct ScreenProblem {
-  const uint16_t* x;  // [stride, W]
-  const uint16_t* y;
-  const float* heights;  // [targets / 2, 4]
-  const ScreenNorms* x_norms;
-  const ScreenNorms* groups;
-  float* maxima;  // [group_count, stride]
-  int rows, stride, group_count, D;
+  float heights[2 * kGroup];
 };
 
 // Brings the groups of a share, one after the other, into the ring.
@@ -386,19 +365,6 @@ void launch_screen(const ScreenProblem& p, cudaStream_t stream) {
   check_launch("power_argmax, screen");
 }
 
-template <int W>
-struct Width {
-  static constexpr int value = W;
-};
-
-// Calls f with the width of the rows as a type.
-template <class Function>
-void with_width(int64_t D, const Function& f) {
-  if (D <= 32) return f(Width<32>{});
-  if (D <= 64) return f(Width<64>{});
-  f(Width<128>{});
-}
-
 void pack_targets(const TensorView& y, const TensorView& h, const ScreenScratch& s,
                   cudaStream_t stream) {
   const int64_t N = y.shape[0], D = y.shape[1];
@@ -417,15 +383,16 @@ void pack_targets(const TensorView& y, const TensorView& h, const ScreenScratch&
 }
 
 void screen_chunk(const float* x, int64_t rows, const Winners<float>& winners,
-                  const ScreenScratch& s, cudaStream_t stream) {
+                  const ScreenScratch& s, ScreenBy by, cudaStream_t stream) {
   const int D = int(s.y.D);
   check_cuda(cudaMemsetAsync(s.fallbacks, 0, sizeof(int), stream), "power_argmax");
   const ScreenProblem screen{s.x16,    s.y16,     s.heights,   s.x_norms,     s.group_norms,
                              s.maxima, int(rows), int(s.rows), int(s.groups), D};
   with_width(D, [&](auto width) {
     launch_pack<decltype(width)::value>(x, nullptr, D, {s.x16, s.x_norms, rows, s.rows}, stream);
-    launch_screen<decltype(width)::value>(screen, stream);
+    if (by == ScreenBy::mma) launch_screen<decltype(width)::value>(screen, stream);
   });
+  if (by == ScreenBy::wgmma) launch_wgmma_screen(screen, stream);
   const SelectProblem select{x, s.y.data, s.panel_heights, s.fallbacks, s.fallback_rows, winners};
   OTCUDA_LAUNCH(power_argmax_screen_select_kernel, dim3{unsigned(ceil_div(rows, kSelectRows))},
                 dim3{kSelectThreads}, 0, stream, screen, select);
@@ -453,18 +420,21 @@ int64_t power_argmax_screen_workspace(int64_t B, int64_t N, int64_t D) {
 
 void power_argmax_screen(const TensorView& x, const TensorView& y, const TensorView& h,
                          const TensorView& value, const TensorView& index,
-                         const TensorView& workspace, uintptr_t stream) {
+                         const TensorView& workspace, uintptr_t stream, ScreenBy by) {
   const int64_t B = x.shape[0], N = y.shape[0], D = x.shape[1];
   OTCUDA_CHECK(power_argmax_screen_fits(x.dtype, B, N, D),
                "the screen of power_argmax takes float32, N <= 2^24 and 1 <= D <= 128; got y " +
                    shape_text(y));
   const DeviceGuard guard(x);
+  if (by == ScreenBy::wgmma && !power_argmax_has_wgmma(x.device_index)) {
+    throw DeviceError("power_argmax: this device or this build has no wgmma, sm_90a");
+  }
   Workspace pieces("power_argmax", workspace);
   const ScreenScratch scratch(&pieces, chunk_rows(B, N), N, D);
   pack_targets(y, h, scratch, stream_of(stream));
   for (int64_t b = 0; b < B; b += scratch.rows) {
     screen_chunk(x.read<float>() + b * D, std::min(scratch.rows, B - b),
-                 {value.write<float>() + b, index.write<int64_t>() + b, nullptr}, scratch,
+                 {value.write<float>() + b, index.write<int64_t>() + b, nullptr}, scratch, by,
                  stream_of(stream));
   }
 }

@@ -129,7 +129,8 @@ def compress(
         bytes: the file has at most so many bytes.
         bpp: the same as bits a pixel; 0.03 where nothing is said.
         quality: a fixed quality in [0, 200] instead of a budget: the quantiser step falls from
-            2^10 to 2^7 at 100 and to 2^4 at 200; over 100 only with weights for high rates.
+            2^10 to 2^7 at 100 and to 2^4 at 200; over 100 only with weights for high rates. Where
+            other weights take over, their steps start from a file that is no worse and no smaller.
         mode: "coded" (context model and range coder) or "fixed" (balanced codebooks, the size
             depends on the size of the picture alone).
         effort: 0 is the plain quantiser (of the mode "fixed": balanced heights, each index equally
@@ -157,15 +158,14 @@ def compress(
     if effort not in EFFORTS:
         gone = "; 2 was taken out, it gained nothing (docs/codec.md)" if effort == 2 else ""
         raise ArgumentError(f"effort is {effort!r}; it must be 0 or 1{gone}")
-    budget, step = _checked_budget(array, bytes, bpp, quality)
+    budget = _checked_budget(array, bytes, bpp, quality)
     run_by = _checked_engine(engine, device)
     picture = _Picture(array, grey, effort, run_by, callback or _silent)
     models = as_models(model)
     if mode == "fixed":
         return _compress_fixed(picture, models, budget)
-    if step is not None:
-        task = picture.task(_family_for(models, step, quality))
-        return task.file(step, task.quantised(step).symbols)
+    if quality is not None:
+        return _compress_at_quality(picture, models, quality)
     return _compress_coded(picture, models, budget)
 
 
@@ -394,13 +394,42 @@ def _head_bytes(task: _Task) -> int:
     return len(write_file(_header(task.image, "coded", 0, task.grey, task.model), b""))
 
 
-def _family_for(models: Models, step: int, quality: float) -> Family:
+def _compress_at_quality(picture: _Picture, models: Models, quality: float) -> bytes:
+    """The file at a place of the one scale of all families, see `_step_of`."""
     if quality > best_quality(models):
         raise ArgumentError(
             f"quality {quality:g} needs weights for high rates; those at hand reach "
             f"{best_quality(models)}"
         )
-    return models.for_step(step)
+    nominal = STEP_OF_LEAST_QUALITY - STEPS_A_QUALITY * quality
+    step = round(nominal)
+    family = models.for_step(step)
+    task, k = picture.task(family), models.index(family)
+    if k > 0 and step > family.steps[0]:
+        step = _step_of(picture, models[k - 1], family, task, nominal)
+    return task.file(step, task.quantised(step).symbols)
+
+
+def _step_of(
+    picture: _Picture, coarser: Family, family: Family, task: _Task, nominal: float
+) -> int:
+    """The step of a family where the scale says `nominal`, so that the scale has no leap.
+
+    At one step two families differ in rate by up to a factor. So the steps of the second run from
+    the coarsest whose file is neither smaller nor worse than the last one of the first, down to its
+    own finest: that is where the picture's curves meet, and bytes and quality rise on.
+    """
+    other, finest = picture.task(coarser), family.steps[0]
+    last = other.quantised(coarser.steps[0])
+    error = other.error(coarser.steps[0], last.values)
+    low, high = finest, family.steps[1] + 1  # the step sought is >= low and < high
+    while high - low > 1:
+        task.tell("scale", 1 - (high - low) / (family.steps[1] + 1 - finest))
+        middle = (low + high) // 2
+        found = task.quantised(middle)
+        no_worse = found.bits >= last.bits and task.error(middle, found.values) <= error
+        low, high = (middle, high) if no_worse else (low, middle)
+    return round(finest + (nominal - finest) / (coarser.steps[0] - finest) * (low - finest))
 
 
 def _compress_fixed(picture: _Picture, models: Models, budget: int | None) -> bytes:
@@ -485,23 +514,23 @@ def _eight_bits(image: Any) -> Any:
     return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
 
 
-def _checked_budget(image: np.ndarray, bytes, bpp, quality) -> tuple[int | None, int | None]:
-    """The budget in bytes, or the step that a quality stands for."""
+def _checked_budget(image: np.ndarray, bytes, bpp, quality) -> int | None:
+    """The budget in bytes; None where a quality is asked for."""
     given = [n for n, v in (("bytes", bytes), ("bpp", bpp), ("quality", quality)) if v is not None]
     if len(given) > 1:
         raise ArgumentError(f"{' and '.join(given)} are given; only one can be kept")
     if quality is not None:
         if not 0 <= quality <= MOST_QUALITY:
             raise ArgumentError(f"quality is {quality}; it must lie in [0, {MOST_QUALITY}]")
-        return None, round(STEP_OF_LEAST_QUALITY - STEPS_A_QUALITY * quality)
+        return None
     if bytes is not None:
         if bytes < 1:
             raise ArgumentError(f"bytes is {bytes}; it must be at least 1")
-        return int(bytes), None
+        return int(bytes)
     bpp = DEFAULT_BPP if bpp is None else bpp
     if not 0 < bpp <= 64:
         raise ArgumentError(f"bpp is {bpp}; it must lie in (0, 64]")
-    return int(bpp * image.shape[0] * image.shape[1] / 8), None
+    return int(bpp * image.shape[0] * image.shape[1] / 8)
 
 
 def _header(image: np.ndarray, mode: str, step: int, grey: bool, model: Model) -> Header:

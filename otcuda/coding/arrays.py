@@ -130,7 +130,11 @@ def writable(op: str, out: Any) -> np.ndarray:
     Raises:
         ArgumentError: not a writable array of integers.
     """
-    target = out.detach().numpy() if is_torch(out) and out.device.type == "cpu" else out
+    target = out
+    if is_torch(out) and out.device.type == "cpu":
+        target = out.detach().numpy()
+    elif not is_torch(out) and not isinstance(out, np.ndarray) and hasattr(out, "__dlpack__"):
+        target = _as_numpy(op, "out", out, "an array of integers in host memory")
     if not isinstance(target, np.ndarray) or target.dtype.kind not in "iu":
         raise ArgumentError(f"{op}: out is not an array of integers in host memory")
     if not target.flags.writeable:

@@ -76,8 +76,9 @@ def decode(
 ) -> Any:
     """The symbols of `encode`, given the same tables and index.
 
-    Damage, other tables or another index are noticed but for one case in 65,536 (short container)
-    or 2^32 (long one).
+    Damage, other tables or another index are noticed but for one case in 65,536 (short container;
+    of a few symbols one in some 20,000, and of a single one x may come back as -3 - x) or 2^32
+    (long one).
 
     Args:
         blob: from `encode`.

@@ -98,7 +98,7 @@ def decode_long(
     blob: bytes, tables: Tables, index: Any, shape: Any, max_symbols: int, out: Any = None
 ) -> Any:
     """The inverse; arguments and errors are those of `decode`."""
-    n, dtype, block, directory = _read_head(blob, max_symbols)
+    n, dtype, block, directory = read_head(blob, max_symbols)
     digest, index_check = blob[20:24], int.from_bytes(blob[24:28], "little")
     if digest != tables.digest[:4]:
         raise TableMismatchError(
@@ -136,7 +136,7 @@ def _index_check(index: np.ndarray | None) -> int:
     return 0 if index is None else _ops.symbol_sum(index)
 
 
-def _read_head(blob: bytes, max_symbols: int) -> tuple[int, np.dtype, int, np.ndarray]:
+def read_head(blob: bytes, max_symbols: int) -> tuple[int, np.dtype, int, np.ndarray]:
     """Number of symbols, their dtype, symbols of a block, directory."""
     if len(blob) < 32:
         raise CorruptHeaderError("a rans32 container that ends in its head")

@@ -25,12 +25,14 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     x = x / (x.norm() + 1e-7)
     a, b, c = COEFFICIENTS
     gram = x @ x.T
-    factor = eye = torch.eye(len(x), dtype=x.dtype, device=x.device)
-    for _ in range(ITERATIONS):
+    eye = torch.eye(len(x), dtype=x.dtype, device=x.device)
+    factor = eye
+    for k in range(ITERATIONS):
         # X' = P X with P a polynomial of X X': they commute, only small matrices are multiplied.
         polynomial = a * eye + b * gram + c * (gram @ gram)
-        factor = polynomial @ factor
-        gram = polynomial @ gram @ polynomial
+        factor = polynomial @ factor if k else polynomial
+        if k + 1 < ITERATIONS:
+            gram = polynomial @ gram @ polynomial
     x = factor @ x
     return x.T if tall else x
 

@@ -14,8 +14,9 @@ from PIL import Image
 from tiny_codec import TINY, packed, structured_picture
 
 import otcuda
-from otcuda.codec import compress, decompress, families, info, load_model, load_models
+from otcuda.codec import codec, compress, decompress, families, info, load_model, load_models
 from otcuda.codec.bitstream import Header, read_header, write_file
+from otcuda.codec.codec import best_quality
 from otcuda.codec.integer_context import quantise_network
 from otcuda.codec.model import export_model
 from otcuda.codec.networks import Codec, to_planes
@@ -127,15 +128,51 @@ def test_files_of_both_families_decode_from_one_folder(picture, models):
 
 def test_quality_goes_on_where_there_are_weights_for_it(picture, models):
     low, high = models
-    files = [compress(picture, quality=q, model=models) for q in (0, 40, 77, 78, 120, 170)]
+    files = [compress(picture, quality=q, model=models) for q in (0, 40, 77, 78, 80, 120, 170)]
     wrote = [info(data).model for data in files]
-    assert wrote == [low.label] * 3 + [high.label] * 3
+    assert wrote == [low.label] * 3 + [high.label] * 4
     closeness = [psnr(picture, decompress(data, model=models)) for data in files]
     assert closeness == sorted(closeness)
     sizes = [len(data) for data in files]
-    assert sizes[:3] == sorted(sizes[:3])
-    assert sizes[3:] == sorted(sizes[3:])
-    assert sizes[3] > 0.98 * sizes[2]  # where the families meet, the finer one may be smaller
+    assert sizes == sorted(sizes)
+    finest = compress(picture, quality=best_quality(models), model=models)
+    assert info(finest).step - high.steps[0] in (0, 1)
+
+
+def test_the_scale_has_no_leap_where_families_meet(picture, models):
+    """The finer family goes on from its coarsest step that is neither smaller nor worse."""
+    low, high = models
+    before = compress(picture, quality=(224 - low.steps[0]) / 0.96, model=models)
+    after = compress(picture, quality=(224 - low.steps[0]) / 0.96 + 0.6, model=models)
+    assert [info(data).model for data in (before, after)] == [low.label, high.label]
+    close = psnr(picture, decompress(before, model=models))
+    candidates = [
+        step
+        for step in range(high.steps[0] + 1, high.steps[1] + 1)
+        if len(data := compress(picture, quality=(224 - step) / 0.96, model=high.model))
+        >= len(before)
+        and psnr(picture, decompress(data, model=models)) >= close
+    ]
+    assert 0 <= max(candidates) - info(after).step <= 3
+
+
+def test_where_families_meet_the_finer_one_is_no_worse(picture, models, monkeypatch):
+    """Told that the coarser one decodes better than it does, the finer one starts finer."""
+    low, high = models
+    honest = codec._Task.error
+
+    def error(task, step, values):
+        if task.model is high.model:
+            return honest(task, step, values)
+        wanted = task_of_high.quantised(90)
+        return honest(task_of_high, 90, wanted.values)
+
+    task_of_high = codec._Picture(
+        picture, False, 0, ("native", "cpu"), lambda what, share: None
+    ).task(high)
+    monkeypatch.setattr(codec._Task, "error", error)
+    after = compress(picture, quality=(224 - low.steps[0]) / 0.96 + 0.6, model=models)
+    assert 87 <= info(after).step <= 90
     with pytest.raises(otcuda.ArgumentError, match="quality 120 needs weights for high rates"):
         compress(picture, quality=120, model=low.model)
     with pytest.raises(otcuda.ArgumentError, match=r"\[0, 200\]"):

@@ -69,12 +69,54 @@ def test_bare_messages_and_pieces():
     np.testing.assert_array_equal(out, symbols)
 
 
-def test_a_tensor():
-    torch = pytest.importorskip("torch")
-    symbols, index = drawn(400)
-    out = torch.zeros(400, dtype=torch.int16)
-    assert decode(encode(symbols, GAUSS, index), GAUSS, index, out=out) is out
-    assert out.tolist() == symbols.tolist()
+class Foreign:
+    """An array of a library that nobody knows: DLPack and no more."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def of_kind(kind, values):
+    """A copy of the values."""
+    values = np.array(values)
+    if kind == "torch":
+        return pytest.importorskip("torch").from_numpy(values)
+    return Foreign(values) if kind == "dlpack" else values
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4, 32])
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4"])
+@pytest.mark.parametrize("kind", ["numpy", "torch", "dlpack"])
+def test_every_kind_goes_in_comes_out_and_is_written_to(kind, dtype, lanes):
+    """The bytes of NumPy, its dtype back, in the kind of the index, or in `out` of any kind."""
+
+    def made(values):
+        return of_kind(kind, values)
+
+    symbols, index = drawn(1500)
+    symbols = abs(symbols.astype(np.int32)).astype(dtype)
+    symbols[7] = np.iinfo(dtype).max
+    blob = encode(made(symbols), GAUSS, made(index), lanes=lanes)
+    assert blob == encode(symbols, GAUSS, index, lanes=lanes)
+    found = decode(blob, GAUSS, made(index))
+    assert type(found).__module__.startswith("torch" if kind == "torch" else "numpy")
+    np.testing.assert_array_equal(np.asarray(found), symbols, strict=True)
+    room = np.zeros(1500, dtype)
+    for given in (made(index), index):
+        out = made(room)
+        assert decode(blob, GAUSS, given, out=out) is out
+        np.testing.assert_array_equal(np.from_dlpack(out), symbols, strict=True)
+    if lanes < 32:
+        raw, out = encode_raw(made(symbols), GAUSS, made(index), lanes), made(room)
+        assert raw == encode_raw(symbols, GAUSS, index, lanes)
+        assert decode_raw(raw, GAUSS, made(index), lanes=lanes, out=out) is out
+        np.testing.assert_array_equal(np.from_dlpack(out), symbols, strict=True)
 
 
 @pytest.mark.parametrize("lanes", [1, 32])
@@ -84,6 +126,7 @@ def test_a_tensor():
         ([0, 0], otcuda.ArgumentError, "not an array of integers"),
         (np.zeros(2), otcuda.ArgumentError, "not an array of integers"),
         (np.zeros(3, np.int32), otcuda.ShapeError, "out has shape"),
+        (Foreign(np.zeros(2)), otcuda.ArgumentError, "not an array of integers"),
         (np.frombuffer(b"ab", np.uint8), otcuda.ArgumentError, "read-only"),
         (np.zeros(2, np.uint8), otcuda.CorruptDataError, "does not fit uint8"),
     ],

@@ -98,13 +98,15 @@ const char* emulated_power_argmax(int64_t is_double, int64_t B, int64_t N, int64
 int64_t emulated_power_argmax_screen_workspace(int64_t B, int64_t N, int64_t D) {
   return cuda::power_argmax_screen_workspace(B, N, D);
 }
-const char* emulated_power_argmax_screen(int64_t B, int64_t N, int64_t D, void* x, void* y, void* h,
-                                         void* value, void* index, void* workspace, int64_t bytes) {
+const char* emulated_power_argmax_screen(int64_t B, int64_t N, int64_t D, int64_t wgmma, void* x,
+                                         void* y, void* h, void* value, void* index,
+                                         void* workspace, int64_t bytes) {
   return guarded([&] {
     const DType t = DType::f32;
     cuda::power_argmax_screen(view(x, t, {B, D}), view(y, t, {N, D}), view(h, t, {N}),
                               view(value, t, {B}), view(index, DType::i64, {B}),
-                              view(workspace, DType::u8, {bytes}), 0);
+                              view(workspace, DType::u8, {bytes}), 0,
+                              wgmma ? cuda::ScreenBy::wgmma : cuda::ScreenBy::mma);
   });
 }
 int64_t emulated_power_topk_workspace(int64_t is_double, int64_t B, int64_t N, int64_t D) {
@@ -263,6 +265,12 @@ const char* emulated_range64_decode(int64_t tables, int64_t n, int64_t messages,
         range_call(reinterpret_cast<const int64_t*>(tables), n, messages, symbol_bytes, index_bytes,
                    capacity, image, symbols, index, ends, data, byte_ends, faults),
         view(workspace, DType::u8, {bytes}), 0);
+  });
+}
+const char* emulated_planted_wgmma(int64_t bug, int64_t swizzle, void* a, void* b, void* out) {
+  return guarded([&] {
+    planted_wgmma(int(bug), int(swizzle), static_cast<uint16_t*>(a), static_cast<uint16_t*>(b),
+                  static_cast<float*>(out));
   });
 }
 const char* emulated_refused_launch() {

@@ -25,14 +25,15 @@ def emulated_power_argmax(
     return value.array, index.array
 
 
-def emulated_screen(emulator: Emulator, x, y, h, **settings):
+def emulated_screen(emulator: Emulator, x, y, h, by="mma", workspace=None, **settings):
     """Value, index, and how many samples of the last chunk had no certificate."""
     sizes = (len(x), len(y), x.shape[1])
     value = Output(aligned(np.zeros(len(x), x.dtype)))
     index = Output(aligned(np.zeros(len(x), np.int64)))
-    scratch = emulator.workspace("power_argmax_screen", *sizes)
+    scratch = workspace or emulator.workspace("power_argmax_screen", *sizes)
     inputs = [aligned(a) for a in (x, y, h)]
-    emulator.call("power_argmax_screen", *sizes, *inputs, value, index, scratch, **settings)
+    numbers = (*sizes, int(by == "wgmma"))
+    emulator.call("power_argmax_screen", *numbers, *inputs, value, index, scratch, **settings)
     return (value.array, index.array), int(scratch.array[:4].view(np.int32)[0])
 
 

@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #define OTCUDA_EMULATED 1
+#define OTCUDA_WGMMA 1
 #define __global__ [[maybe_unused]]
 #define __device__
 #define __host__
@@ -24,6 +25,9 @@ struct dim3 {
 };
 struct alignas(16) float4 {
   float x, y, z, w;
+};
+struct alignas(8) float2 {
+  float x, y;
 };
 struct alignas(16) uint4 {
   uint32_t x, y, z, w;
@@ -38,16 +42,24 @@ struct Thread {
 extern Thread* self;  // null while host code runs
 extern dim3 block_idx, block_dim, grid_dim;
 
-enum class Collective { syncwarp, shuffle, vote, match, reduce, ldmatrix, mma };
-enum class Access : uint8_t { read, write, atomic, copy_issued, copy_lands };
+enum class Collective { syncwarp, shuffle, vote, match, reduce, ldmatrix, mma, wgmma, wgmma_wait };
+enum class Access : uint8_t {
+  read,
+  write,
+  atomic,
+  copy_issued,
+  copy_lands,
+  bulk_issued,
+  tile_read
+};
 using Resolve = void (*)(void* mine, void* const* all, unsigned mask, int lane);
 
 // Blocks until every lane of `mask` came with the same op and mask; the last one resolves them all.
 void collective(Collective op, unsigned mask, void* mine, Resolve resolve, int line);
 void block_barrier(int line);
 // The same address for all threads of a block; what it holds at the start of a block is not data.
-void* shared(const void* key, size_t bytes, size_t granule, const char* name);
-void* dynamic_shared(size_t granule);
+void* shared(const void* key, size_t bytes, size_t granule, const char* name, size_t align);
+void* dynamic_shared(size_t granule, size_t align);
 void access(const void* p, size_t n, Access kind, const void* pc);
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 void launch_erased(const void* kernel, const char* name, dim3 grid, dim3 block, size_t smem,
@@ -75,18 +87,21 @@ constexpr size_t granule =
 #define blockDim emu::block_dim
 #define gridDim emu::grid_dim
 
-#define OTCUDA_LAUNCH(kernel, grid, block, smem, stream, ...)                                      \
-  ((void)(stream), otcuda::cuda::note_launch(#kernel, grid, block, smem),                          \
-   emu::launch(reinterpret_cast<const void*>(&kernel), #kernel, grid, block, smem,                 \
+#define OTCUDA_LAUNCH(kernel, grid, block, smem, stream, ...)                      \
+  ((void)(stream), otcuda::cuda::note_launch(#kernel, grid, block, smem),          \
+   emu::launch(reinterpret_cast<const void*>(&kernel), #kernel, grid, block, smem, \
                [=] { kernel(__VA_ARGS__); }))
-#define OTCUDA_SHARED(name, ...)                                  \
-  static char name##_key;                                         \
-  auto& name = *static_cast<emu::type<__VA_ARGS__>*>(emu::shared( \
-      &name##_key, sizeof(emu::type<__VA_ARGS__>), emu::granule<emu::type<__VA_ARGS__>>, #name))
+#define OTCUDA_SHARED(name, ...)                               \
+  static char name##_key;                                      \
+  auto& name = *static_cast<emu::type<__VA_ARGS__>*>(          \
+      emu::shared(&name##_key, sizeof(emu::type<__VA_ARGS__>), \
+                  emu::granule<emu::type<__VA_ARGS__>>, #name, alignof(emu::type<__VA_ARGS__>)))
 #define OTCUDA_WORKSPACE_PIECE(pointer, bytes, item) emu::workspace_piece(pointer, bytes, item)
 #define OTCUDA_WORKSPACE_GAP 256
 #define OTCUDA_DYNAMIC_SHARED(type_, name) \
-  auto* name = static_cast<type_*>(emu::dynamic_shared(emu::granule<type_>))
+  auto* name = static_cast<type_*>(emu::dynamic_shared(emu::granule<type_>, 16))
+#define OTCUDA_SWIZZLED_SHARED(type_, name) \
+  auto* name = static_cast<type_*>(emu::dynamic_shared(emu::granule<type_>, 1024))
 
 // ---- barriers and warp collectives
 #define EMU_LINE int line = __builtin_LINE()
@@ -265,10 +280,16 @@ void cp_async_wait() {
   emu::cp_async_wait(newest_left);
 }
 
+#include "hopper_emu.h"
+
 // ---- the runtime calls that launchers make
 using cudaStream_t = struct CUstream_st*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrComputeCapabilityMinor = 76
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 cudaError_t cudaGetLastError();
 const char* cudaGetErrorString(cudaError_t error);

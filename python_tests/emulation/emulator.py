@@ -27,6 +27,7 @@ ROOT = HERE.parents[1]
 OPS = (
     "power_argmax",
     "power_argmax_screen",
+    "power_argmax_wgmma",
     "power_topk",
     "cell_mass",
     "source_samples",
@@ -36,7 +37,16 @@ OPS = (
     "rans32",
     "rans32_encode",
 )
-HOST = ("fibers.cpp", "memory.cpp", "tensor_cores.cpp", "traffic.cpp", "api.cpp")
+PLANTED = ("planted", "planted_wgmma")  # right kernels, and ones with a bug each
+HOST = (
+    "fibers.cpp",
+    "memory.cpp",
+    "mbarriers.cpp",
+    "tensor_cores.cpp",
+    "wgmma.cpp",
+    "traffic.cpp",
+    "api.cpp",
+)
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 FLAGS = ["-std=c++17", "-g1", "-fPIC", "-ffp-contract=off", "-mfma", "-fno-gnu-unique"]
 CHECKED = [
@@ -143,7 +153,7 @@ def link(objects: Iterable[Path], out: Path) -> Path:
 
 def build_object(source: Path, flags: list[str], cache: Path) -> Path:
     """The object of one file; kept in `cache` until the file or what it includes changes."""
-    read = sources_of(source) | {HERE / "cuda_emu.h"}
+    read = sources_of(source) | sources_of(HERE / "cuda_emu.h")
     out = cache / f"{source.stem}.{digest(read, *FLAGS, *flags, str(compiler()))}.o"
     if not out.exists():
         partial = out.with_suffix(f".{os.getpid()}.partial")
@@ -165,7 +175,7 @@ def build_checked(name: str, cache: Path) -> Path:
 
 def build(cache: Path) -> Path:
     """The library with all ops and the planted bugs; kept in `cache` until a source changes."""
-    objects = [*build_host(cache), *(build_checked(name, cache) for name in (*OPS, "planted"))]
+    objects = [*build_host(cache), *(build_checked(name, cache) for name in (*OPS, *PLANTED))]
     library = cache / f"emulated.{digest([], *(path.name for path in objects))}.so"
     return library if library.exists() else link(objects, library)
 

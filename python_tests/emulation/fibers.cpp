@@ -50,6 +50,7 @@ emu_switch:
 
 void fiber_main() {
   entry(entry_args);
+  expect_no_products(*running());
   running()->state = Fiber::done;
   switch_threads();
 }
@@ -63,6 +64,9 @@ void start(Fiber& f) {
   f.clock = 1;
   f.group = 0;
   f.copies.clear();
+  f.far.clear();
+  f.sums.clear();
+  f.product_group = 0;
   f.visits.clear();
   std::fill(f.seen, f.seen + 32, 0u);
 }
@@ -75,8 +79,8 @@ void resume(Fiber& f) {
 }
 
 const char* name_of(Collective op) {
-  static const char* const names[] = {"__syncwarp", "shuffle",  "vote", "match",
-                                      "reduce",     "ldmatrix", "mma"};
+  static const char* const names[] = {"__syncwarp", "shuffle", "vote",  "match",     "reduce",
+                                      "ldmatrix",   "mma",     "wgmma", "wgmma_wait"};
   return names[int(op)];
 }
 
@@ -86,6 +90,9 @@ std::string describe(const Fiber& f) {
     snprintf(b, sizeof b, "thread %d at __syncthreads, line %d", f.linear, f.line);
   } else if (f.state == Fiber::at_collective) {
     snprintf(b, sizeof b, "thread %d at %s mask %08x, line %d", f.linear, name_of(f.op), f.mask,
+             f.line);
+  } else if (f.state == Fiber::at_mbarrier) {
+    snprintf(b, sizeof b, "thread %d at mbarrier_wait for parity %u, line %d", f.linear, f.parity,
              f.line);
   } else {
     snprintf(b, sizeof b, "thread %d has %s", f.linear,
@@ -108,6 +115,8 @@ std::string describe(const Fiber& f) {
 void run_block() {
   ++block_number;
   epoch = 1;
+  begin_block_barriers();
+  begin_block_products();
   for (auto& f : fibers) start(f);
   for (;;) {
     size_t live = 0, ran = 0;
@@ -121,8 +130,10 @@ void run_block() {
       live += f.state != Fiber::done;
     }
     if (!live) break;
-    if (!ran) report_deadlock();
+    if ((!ran || (settings.seed && rng() % 4 == 0)) && !land_a_copy() && !ran) report_deadlock();
   }
+  end_block_products();
+  end_block_barriers();
   for (auto& f : fibers) {
     if (!f.copies.empty()) {
       throw std::runtime_error("thread " + std::to_string(f.linear) + " exits while its cp.async " +
@@ -206,17 +217,24 @@ void collective(Collective op, unsigned mask, void* mine, Resolve resolve, int l
   }
   void* all[32] = {};
   uint32_t joined[32] = {};
+  std::vector<uint32_t> far;
   for (int i = 0; i < lanes; ++i) {
     if (!(mask >> i & 1)) continue;
     all[i] = warp[i].mine;
     warp[i].seen[i] = warp[i].clock - 1;  // all accesses before this call
     for (int k = 0; k < 32; ++k) joined[k] = std::max(joined[k], warp[i].seen[k]);
+    if (op != Collective::syncwarp || warp[i].far.empty()) continue;
+    far.resize(fibers.size());
+    for (size_t k = 0; k < warp[i].far.size(); ++k) far[k] = std::max(far[k], warp[i].far[k]);
   }
   for (int i = 0; i < lanes; ++i) {
     if (!(mask >> i & 1)) continue;
     warp[i].resolve(warp[i].mine, all, mask, i);
     // Votes and shuffles bring lanes together, but only this one orders what they did in memory.
-    if (op == Collective::syncwarp) std::copy(joined, joined + 32, warp[i].seen);
+    if (op == Collective::syncwarp) {
+      std::copy(joined, joined + 32, warp[i].seen);
+      warp[i].far = far;
+    }
     warp[i].state = Fiber::ready;
   }
 }
@@ -241,8 +259,8 @@ void block_barrier(int line) {
   switch_threads();
 }
 
-void* dynamic_shared(size_t granule) {
-  return shared(&dynamic_key, dynamic_bytes, granule, "dynamic_shared");
+void* dynamic_shared(size_t granule, size_t align) {
+  return shared(&dynamic_key, dynamic_bytes, granule, "dynamic_shared", align);
 }
 
 void launch_erased(const void* kernel, const char* name, dim3 grid, dim3 block, size_t smem,
@@ -300,7 +318,9 @@ cudaError_t cudaGetDeviceCount(int* count) {
   *count = 1;
   return cudaSuccess;
 }
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = emu::settings.processors;
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrComputeCapabilityMajor   ? 9
+           : attribute == cudaDevAttrComputeCapabilityMinor ? 0
+                                                            : emu::settings.processors;
   return cudaSuccess;
 }

@@ -22,7 +22,8 @@ struct Event {
 };
 struct Cell {
   Event write;
-  Event read[3];  // the last; the last of another thread; the last of another warp
+  Event read[3];           // the last; the last of another thread; the last of another warp
+  bool is_flying = false;  // a bulk copy did not land yet
 };
 // Device memory known to the emulator: a buffer of the caller, or a shared array of a block.
 struct Region {
@@ -34,10 +35,13 @@ struct Region {
   std::vector<Cell> cells;
   std::vector<bool> written;  // by byte; empty: all of it holds data from the start
   bool is_carved = false;     // only its pieces may be touched
+  uint32_t window = 0;        // address of shared memory
 };
 
+constexpr uint32_t kWindow = 228 << 10;
 std::vector<Region> regions;
 uint64_t accesses;
+uint32_t window_used;
 
 uint32_t thread_number(const Fiber& f) {
   return block_number * uint32_t(fibers.size()) + uint32_t(f.linear) + 1;
@@ -49,11 +53,15 @@ bool ordered(const Event& e, const Fiber& f) {
   if (!e.thread || e.thread == thread_number(f)) return true;
   if ((e.thread - 1) / uint32_t(fibers.size()) != block_number) return false;  // other block
   const uint32_t local = local_thread(e);
+  if (local < f.far.size() && f.far[local] >= e.clock) return true;
+  if (e.kind == Access::bulk_issued) return false;  // whatever barrier its thread passed
   return e.epoch < epoch || (local / 32 == uint32_t(f.warp) && f.seen[local % 32] >= e.clock);
 }
 
+bool is_read(Access kind) { return kind == Access::read || kind == Access::tile_read; }
+
 const char* verb(Access kind) {
-  return kind == Access::read ? "read" : kind == Access::atomic ? "atomic" : "write";
+  return is_read(kind) ? "read" : kind == Access::atomic ? "atomic" : "write";
 }
 
 void expect_ordered(const Region& r, size_t i, const Event& e, const Event& now, const Fiber& f) {
@@ -77,33 +85,37 @@ void check_cells(Region& r, const char* p, size_t n, Access kind, const void* pc
   const size_t last = size_t(p + n - 1 - r.begin) / r.granule;
   for (size_t i = size_t(p - r.begin) / r.granule; i <= last; ++i) {
     Cell& c = r.cells[i];
-    if (kind == Access::read && c.write.kind == Access::copy_issued) {
+    if (is_read(kind) && (c.write.kind == Access::copy_issued || c.is_flying)) {
       fail("thread %d reads %s[%zu] %s while the cp.async %s may still be in flight", f.linear,
            r.name.c_str(), i, at(pc).c_str(), at(c.write.pc).c_str());
     }
     expect_ordered(r, i, c.write, now, f);
-    if (kind == Access::read) {
+    if (kind == Access::tile_read && c.write.thread && c.write.kind != Access::bulk_issued) {
+      fail("wgmma %s reads %s[%zu], which thread %u wrote %s: only bulk copies are emulated here",
+           at(pc).c_str(), r.name.c_str(), i, local_thread(c.write), at(c.write.pc).c_str());
+    }
+    if (is_read(kind)) {
       remember_read(c, now);
       continue;
     }
     for (const Event& e : c.read) expect_ordered(r, i, e, now, f);
-    c = Cell{now, {}};
+    c = Cell{now, {}, kind == Access::bulk_issued};
   }
 }
 
 void check_data(Region& r, const char* p, size_t n, Access kind, const void* pc, const Fiber& f) {
   const size_t first = size_t(p - r.begin);
-  if (kind != Access::read && r.is_constant) {
+  if (!is_read(kind) && r.is_constant) {
     fail("thread %d writes %s[%zu] %s, which is an input", f.linear, r.name.c_str(),
          first / r.granule, at(pc).c_str());
   }
   if (r.written.empty()) return;
   for (size_t i = first; i < first + n; ++i) {
-    if ((kind == Access::read || kind == Access::atomic) && !r.written[i]) {
+    if ((is_read(kind) || kind == Access::atomic) && !r.written[i]) {
       fail("thread %d reads %s[%zu] %s before anyone wrote it", f.linear, r.name.c_str(),
            i / r.granule, at(pc).c_str());
     }
-    if (kind != Access::read) r.written[i] = true;
+    if (!is_read(kind)) r.written[i] = true;
   }
 }
 
@@ -152,16 +164,49 @@ void end_block_memory() {
   regions.erase(
       std::remove_if(regions.begin(), regions.end(), [](const Region& r) { return r.is_shared; }),
       regions.end());
+  window_used = 0;
 }
 
-void* shared(const void* key, size_t bytes, size_t granule, const char* name) {
+void note_landing(const void* p, size_t bytes) {
+  auto* begin = static_cast<const char*>(p);
+  Region& r = *find_region(begin);
+  const size_t last = size_t(begin + bytes - 1 - r.begin) / r.granule;
+  for (size_t i = size_t(begin - r.begin) / r.granule; i <= last; ++i) r.cells[i].is_flying = false;
+}
+
+bool happened(int thread, uint32_t then, uint32_t clock) {
+  const uint32_t number = block_number * uint32_t(fibers.size()) + uint32_t(thread) + 1;
+  return ordered({number, then, clock, Access::write, nullptr}, *running());
+}
+
+const char* shared_at(uint32_t address) {
+  for (auto& r : regions) {
+    const bool after = r.is_shared && address >= r.window;
+    if (after && address < r.window + uint32_t(r.end - r.begin)) {
+      return r.begin + (address - r.window);
+    }
+  }
+  fail("thread %d: no array lies at %#x of shared memory", running()->linear, address);
+}
+
+// An array is aligned as its type asks, and no better.
+uint32_t take_window(size_t bytes, size_t align) {
+  const auto unit = uint32_t(align);
+  const uint32_t begin = ((window_used / unit + 1) | 1) * unit;
+  window_used = begin + uint32_t(bytes);
+  if (window_used > kWindow + (8 << 10)) fail("%u bytes of shared memory", window_used);
+  return begin;
+}
+
+void* shared(const void* key, size_t bytes, size_t granule, const char* name, size_t align) {
   for (auto& r : regions) {
     if (r.key == key) return const_cast<char*>(r.begin);
   }
-  auto* p = static_cast<char*>(aligned_alloc(128, (bytes + 127) / 128 * 128));
+  auto* p = static_cast<char*>(aligned_alloc(1024, (bytes + 1023) / 1024 * 1024));
   std::memset(p, 0xff, bytes);  // NaN: old contents must not look like data
   Region r{p, p + bytes, granule, true, false, name, key, {}, std::vector<bool>(bytes)};
   r.cells.resize((bytes + granule - 1) / granule);
+  r.window = take_window(bytes, align);
   regions.push_back(std::move(r));
   return p;
 }
@@ -188,7 +233,11 @@ void access(const void* address, size_t n, Access kind, const void* pc) {
     if (r && error.empty()) error = "host code touches device memory of " + r->name + " " + at(pc);
     return;
   }
-  if (is_private(p)) return;  // locals, constants, threadIdx, arguments
+  if (is_private(p)) {  // locals, constants, threadIdx, arguments
+    Fiber& f = *running();
+    if (!f.sums.empty()) check_registers(f, p, n, kind == Access::read, pc);
+    return;
+  }
   Region* r = find_region(p);
   if (!r || r->is_carved) fail_outside(p, n, kind, pc);
   if (p + n > r->end) {
@@ -236,6 +285,12 @@ void cp_async_wait(int newest_left) {
   copies.erase(std::remove_if(copies.begin(), copies.end(), lands), copies.end());
 }
 }  // namespace emu
+
+uint32_t shared_address(const void* shared) {
+  const emu::Region* r = emu::find_region(static_cast<const char*>(shared));
+  if (!r || !r->is_shared) emu::fail("an address that is not in shared memory");
+  return r->window + uint32_t(static_cast<const char*>(shared) - r->begin);
+}
 
 cudaError_t cudaMemsetAsync(void* p, int byte, size_t bytes, cudaStream_t) {
   emu::Region* r = emu::find_region(static_cast<char*>(p));

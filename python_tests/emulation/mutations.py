@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels with one thing broken: a barrier, wait, bound, atomic or tie rule. All must be caught.
 
-A rule is a pattern in one .cu file and what stands there instead; each place is a mutant.
+A rule of mutation_rules.py is a pattern in one .cu file and what stands there instead; each place
+is a mutant.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from emulation.calls import (
 from emulation.emulator import (
     CHECKED,
     OPS,
+    PLANTED,
     ROOT,
     EmulationError,
     Emulator,
@@ -44,292 +46,9 @@ from emulation.emulator import (
     link,
     source_of,
 )
+from emulation.mutation_rules import RULES, SHARED
 
 ENDLESS = 40_000_000  # accesses of one launch
-
-BARRIERS = [(r"__syncthreads\(\);", ";")]
-RULES: dict[str, list[tuple[str, str]]] = {
-    "power_argmax": [
-        *BARRIERS,
-        (r"cp_async_wait<kStages - 2>\(\);", ";"),
-        (r"kStages - 2>", "kStages - 1>"),
-        (r"\n +cp_async_commit\(\);", "\n"),
-        (r"row0 \+ r < n", "row0 + r <= n"),
-        (r"d0 \+ lane < D", "d0 + lane <= D"),
-        (r"d0 \+ d < D", "d0 + d <= D"),
-        (r"i < N \? heights", "i <= N ? heights"),
-        (r"k < left", "k <= left"),
-        (r"panels_left > 0", "panels_left >= 0"),
-        (r"next >= size", "next > size"),
-        (r"y \+= size;", ";"),
-        (r"stage == kStages - 1", "stage == kStages"),
-        (r"D - d >= kDepth", "D - d >= 1"),
-        (r"top > best\[r\]", "top >= best[r]"),
-        (r"fmaxf\(m\[6\], m\[7\]\)", "m[6]"),
-        (r"__fadd_rn\(sum\[c\], h.v\[c\]\)", "sum[c]"),
-        (r"score \+ 0.0f", "score"),
-        (r"~unsigned\(place\);", "unsigned(place);"),
-        (r"__shfl_xor_sync\(~0u, key, step\)", "key"),
-        (r"row < rows && key", "row <= rows && key"),
-        (r"atomicMax\(&keys\[row\], key\)", "keys[row] = max(keys[row], key)"),
-        (r"(?<=if \()row >= rows", "row > rows"),
-        (r"(?<=if \()row >= \(limit", "row > (limit"),
-        (r"limit \? \*limit : rows", "rows"),
-        (r"kTile >= \*limit\)", "kTile > *limit)"),
-        (r"i < N && \(key", "(key"),
-        (r"\(key \? s == best : ", "(key ? true : "),
-        (r"min\(i0 \+ k, last - 1\)", "(i0 + k)"),
-        (r"atomicAdd\(&to.counts\[index\], PanelKey\(1\)\)", "++to.counts[index]"),
-    ],
-    "power_argmax_screen": [
-        *BARRIERS,
-        (r"kScreenStep = 0x1p-17f", "kScreenStep = 0x1p-19f"),
-        (r"x.rest \* y.norm \+ ", ""),
-        (r"\+ x_most \* y.rest", ""),
-        (r"\+ y.height;", ";"),
-        (r"most < kScreenMost", "true"),
-        (r"cp_async_wait<kStages<W> - 2>\(\);", ";"),
-        (r"kStages<W> - 2>", "kStages<W> - 1>"),
-        (r"cp_async_wait<0>\(\);", ";"),
-        (r"\n +cp_async_commit\(\);\n  }\n};", "\n  }\n};"),
-        (r"stage == kStages<W> - 1", "stage == kStages<W>"),
-        (r"row < to.n && d < D", "d < D"),
-        (r"row < to.n && d < D", "row < to.n"),
-        (r"row < to.n \?", "row <= to.n ?"),
-        (r"row < to.padded; ", "row <= to.padded; "),
-        (r"group >= groups\)", "group > groups)"),
-        (r"if \(isnan\(sum\)\) most\[0\] = INFINITY;", ";"),
-        (r"i < N \? heights", "i <= N ? heights"),
-        (r"if \(i >= padded\)", "if (i > padded)"),
-        (r"t < kGroup / 2", "t < kGroup / 4"),
-        (r"left > 0\)", "left >= 0)"),
-        (r"fmaxf\(sum\[m\]\[2 \* i\], sum\[m\]\[2 \* i \+ 1\]\)", "sum[m][2 * i]"),
-        (r"fmaxf\(most, __shfl_xor_sync\(~0u, most, (1|2)\)\)", "most"),
-        (r"lower = fmaxf\(lower, s.lower\[w\]\[lane\]\)", "lower = s.lower[0][lane]"),
-        (r"\+ error < lower\) continue;", "< lower) continue;"),
-        (r"if \(k < kCandidates\)", "if (k <= kCandidates)"),
-        (r"count <= kCandidates;", "count <= kCandidates + 1;"),
-        (r"atomicAdd\(&s.count\[lane\], 1\)", "s.count[lane]++"),
-        (r"atomicAdd\(p.fallbacks, 1\)", "(*p.fallbacks)++"),
-        (r"s > -INFINITY \?", "true ?"),
-        (r"key > best\)", "s > value || best == 0)"),
-        (r"first \+ r < screen.rows", "first + r <= screen.rows"),
-        (r"k < \*count \?", "k <= *count ?"),
-        (r"by_place.places = s.fallback_rows;", ";"),
-    ],
-    "power_topk": [
-        (r"own \+= groups;", "own += groups - 1;"),
-        (r"if \(row >= rows\) return;  // all lanes", "if (row > rows) return;"),
-        (
-            r"kPlainThreads \+ threadIdx.x;\n  if \(row >= rows\)",
-            "kPlainThreads + threadIdx.x;\n  if (row > rows)",
-        ),
-        (r"group < groups; group \+= gridDim.y", "group <= groups; group += gridDim.y"),
-        (
-            r"from\[k\] = y \+ min\(group \* kGroup \+ k, N - 1\)",
-            "from[k] = y + (group * kGroup + k)",
-        ),
-        (r"h\[min\(group \* kGroup \+ k, N - 1\)\]", "h[group * kGroup + k]"),
-        (r"most = fmax\(most, (__dadd_rn.*)\);", r"most = \1;"),
-        (
-            r"__shfl_sync\(kAll, place < 32 \? (score|index)\[0\] : \1\[1\]",
-            r"__shfl_sync(kAll, \1[0]",
-        ),
-        (r"32 \* slot >= k\)", "32 * slot > 0)"),
-        (r"lane == 0 \? carry : above", "above"),
-        (r"lane == 0 \? carry_index : above_index", "above_index"),
-        (r"is_first = slot == 0 && lane == 0", "is_first = lane == 0"),
-        (r"is_first \|\| ", ""),
-        (r"stays = power_topk_before\(.*\);", "stays = score[slot] > s;"),
-        (r"enters = is_first \|\| power_topk_before\(.*\);", "enters = is_first || above > s;"),
-        (r"last_index = index_at\(k - 1\);", ";"),
-        (r"score_at\(k - 1\)", "score_at(k - 2)"),
-        (r"index_at\(k - 1\)", "index_at(k - 2)"),
-        (r"some != 0; some &= some - 1", "some != 0; some = 0"),
-        (r"group < groups \? maxima\[group\]", "group <= groups ? maxima[group]"),
-        (r"best > list->last_score", "best > 2 * list->last_score"),
-        (r"k < kEach; \+\+k\) list->offer", "k < kEach - 1; ++k) list->offer"),
-        (r"most < list->last_score\)", "most <= list->last_score)"),
-        (r"place < groups.k; place \+= 4", "place < groups.k - 4; place += 4"),
-        (r"group >= 0 && i < N \?", "i < N ?"),
-        (r"group >= 0 && i < N \?", "group >= 0 ?"),
-        (r"list->index\[slot\] >= 0\)\);", "lane > 0));"),
-        (r"begin < N && place < list->k; begin", "begin < N - 32 && place < list->k; begin"),
-        (r"i < N \? pair.of\(x_row, i, D\) : T\(NAN\)", "pair.of(x_row, i, D)"),
-        (r"s == -INFINITY\);", "!(s > -INFINITY));"),
-        (r"place == 32 \* slot \+ lane\)", "place % 32 == lane)"),
-        (r"place >= lists.written\) continue", "place > lists.written) continue"),
-        (r"there \? best.score\[slot\] : T\(NAN\)", "best.score[slot]"),
-        (r"if \(lane == 0\) \{\n    lists.gap", "{\n    lists.gap"),
-        (r"score_at\(1\)", "score_at(2)"),
-        (r"best.index\[0\] >= 0 \? power_gap", "true ? power_gap"),
-    ],
-    "cell_mass": [
-        *BARRIERS,
-        (r"b < B; b \+= step", "b <= B; b += step"),
-        (r"i < N; i \+= kThreads", "i <= N; i += kThreads"),
-        (r"i >= 0 && i < N\)", "i >= 0 && i <= N)"),
-        (r"if \(i != -1\) ", ""),
-        (r"if \(i < N\) mass", "if (i <= N) mass"),
-        (r"atomicAdd\(&local\[i\], 1u\)", "++local[i]"),
-        (r"atomicAdd\(&mass\[i\], Word\(1\)\)", "++mass[i]"),
-        (r"atomicAdd\(&mass\[i\], Word\(local\[i\]\)\)", "mass[i] += local[i]"),
-        (
-            r"atomicAdd\(shared \? &local\[i\] : &sums\[i\], (.*?)\);",
-            r"(shared ? local : sums)[i] += \1;",
-        ),
-        (r"atomicAdd\(&sums\[i\], local\[i\]\)", "sums[i] += local[i]"),
-        (r"atomicMax\(largest, most\)", "*largest = max(*largest, most)"),
-        (r"most = max\(most, __shfl_xor_sync\(~0u, most, d\)\)", ";"),
-        (r"\|\| !finite", ""),
-    ],
-    "source_samples": [
-        (r"k >= 0 && ", ""),
-        (r"k < count\)", "k <= count)"),
-        (r"d0 \+ w >= D", "d0 + w > D"),
-        (r"bits = philox\(sequence.seed, stream, k / kDraw\);", ";"),
-        (r"uint64_t\(\*sequence.base\)", "0"),
-    ],
-    "heights_adam_step": [(r"i < N\)", "i <= N)")],
-    "heights_adam_solve": [
-        *BARRIERS,
-        (r"i < N\) \{", "i <= N) {"),
-        (r"i < N && is_finite", "i <= N && is_finite"),
-        (r"i >= N \|\|", "i > N ||"),
-        (r"if \(i >= N\) return;", "if (i > N) return;"),
-        (r"if \(threadIdx.x == 0\) computed", "if (threadIdx.x < 2) computed"),
-        (r"counts\[i\] = 0;", ";"),
-        (r"k \* kCellBlock < N", "k * kCellBlock <= N"),
-        (r"k >= rows\)", "k > rows)"),
-        (r"put_height\(state.packed, i, float\(state.h\[i\]\)\);", ";"),
-        (r"\*base \+ plus", "plus"),
-        (r"(double\[2\]\);\n  )if \(!step.centres\(\)\) return;", r"\1;"),
-        (r"a.device_step == nullptr \|\| done == 0", "true"),
-    ],
-    "range64": [
-        (r"= sum;\n  __syncthreads\(\);", "= sum;"),  # the second one is for rans32
-        (r"lane >= d\) sum", "lane > d) sum"),
-        (r"w < warp\)", "w <= warp)"),
-        (r"= begin <= end &&", "="),
-        (r"&& end <= total;", ";"),
-        (r"whole \|\| k", "k"),
-        (r"k \+ 1 < job.count \|\| ", "k + 1 <= job.count || "),
-        (r"atomicMin\(job.wrong, Word\(k\)\);", ";"),
-        (r"atomicMin\(&job.faults\[(\d)\], (.*)\);", r"job.faults[\1] = \2;"),
-        (r"job.bits / 32", "(job.bits - 4) / 32"),
-        (r"\+ kSlotWords \* k;", ";"),
-        (r"kSlotWords = 1;", "kSlotWords = 0;"),
-        (r"slot.length \+= 4;", "slot.length += 3;"),
-        (r"word >> 8 & 0xff00", "word >> 8 & 0xff"),
-        (r"i < end; \+\+i", "i <= end; ++i"),
-        (r"offset >= 0 && offset < n;", "offset < n;"),
-        (r"offset >= 0 && offset < n;", "offset >= 0 && offset <= n;"),
-        (r"symbol != int32_t\(symbol\) \|\| ", ""),
-        (r" \|\| !\(has_place \|\| tables.escape\)", ""),
-        (r"if \(interval.escaped\) ", ""),
-        (r"if \(k >= job.count\) return;", ";"),
-        (r"k >= job.count \|\| ", ""),
-        (r"\*job.wrong == ~Word\(0\) \?", "true ?"),
-        (r" \|\| \*job.wrong != ~Word\(0\)", ""),
-        (r"k < count \? sums\[k\] : 0", "k <= count ? sums[k] : 0"),
-        (r"if \(k < count\) sums", "if (k <= count) sums"),
-        (r"k < blocks \? totals", "k <= blocks ? totals"),
-        (r"if \(k < blocks\) totals", "if (k <= blocks) totals"),
-        (r"sum.upto - own;", "sum.upto;"),
-        (r"k % kScanThreads == 0 \? 0 : ", ""),
-        (r"k % kScanThreads == 0 \? 0 : job.sums\[k - 1\]", "k == 0 ? 0 : job.sums[k - 1]"),
-        (r"base = job.totals\[k / kScanThreads\]", "base = job.totals[0]"),
-        (r"i < upto - before", "i <= upto - before"),
-        (r"value >= 0 && value < 256", "value < 256"),
-        (r"value >= 0 && value < 256", "value >= 0"),
-        (r"slot == escape_slot\)", "false)"),
-        (r"decoder.take\(slot, 1, P\);", ";"),
-        (r">> 16 != 0;\n", ">> 16 == 7;\n"),
-        (r"decoder.corrupt\(\)\)", "false)"),
-        (r"!decoder.finished\(\)", "false"),
-        (r"table < count\) return", "table <= count) return"),
-        (r"table >= 0 && ", ""),
-        (r"job.capacity, false,", "job.capacity + 1, false,"),
-        (r"code_ >= r << P", "code_ > r << P"),
-        (r"if \(product > code_\) return found - 1;", ";"),
-        (r"code_ - product >= r \? found \+ 1 : found", "found"),
-        (r"code_ - product >= r \?", "code_ - product > r ?"),
-    ],
-    "rans32": [
-        *BARRIERS,
-        (r"__syncwarp\(\);", ";"),
-        (r"lane >= d\) sum", "lane > d) sum"),
-        (r"w < warp\)", "w <= warp)"),
-        (r"carry \+= sum.all;", ";"),
-        (r"k < count\s+\? rans_padded", "k <= count ? rans_padded"),
-        (r"lane_of\(\) < left", "lane_of() <= left"),
-        (r"ballot & lanes_below\(\)", "ballot"),
-        (r"% \(2 \* kWindow\);", "% kWindow;"),
-        (r"taken >= limit", "taken >= limit + kWindow"),
-        (r"limit - kWindow\)", "limit)"),
-        (r"limit \+= kWindow;", ";"),
-        (r"taken \+= __popc\(ballot\);", ";"),
-        (r"if \(inside\) s.x = rans_pop", "s.x = rans_pop"),
-        (r"if \(inside\) \{", "{"),
-        (r"s.length - 64", "s.length - 32"),
-        (r"slot == escape_slot \|\| ", ""),
-        (r"\|\| \(!kOne && table >= count\)", ""),
-        (r"if \(fits\) decode", "decode"),
-        (r"symbols \+= 32;", ";"),
-        (r"\(index \+= 32\)", "index"),
-        (r"uint64_t\(int64_t\(table\)\) >> 32 == 0", "true"),
-        (r"__ffs\(int\(escaped\)\) - 1", "31 - __clz(int(escaped))"),
-        (r"next \+= bytes;", ";"),
-        (r"good && offset >= 0 && offset < tables.symbols", "good"),
-        (r"bytes > room \|\| padded > room", "bytes > room"),
-        (r"bytes > room \|\| padded > room", "padded > room && false"),
-        (r"min\(\*job.size, job.capacity\)", "*job.size"),
-        (r"s.x < kRansLow\) note_fault", "false) note_fault"),
-        (r"bytes \+ lane < padded &&", "false &&"),
-        (r"inside = i < s.length", "inside = i <= s.length"),
-        (r"s.side.next != s.side.end\)", "false)"),
-        (r"taken > int64_t\(words\)", "taken > int64_t(words) + 9"),
-        (r"s.reader.taken < int64_t\(words\)", "false"),
-        (r"check != job.directory\[3 \* k \+ 2\]", "false"),
-        (r"job.offsets\[job.count\] != \*job.size", "false"),
-        (r"table < count\) return", "table <= count) return"),
-        (r"table >= 0 && ", ""),
-        (r"atomicMin\(&job.faults\[(\d)\], (.*)\);", r"job.faults[\1] = \2;"),
-        (r"i < words; i \+= int", "i <= words; i += int"),
-        (r"k < job.count; k", "k <= job.count; k"),
-    ],
-    "rans32_encode": [
-        (r"31 - __clz\(int\(escaped\)\)", "__ffs(int(escaped)) - 1"),
-        (r"ballot & lanes_below\(\)", "ballot"),
-        (r"words -= __popc\(ballot\);", ";"),
-        (r"(full = |\(kAll, )inside && ", r"\1"),
-        (r"inside = i < s.length", "inside = i <= s.length"),
-        (r"if \(inside\) (x|s.check)", r"\1"),
-        (r"offset < tables.symbols;", "offset <= tables.symbols;"),
-        (r"\(wide != int32_t\(symbol\) \|\| ", "("),
-        (r"offset < alphabet", "offset <= alphabet"),
-        (r"&& \(kOne \|\| table < count\)", ""),
-        (r"= fits && ", "= "),
-        (r"if \(__any_sync\(kAll, word >> 16 == 0\)\) break;", ";"),
-        (r"(index|symbols) -= 32;", ";"),
-        (r"lane_of\(\) < side.length", "lane_of() <= side.length"),
-        (r"bytes \+ lane < rans_padded", "false && bytes + lane < rans_padded"),
-        (r"i < (words|side);", r"i <= \1;"),
-        (r"k < job.count; k", "k <= job.count; k"),
-    ],
-}
-
-
-SHARED = (  # the first file that includes them has them
-    "cuda/range64.h",
-    "common/range64_symbols.h",
-    "common/range64.h",
-    "cuda/power_argmax_tile.cuh",
-    "cuda/power_argmax_chain.cuh",
-    "common/power_argmax_screen.h",
-    "cuda/rans32_job.cuh",
-    "cuda/coder.cuh",
-)
 
 
 def text_of(op: str) -> str:
@@ -412,7 +131,7 @@ class Objects:
 
 def build_mutant(mutant: Mutant, cache: Path, changed: Path) -> Emulator:
     """The library with one object changed; everything else comes from the cache."""
-    others = [build_checked(op, cache) for op in (*OPS, "planted") if op != mutant.op]
+    others = [build_checked(op, cache) for op in (*OPS, *PLANTED) if op != mutant.op]
     return Emulator(link([*build_host(cache), changed, *others], changed.with_name("mutant.so")))
 
 
@@ -468,6 +187,21 @@ def check_power_argmax_screen(emulator: Emulator) -> None:
         got, fallbacks = emulated_screen(emulator, x, y, h, processors=1, most_accesses=ENDLESS)
         assert_same_bits(got, exact.power_argmax(x, y, h))
         assert fallbacks == 0
+
+
+def check_power_argmax_wgmma(emulator: Emulator) -> None:
+    """Every maximum that the other kernel finds, by rings that turn over, and the winners."""
+    for k, shape in enumerate([(70, 1700, 20), (129, 1700, 48), (20, 1290, 100)]):
+        x, y, h = argmax_cases.base(shape)
+        want, left = exact.power_argmax(x, y, h), []
+        for by in ("wgmma", "mma"):
+            scratch = emulator.workspace("power_argmax_screen", *(len(x), *y.shape))
+            scratch.array[:] = 0
+            settings = {"processors": 1, "seed": k, "most_accesses": ENDLESS}
+            got, _ = emulated_screen(emulator, x, y, h, by, scratch, **settings)
+            assert_same_bits(got, want)
+            left.append(scratch.array)
+        np.testing.assert_array_equal(*left)
 
 
 def check_power_topk(emulator: Emulator) -> None:
@@ -556,6 +290,7 @@ def check_range64(emulator: Emulator) -> None:
 CHECKS: dict[str, Callable[[Emulator], None]] = {
     "power_argmax": check_power_argmax,
     "power_argmax_screen": check_power_argmax_screen,
+    "power_argmax_wgmma": check_power_argmax_wgmma,
     "power_topk": check_power_topk,
     "cell_mass": check_cell_mass,
     "source_samples": check_source_samples,

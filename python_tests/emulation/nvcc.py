@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -32,7 +33,7 @@ def compile_to(name: str, arch: str, suffix: str, cache: Path) -> tuple[Path, st
             command += ["-Xptxas=-v,-warn-spills,-warn-lmem-usage,-Werror"]
         command += ["-o", partial, source_of(name)]
         run = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-        if run.returncode:
+        if run.returncode or re.search(r"\(C75\d\d\)", run.stderr):  # wgmma in single file
             raise RuntimeError(f"nvcc could not compile {name}.cu for {arch}:\n{run.stderr}")
         log.write_text(run.stderr)
         partial.replace(out)

@@ -51,14 +51,14 @@ FMA = re.compile(r"(FFMA|FMUL|FADD|IMAD|HFMA2)")
 DOUBLE = re.compile(r"(DFMA|DADD|DMUL|DSETP)")
 MEMORY = re.compile(r"(LD|ST|ATOM|RED|SHFL)")
 UNIFORM = re.compile(  # other pipes: they cost an issue slot and nothing that bounds us
-    r"(U[A-Z]+|R2UR|S2U?R|BRA|BAR|DEPBAR|NOP|EXIT|WARPSYNC|BSSY|BSYNC|MUFU|VOTE|POPC|[FI]2[FI]|CALL)"
+    r"(U[A-Z]+|R2UR|S2U?R|SYNCS|WARPGROUP|BRA|BAR|DEPBAR|NOP|EXIT|WARPSYNC|BSSY|BSYNC|MUFU|VOTE|POPC|[FI]2[FI]|CALL)"
 )
 
 
-HOT = ("FFMA", "HMMA", "VOTE")  # what the loop is about that a kernel spends its time in
+HOT = ("FFMA", "HMMA", "HGMMA", "VOTE")  # what the loop is about that a kernel spends its time in
 
 PIPES = {
-    "tensor": re.compile("HMMA"),
+    "tensor": re.compile("HG?MMA"),
     "fma": FMA,
     "double": DOUBLE,
     "memory": MEMORY,
@@ -137,8 +137,10 @@ class Bar:
     loop: int = 0  # instructions of the hot loop, at most; 0: any
     registers: int = 0  # of a thread, at most; 0: any
     calls: int | None = None  # of subroutines, at most: what divides 64 bits is one
+    only: str = ""  # the one architecture for which the kernel has a body
 
 
+WGMMA = ("HGMMA", "UBLKCP", "SYNCS", "FMNMX")  # warpgroups, bulk copies, byte-counting barriers
 BARS = {
     "power_argmax_tile_kernel": Bar(("FFMA", "LDS", "LDGSTS", "FMNMX"), 0.85, 2),
     "power_argmax_winner_kernel": Bar(("FFMA", "VOTE")),
@@ -158,6 +160,9 @@ BARS = {
     "power_argmax_screen_kernel<32>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=3, loop=250),
     "power_argmax_screen_kernel<64>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=3, loop=294),
     "power_argmax_screen_kernel<128>": Bar(("HMMA", "LDSM", "LDGSTS", "FMNMX"), blocks=2, loop=440),
+    "power_argmax_wgmma_kernel<32>": Bar(WGMMA, registers=72, loop=540, only="sm_90a"),
+    "power_argmax_wgmma_kernel<64>": Bar(WGMMA, registers=80, loop=590, only="sm_90a"),
+    "power_argmax_wgmma_kernel<128>": Bar(WGMMA, registers=96, loop=430, only="sm_90a"),
     "power_argmax_screen_select_kernel": Bar(("FFMA", "ATOMS")),
     "rans32_decode_kernel<uint8, direct>": Bar(("VOTE", "POPC", "LDS"), blocks=2, loop=66),
     "rans32_decode_kernel<uint8, shared>": Bar(("VOTE", "POPC", "LDS"), blocks=2, loop=78),
@@ -259,6 +264,11 @@ def loops(labels: dict[str, int], code: list[tuple[str, str]]) -> list[Body]:
     return bodies
 
 
+def count_of(body: list[str], opcode: str) -> int:
+    """How many instructions of a kind a loop has."""
+    return sum(op.startswith(opcode) for op in body)
+
+
 def bound(body: list[str], card: Card) -> Loop:
     """Cycles that one pass of the loop takes on each pipe, for one warp of one scheduler."""
     kinds = Counter()
@@ -268,12 +278,12 @@ def bound(body: list[str], card: Card) -> Loop:
         kinds[kind] += 1
         if op.startswith(("LDS", "STS", "ATOMS")):
             wavefronts += 2 if ".128" in op else 1
-    ffma = sum(op.startswith("FFMA") for op in body)
+    ffma = count_of(body, "FFMA")
     cycles = {
         "issue": len(body),
         "fma": kinds["fma"] * card.fma,
         "alu": kinds["alu"] * card.alu,
-        "tensor": kinds["tensor"] * card.tensor,
+        "tensor": (kinds["tensor"] + 7 * count_of(body, "HGMMA")) * card.tensor,  # m64n64k16
         "shared": wavefronts * LDS_WAVEFRONT,
         "ffma": ffma * card.fma,
     }
@@ -309,6 +319,8 @@ def block_sizes(ptx: str) -> dict[str, int]:
 def faults(kernel: Kernel) -> list[str]:
     """Which bars a kernel misses."""
     bar, found, used = BARS.get(kernel.name, Bar()), [], kernel.resources
+    if bar.only not in ("", kernel.arch):
+        bar = Bar()
     if used.spills or used.stack:
         found.append(f"{used.spills} bytes spilled, {used.stack} bytes of local memory")
     for opcode in bar.opcodes:

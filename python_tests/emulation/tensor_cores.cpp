@@ -36,14 +36,18 @@ float element(void* const* all, int row, int column, float c) {
     sum += a * b;
     size += std::fabs(a * b);
   }
+  return tensor_sum(sum, size, static_cast<Multiply*>(all[column * 4])->b[0] % 2 != 0);
+}
+}  // namespace
+
+float emu::tensor_sum(double sum, double size, bool odd) {
   int error = settings.mma_error;
   if (error == 2) error = random_number() % 2 ? 1 : -1;
-  if (error == 3) error = static_cast<Multiply*>(all[column * 4])->b[0] % 2 ? 1 : -1;
+  if (error == 3) error = odd ? 1 : -1;
   // A little less than documented: rounding the result comes on top.
   if (error != 0 && std::isfinite(size)) sum += error * 0.98 * otcuda::kScreenStep * size;
   return float(sum);
 }
-}  // namespace
 
 void ldmatrix_x4(uint32_t (&to)[4], const void* row, int line) {
   // Each matrix is a request of its own: an instruction byte each, so that conflicts are counted.

@@ -212,13 +212,34 @@ def test_device_lists_can_be_captured_in_a_graph(to_device):
     )
 
 
+@pytest.mark.parametrize("kernel", ["power_argmax_screen", "power_argmax_wgmma"])
 @pytest.mark.parametrize("k", range(len(list(problems()))))
-def test_device_gives_the_screened_winners_of_the_cpu(k, to_device):
-    problem = list(problems())[k]
-    got = _screen.run(native, "power_argmax_screen", *map(to_device, problem))
+def test_device_gives_the_screened_winners_of_the_cpu(k, kernel, to_device):
+    problem = list(map(to_device, list(problems())[k]))
+    if kernel == "power_argmax_wgmma" and not native.power_argmax_has_wgmma(
+        problem[0].device.index
+    ):
+        pytest.skip("this device, or this build, has no wgmma")
+    got = _screen.run(native, kernel, *problem)
+    problem = [a.cpu().numpy() for a in problem]
     want = otcuda.power_argmax(*problem)
     assert (got[1].cpu().numpy() == want[1]).all()
     np.testing.assert_array_equal(got[0].cpu().numpy(), want[0])
+
+
+@pytest.mark.parametrize("shape", [(300, 5000, 32), (1000, 9000, 64), (70, 3000, 128)], ids=str)
+def test_device_gives_the_winners_of_the_plain_kernel_by_wgmma(shape, to_device):
+    """Rings that turn over, several blocks; again and again, for timing differs."""
+    torch = pytest.importorskip("torch")
+    x, y, h = map(to_device, argmax_cases.base(shape))
+    if not native.power_argmax_has_wgmma(x.device.index):
+        pytest.skip("this device, or this build, has no wgmma")
+    want = _screen.run(native, "power_argmax", x, y, h)
+    otcuda.backend_info(reset=True)
+    for _ in range(20):
+        got = _screen.run(native, "power_argmax_wgmma", x, y, h)
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+    assert otcuda.backend_info()["paths"]["power_argmax/cuda_wgmma"]["items"] == 20 * len(x)
 
 
 def test_device_trusts_its_tensor_cores(to_device):
@@ -227,5 +248,8 @@ def test_device_trusts_its_tensor_cores(to_device):
     got = otcuda.power_argmax(x, y, h)
     want = _screen.run(native, "power_argmax", x, y, h)
     assert_same_arrays(got, [a.cpu().numpy() for a in want])
-    if otcuda.backend_info()["paths"].get("power_argmax/cuda_screen") is None:
+    paths = otcuda.backend_info()["paths"]
+    if native.power_argmax_has_wgmma(x.device.index):
+        assert "power_argmax/cuda_wgmma" in paths
+    elif paths.get("power_argmax/cuda_screen") is None:
         pytest.skip("this card has too little to win by the screen")

@@ -53,6 +53,20 @@ def test_names_are_found_whatever_the_hash_of_the_file():
     assert sass_report.short_name(entry) == "power_topk_select_kernel<double>"
 
 
+@pytest.mark.parametrize("turns", [(32, 6), (64, 6), (128, 4)], ids=str)
+def test_warpgroups_pay_little_for_a_maximum(turns, cache):
+    """Of 32 sums a lane: 32 maxima, 8 loads of heights and 16 moves to begin with."""
+    width, stages = turns
+    found = sass_report.kernels("power_argmax_wgmma", FAST[1], cache)
+    loop = next(k.loop for k in found if f"<{width}>" in k.name)
+    sums = 32 * stages  # a turn of the ring is unrolled
+    assert loop.instructions["HGMMA"] == stages * width // 16
+    assert loop.instructions["FMNMX"] == sums
+    epilogue = ("FMNMX", "LDS", "MOV", "IMAD", "SHFL", "SEL", "FSEL")
+    assert sum(loop.instructions[op] for op in epilogue) <= 2.25 * sums
+    assert loop.bound == ("tensor" if width >= 64 else "issue")
+
+
 def test_bars_can_be_missed(cache):
     """A kernel that spills, lacks its opcodes or wastes its issue slots is named."""
     tile = next(k for k in sass_report.kernels(*FAST, cache) if "tile" in k.name)

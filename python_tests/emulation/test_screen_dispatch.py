@@ -14,10 +14,13 @@ torch = pytest.importorskip("torch")
 
 
 class FakeNative:
-    """Both kernels, in torch; the screened one may be off by one sample."""
+    """The kernels, in torch; those of `wrong` are off by one sample."""
 
-    def __init__(self, wrong):
-        self.wrong, self.calls = wrong, []
+    def __init__(self, wrong=(), wgmma=True):
+        self.wrong, self.wgmma, self.calls = wrong, wgmma, []
+
+    def power_argmax_has_wgmma(self, device):
+        return self.wgmma
 
     def power_argmax_workspace(self, *sizes):
         assert len(sizes) == 4
@@ -33,7 +36,11 @@ class FakeNative:
 
     def power_argmax_screen(self, *given):
         self.calls.append("screen")
-        self._run(*given)[7] += int(self.wrong)
+        self._run(*given)[7] += int("screen" in self.wrong)
+
+    def power_argmax_wgmma(self, *given):
+        self.calls.append("wgmma")
+        self._run(*given)[7] += int("wgmma" in self.wrong)
 
     def _run(self, *given):
         x, y, h, value, index = map(torch.from_dlpack, map(Capsule, given[:5]))
@@ -57,15 +64,24 @@ def card(monkeypatch):
 X, Y = torch.zeros(1024, 64), torch.zeros(8192, 64)
 
 
-def test_a_card_that_agrees_is_trusted_and_asked_once(card):
-    native = FakeNative(wrong=False)
-    assert _screen.screens(native, X, Y)
-    assert _screen.screens(native, X, Y)
-    assert native.calls == ["plain", "screen"]
+@pytest.mark.parametrize("wgmma", [True, False])
+def test_a_card_that_agrees_is_trusted_and_asked_once(wgmma, card):
+    native, name = FakeNative(wgmma=wgmma), "wgmma" if wgmma else "screen"
+    for _ in range(2):
+        assert _screen.screens(native, X, Y) == f"power_argmax_{name}"
+    assert native.calls == ["plain", name] * 3  # rows of 32, 64 and 128 numbers
+
+
+def test_a_card_whose_warpgroups_differ_keeps_to_mma(card):
+    native = FakeNative(wrong=("wgmma",))
+    with pytest.warns(RuntimeWarning, match="power_argmax_wgmma does not give the bits"):
+        assert _screen.screens(native, X, Y) == "power_argmax_screen"
+    assert _screen.screens(native, X, Y) == "power_argmax_screen"
+    assert native.calls == ["plain", "wgmma"] + ["plain", "screen"] * 3
 
 
 def test_a_card_that_differs_is_named_and_left_alone(card):
-    native = FakeNative(wrong=True)
+    native = FakeNative(wrong=("screen",), wgmma=False)
     with pytest.warns(RuntimeWarning, match="do not round as the certificate assumes"):
         assert not _screen.screens(native, X, Y)
     assert not _screen.screens(native, X, Y)
@@ -73,7 +89,7 @@ def test_a_card_that_differs_is_named_and_left_alone(card):
 
 
 def test_small_problems_and_other_cards_keep_the_plain_kernel(card):
-    native = FakeNative(wrong=False)
+    native = FakeNative()
     for x, y in [(X[:1023], Y), (X, Y[:8191]), (X[:, :23], Y[:, :23]), (X.double(), Y.double())]:
         assert not _screen.screens(native, x, y)
     card.capability = (8, 9)
@@ -82,7 +98,7 @@ def test_small_problems_and_other_cards_keep_the_plain_kernel(card):
 
 
 def test_nothing_waits_during_a_capture(card):
-    native = FakeNative(wrong=False)
+    native = FakeNative()
     card.capturing = True
     assert not _screen.screens(native, X, Y)
     card.capturing = False

@@ -20,13 +20,14 @@ void panel_f64(const double* x, const double* y, const double* h, int64_t target
 }
 
 void settle_f32(const float* x, const float* y, const float* h, int64_t samples, int64_t targets,
-                int64_t D, const int32_t* place, float* value, int64_t* index) {
-  power_argmax_avx512().f32.settle({x, y, h, samples, targets, D, place, value, index});
+                int64_t D, const float* best, const int32_t* place, float* value, int64_t* index) {
+  power_argmax_avx512().f32.settle({x, y, h, samples, targets, D, best, place, value, index});
 }
 
-void settle_f64(const double* x, const double* y, const double* h, int64_t samples,
-                int64_t targets, int64_t D, const int64_t* place, double* value, int64_t* index) {
-  power_argmax_avx512().f64.settle({x, y, h, samples, targets, D, place, value, index});
+void settle_f64(const double* x, const double* y, const double* h, int64_t samples, int64_t targets,
+                int64_t D, const double* best, const int64_t* place, double* value,
+                int64_t* index) {
+  power_argmax_avx512().f64.settle({x, y, h, samples, targets, D, best, place, value, index});
 }
 
 int64_t first_number_f32(const float* x, const float* y, const float* h, int64_t targets,
@@ -44,13 +45,11 @@ int few_lanes_f64() { return power_argmax_avx512().f64.few_lanes; }
 
 void few_f32(const float* x, const float* y, const float* h, int64_t samples, int64_t targets,
              int64_t D, float* spare, float* best, int32_t* place) {
-  power_argmax_avx512().f32.few(
-      {x, y, h, samples, targets, D, targets * D, 0, spare, best, place});
+  power_argmax_avx512().f32.few({x, y, h, samples, targets, D, targets * D, 0, spare, best, place});
 }
 
 void few_f64(const double* x, const double* y, const double* h, int64_t samples, int64_t targets,
              int64_t D, double* spare, double* best, int64_t* place) {
-  power_argmax_avx512().f64.few(
-      {x, y, h, samples, targets, D, targets * D, 0, spare, best, place});
+  power_argmax_avx512().f64.few({x, y, h, samples, targets, D, targets * D, 0, spare, best, place});
 }
 }

@@ -7,7 +7,8 @@ and `avx2-index` the last two at that level. torch in the best of four chunkings
 NumPy and JAX 256 rows a time; torch.compile where asked for; faiss and ScaNN, both brute force, on
 the augmented vectors (x, 1), (y, h). `same` is the share of rows with our winner: the rivals are
 not exact. The peak is that of multiply-adds on registers, in every round (`avx2_peak`: at that
-level); `dram` the rate, in GB/s, at which NumPy sums memory. After N and D, a curve over B.
+level); `dram` the rate, in GB/s, at which NumPy sums memory. After N and D, the blocked loop in
+float64 (half the peak: an instruction multiplies half as many), odd sizes, and a curve over B.
 """
 
 from __future__ import annotations
@@ -199,10 +200,31 @@ def case(B: int, N: int, D: int, names: set[str] | None = None) -> harness.Case:
     )
 
 
+def double_case(B: int, N: int, D: int) -> harness.Case:
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((n, D)) for n in (B, N))
+    h = -np.square(y).sum(1) / 2
+    rivals = {"blocked": by_index("brute", y, h), "avx2": by_index("brute", y, h, "avx2")}
+    return harness.Case(
+        f"float64 B={B} N={N} D={D}",
+        (x, y, h),
+        work=2e-9 * B * N * D,
+        unit="GFLOP/s",
+        rivals={**rivals, "numpy": numpy_rows},
+        notes={"avx2_peak": fma_peak("avx2") / 2},
+        peak=lambda: fma_peak() / 2,
+    )
+
+
 def cases() -> Iterator[harness.Case]:
     for N, B in ((4096, 4096), (65_536, 2048)):
         for D in (2, 4, 8, 16, 17, 64, 128, 256):
-            yield case(B if D >= 16 else B // 4, N, D)
+            yield case(B if D >= 16 or N == 4096 else B // 4, N, D)
+    for N, B in ((4096, 2048), (65_536, 1024)):
+        for D in (2, 3, 4, 8, 16, 17, 64, 128, 256):
+            yield double_case(B if D >= 16 or N == 4096 else B // 4, N, D)
+    for B, N, D in ((2047, 65_535, 63), (2048, 65_536, 64), (2049, 65_537, 65), (2053, 65_539, 67)):
+        yield case(B, N, D, {"otcuda", "index", "blocked", "avx2"})
     for B in (1, 2, 4, 8, 16, 24, 25, 64, 65, 256):
         yield case(B, 65_536, 64, {"otcuda", "index", "blocked", "avx2", "torch", "numpy"})
     for B in (1, 4, 8, 512):

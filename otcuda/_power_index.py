@@ -31,7 +31,8 @@ class PowerIndex:
     the winner among millions while looking at some hundreds. In many dimensions (float32) a screen
     of small integers finds the few targets that may win. Both leave out only targets that provably
     can neither win nor tie. Holds two copies of `y`, norms and boxes, and once the screen has been
-    used a quarter of `y` more; calls from several threads are safe.
+    used a quarter of `y` more, three quarters where bytes were too coarse and bfloat16 took their
+    place; calls from several threads are safe.
 
     Args:
         y: targets, [N, D], N >= 1, float32 or float64, in host memory: a torch tensor, a NumPy

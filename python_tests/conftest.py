@@ -50,7 +50,7 @@ def simd_level(request):
     native.set_simd_level("auto")
 
 
-@pytest.fixture(params=[*LEVELS, "vnni"])
+@pytest.fixture(params=[*LEVELS, "vnni", "bf16"])
 def screen_level(request):
     """Each level that the integer screen has a file for, forced; skipped as simd_level."""
     from otcuda._ops import native

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 LINES, FUNCTION_LINES, PARAMETERS = 600, 60, 8
 SOURCES = {".py", ".h", ".cpp", ".cu", ".cuh", ".cmake", ".sh"}
 TEXTS = SOURCES | {".md", ".toml", ".yaml", ".json", ".txt", ".jsonl"}
-LEVELS = ("portable", "avx2", "avx512", "vbmi2", "vnni")
+LEVELS = ("portable", "avx2", "avx512", "vbmi2", "vnni", "bf16")
 
 # What a folder of csrc may include, itself aside.
 ARROWS = {

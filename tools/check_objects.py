@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LEVELS = ("avx2", "avx512", "vbmi2", "vnni")
+LEVELS = ("avx2", "avx512", "vbmi2", "vnni", "bf16")
 WEAK = frozenset("VvWwu")
 CONSTRUCTOR = "_GLOBAL__sub_I"
 

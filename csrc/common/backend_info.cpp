@@ -17,6 +17,7 @@ constexpr const char* kNames[] = {
     "power_argmax/tree_scores",
     "power_argmax/screen",
     "power_argmax/screen_vnni",
+    "power_argmax/screen_bfloat16",
     "power_argmax/screen_pairs",
     "power_argmax/screen_chains",
     "power_argmax/screen_fallbacks",

@@ -17,6 +17,7 @@ enum class BackendPath : int {
   power_argmax_tree_scores,       // targets that they were compared with
   power_argmax_screen,            // samples
   power_argmax_screen_vnni,       // of these, the ones whose bytes VNNI multiplied
+  power_argmax_screen_bfloat16,   // of these, the ones that bfloat16 screened
   power_argmax_screen_pairs,      // targets that the integers did not rule out at once
   power_argmax_screen_chains,     // of these, the ones whose scores were computed
   power_argmax_screen_fallbacks,  // samples of the blocked loop after a screen was tried

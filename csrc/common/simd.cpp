@@ -10,9 +10,11 @@
 namespace otcuda {
 namespace {
 
-// The levels and, last, what goes by the name of vnni.
-enum class Choice : int { portable, avx2, avx512, vnni };
-constexpr const char* kNames[] = {"portable", "avx2", "avx512", "vnni"};
+// The levels and, last, what goes by the names of vnni and bf16.
+enum class Choice : int { portable, avx2, avx512, vnni, bf16 };
+constexpr const char* kNames[] = {"portable", "avx2", "avx512", "vnni", "bf16"};
+constexpr Choice kChoices[] = {Choice::portable, Choice::avx2, Choice::avx512, Choice::vnni,
+                               Choice::bf16};
 
 std::atomic<int> forced{-1};
 
@@ -29,6 +31,8 @@ bool has(Choice choice) {
              __builtin_cpu_supports("avx512dq");
     case Choice::vnni:
       return has(Choice::avx512) && __builtin_cpu_supports("avx512vnni");
+    case Choice::bf16:
+      return has(Choice::vnni) && __builtin_cpu_supports("avx512bf16");
 #endif
     default:
       return false;
@@ -37,7 +41,7 @@ bool has(Choice choice) {
 
 Choice choice_by_name(const std::string& name, const char* asked_by) {
   std::string names;
-  for (const Choice choice : {Choice::portable, Choice::avx2, Choice::avx512, Choice::vnni}) {
+  for (const Choice choice : kChoices) {
     if (!has(choice)) continue;
     if (name == kNames[static_cast<int>(choice)]) return choice;
     names += std::string(names.empty() ? "" : ", ") + kNames[static_cast<int>(choice)];
@@ -81,7 +85,16 @@ SimdLevel simd_level() {
   return static_cast<SimdLevel>(std::min(static_cast<int>(choice()), int(SimdLevel::avx512)));
 }
 
-bool simd_vnni() { return choice() == Choice::vnni; }
+bool simd_vnni() { return choice() >= Choice::vnni; }
+
+bool simd_bf16_only() { return choice() == Choice::bf16; }
+
+bool simd_bf16_too() {
+  static const bool there = has(Choice::bf16);
+  if (!there || forced.load() >= 0) return false;
+  const char* name = std::getenv("OTCUDA_SIMD");
+  return name == nullptr || *name == '\0' || std::string(name) == "auto";
+}
 
 bool simd_has_vbmi2() {
 #if OTCUDA_X86_LEVELS

@@ -305,23 +305,27 @@ bool power_argmax_screen_bites(const ArgmaxProblem<float>& p, Poll* poll) {
 }
 
 bool power_argmax_screened(const PowerScreen& screen, const ArgmaxProblem<float>& p,
-                           ScreenTrust trust, Poll* poll) {
+                           ScreenTrust trust, Poll* poll, const ArgmaxRest& rest) {
   Buffer<uint8_t> left(p.B);
   ScreenCounts counts;
   const bool bites = screen.argmax(p.x, p.B, p.value, p.index, left.data(), trust, poll, &counts);
   const int64_t others = std::count(left.begin(), left.end(), 1);
   count_backend_path(BackendPath::power_argmax_screen, p.B - others);
-  if (screen.wide()) count_backend_path(BackendPath::power_argmax_screen_vnni, p.B - others);
-  if (others > 0) count_backend_path(BackendPath::power_argmax_screen_fallbacks, others);
+  if (screen.wide()) {
+    count_backend_path(screen.halves() ? BackendPath::power_argmax_screen_bfloat16
+                                       : BackendPath::power_argmax_screen_vnni,
+                       p.B - others);
+  }
+  if (others > 0 && !rest) count_backend_path(BackendPath::power_argmax_screen_fallbacks, others);
   count_backend_path(BackendPath::power_argmax_screen_pairs, counts.pairs);
   count_backend_path(BackendPath::power_argmax_screen_chains, counts.chains);
   for (int64_t b = 0; b < p.B;) {
     int64_t end = b;
     while (end < p.B && left[end] != 0) ++end;
-    if (end > b) {
-      power_argmax_blocked({p.x + b * p.D, p.y, p.h, end - b, p.N, p.D, p.value + b, p.index + b},
-                           poll);
-    }
+    const ArgmaxProblem<float> left_over{p.x + b * p.D, p.y, p.h,         end - b,
+                                         p.N,           p.D, p.value + b, p.index + b};
+    if (end > b && rest) rest(left_over, !bites);
+    if (end > b && !rest) power_argmax_blocked(left_over, poll);
     b = end + 1;
   }
   return bites;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "common/poll.h"
 
@@ -29,9 +30,12 @@ void power_argmax(const ArgmaxProblem<double>& problem, Poll* poll = nullptr);
 void power_argmax_blocked(const ArgmaxProblem<float>& problem, Poll* poll = nullptr);
 void power_argmax_blocked(const ArgmaxProblem<double>& problem, Poll* poll = nullptr);
 
-// By a screen of the problem's y and h, and in blocks what it leaves over; false: it gave up.
+// By a screen of the problem's y and h, and by `rest` what it leaves over (in blocks where there is
+// none); false: it gave up.
+using ArgmaxRest = std::function<void(const ArgmaxProblem<float>& problem, bool gave_up)>;
 bool power_argmax_screened(const PowerScreen& screen, const ArgmaxProblem<float>& problem,
-                           ScreenTrust trust, Poll* poll = nullptr);
+                           ScreenTrust trust, Poll* poll = nullptr,
+                           const ArgmaxRest& rest = nullptr);
 
 // Whether a screen's bound bites, going by some of the targets and samples; value and index of the
 // problem are not written.

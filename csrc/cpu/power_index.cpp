@@ -284,9 +284,12 @@ void PowerIndex<T>::set_heights(const T* h) {
   heights_fit_ = any && !wild && largest_height_ < kMostSquare<T>;
   if (has_tree() && heights_fit_) tree_.set_heights(h_.data(), half_squares_);
   if constexpr (sizeof(T) == 4) {
-    if (screen_ != nullptr && !screen_->empty() && heights_fit_) screen_->set_heights(h_.data());
+    for (const auto& screen : {screen_, halves_}) {
+      if (screen != nullptr && !screen->empty() && heights_fit_) screen->set_heights(h_.data());
+    }
   }
   verdict_ = 0;
+  halves_verdict_ = 0;
   screen_verdict_ = 0;
   topk_verdict_ = 0;
   topk_screen_most_ = kMostTopk;
@@ -396,36 +399,62 @@ void PowerIndex<T>::by_tree(const T* x, int64_t B, T* value, int64_t* index, Pol
   count_backend_path(BackendPath::power_argmax_tree_scores, scores);
 }
 
-// The screen at these heights; a new one where there is none or the level has been changed.
+// The screen at these heights, of bytes or what the level has in their place, or of bfloat16; a new
+// one where there is none or the level has been changed.
 template <class T>
-std::shared_ptr<PowerScreen> PowerIndex<T>::screen(const T* x, int64_t B, Poll* poll) {
+std::shared_ptr<PowerScreen> PowerIndex<T>::screen(const T* x, int64_t B, Poll* poll, bool halves) {
+  std::shared_ptr<PowerScreen>& screen = halves ? halves_ : screen_;
   if constexpr (sizeof(T) == 4) {
     const std::lock_guard<std::mutex> lock(screen_mutex_);
-    if (screen_ == nullptr || (!screen_->empty() && !screen_->of_level_in_force())) {
-      auto screen = std::make_shared<PowerScreen>();
-      if (screen->build(y_.data(), N_, D_, x, B, poll)) screen->set_heights(h_.data());
-      screen_ = std::move(screen);
+    if (screen == nullptr || (!screen->empty() && !screen->of_level_in_force())) {
+      const ScreenKernels level = halves ? power_screen_halves() : power_screen_kernels();
+      auto made = std::make_shared<PowerScreen>();
+      if (made->build(level, y_.data(), N_, D_, x, B, poll)) made->set_heights(h_.data());
+      screen = std::move(made);
     }
+    return screen;
+  } else {
+    return nullptr;
   }
-  return screen_;
 }
 
-// True where the screen has answered. Forced: also where it does not seem to pay.
+// Samples that bytes left over: by bfloat16 where they have given up and it bites, else in blocks.
+template <class T>
+void PowerIndex<T>::by_halves(const ArgmaxProblem<float>& p, bool gave_up, Poll* poll) {
+  if constexpr (sizeof(T) == 4) {
+    if (gave_up && halves_verdict_ >= 0 && simd_bf16_too() &&
+        power_screen_pays(p.B, N_, D_, true)) {
+      const std::shared_ptr<PowerScreen> screen = this->screen(p.x, p.B, poll, true);
+      const ScreenTrust trust = halves_verdict_ == 0 ? ScreenTrust::trial : ScreenTrust::usual;
+      halves_verdict_ = power_argmax_screened(*screen, p, trust, poll) ? 1 : -1;
+      return;
+    }
+    count_backend_path(BackendPath::power_argmax_screen_fallbacks, p.B);
+    power_argmax_blocked(p, poll);
+  }
+}
+
+// True where a screen has answered. Forced: also where it does not seem to pay.
 template <class T>
 bool PowerIndex<T>::screened(const T* x, int64_t B, T* value, int64_t* index, bool forced,
                              Poll* poll) {
   if constexpr (sizeof(T) == 4) {
-    if (!heights_fit_ ||
-        (!forced && (screen_verdict_ < 0 || !power_screen_pays(B, N_, D_, true)))) {
-      return false;
+    if (!heights_fit_ || (!forced && !power_screen_pays(B, N_, D_, true))) return false;
+    const ArgmaxProblem<float> problem{x, y_.data(), h_.data(), B, N_, D_, value, index};
+    if (!forced && screen_verdict_ < 0) {
+      if (halves_verdict_ < 0 || !simd_bf16_too()) return false;
+      by_halves(problem, true, poll);
+      return true;
     }
     const std::shared_ptr<PowerScreen> screen = this->screen(x, B, poll);
     if (screen->empty()) return false;
     const ScreenTrust trust = forced                 ? ScreenTrust::forced
                               : screen_verdict_ == 0 ? ScreenTrust::trial
                                                      : ScreenTrust::usual;
-    const bool bites = power_argmax_screened(
-        *screen, {x, y_.data(), h_.data(), B, N_, D_, value, index}, trust, poll);
+    const auto rest = [&](const ArgmaxProblem<float>& left, bool gave_up) {
+      by_halves(left, gave_up && !forced, poll);
+    };
+    const bool bites = power_argmax_screened(*screen, problem, trust, poll, rest);
     if (!forced) screen_verdict_ = bites ? 1 : -1;
     return true;
   } else {

@@ -14,6 +14,8 @@
 namespace otcuda::cpu {
 
 class PowerScreen;
+template <class T>
+struct ArgmaxProblem;
 
 TreeKernels tree_kernels();  // of the level in force
 
@@ -71,7 +73,8 @@ class PowerIndex {
  private:
   bool pays(const T* x, int64_t B, Poll* poll) const;
   void by_tree(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const;
-  std::shared_ptr<PowerScreen> screen(const T* x, int64_t B, Poll* poll);
+  std::shared_ptr<PowerScreen> screen(const T* x, int64_t B, Poll* poll, bool halves = false);
+  void by_halves(const ArgmaxProblem<float>& problem, bool gave_up, Poll* poll);
   bool topk_takes_tree(const T* x, int64_t B, int k, IndexMethod method, Poll* poll);
   bool topk_pays(const T* x, int64_t B, int k, Poll* poll);
   bool topk_query(const T* x, int k, int64_t* visits, TreeTopk<T>* q) const;
@@ -91,7 +94,9 @@ class PowerIndex {
   bool heights_set_ = false, heights_fit_ = false;
   BoxTree<T> tree_;
   std::shared_ptr<PowerScreen> screen_;  // built by the first argmax that it may serve
+  std::shared_ptr<PowerScreen> halves_;  // and by the first on which that one gives up
   std::mutex screen_mutex_;
+  std::atomic<int> halves_verdict_{0};  // as screen_verdict_
   std::atomic<int> screen_verdict_{0};  // 0 none, 1 it bites, -1 it does not, at these heights
   std::atomic<int> topk_screen_most_{kMostTopk};  // k up to which the screen has not given up
   std::atomic<int> topk_verdict_{0};  // of the trial at these heights: 0 none, 2 k + (1: it pays)

@@ -44,6 +44,7 @@ ScreenKernels power_screen_kernels() {
   switch (simd_level()) {
 #if OTCUDA_X86_LEVELS
     case SimdLevel::avx512:
+      if (simd_bf16_only()) return power_screen_bf16();
       return simd_vnni() ? power_screen_vnni() : power_screen_avx512();
     case SimdLevel::avx2:
       return power_screen_avx2();
@@ -53,7 +54,17 @@ ScreenKernels power_screen_kernels() {
   }
 }
 
-bool PowerScreen::of_level_in_force() const { return level_.panel == power_screen_kernels().panel; }
+ScreenKernels power_screen_halves() {
+#if OTCUDA_X86_LEVELS
+  return power_screen_bf16();
+#else
+  return {};
+#endif
+}
+
+bool PowerScreen::of_level_in_force() const {
+  return level_.panel == power_screen_kernels().panel || (level_.halves && simd_bf16_too());
+}
 
 bool power_screen_pays(int64_t B, int64_t N, int64_t D, bool built) {
   if (D > kMostD || N >= (int64_t(1) << 30)) return false;
@@ -137,7 +148,7 @@ void PowerScreen::quantise_row(int64_t place, const ScreenGroup& group) {
   // Float sums of D terms, and v = y - mu and unit * integer rounded to float.
   const double rounding = 1 + double(D_ + 8) * 1.2e-7;
   const double far = std::sqrt(double(sums.square)) * rounding;
-  norm_[place] = up(double(group.unit) * std::sqrt(double(sums.integers)) * 1.000001);
+  norm_[place] = up(double(group.unit) * std::sqrt(sums.integers) * rounding * 1.000001);
   total_[place] = sums.total;
   residue_[place] = up(std::sqrt(double(sums.residue)) * rounding + 3e-7 * far);
   if (nu_norm_ > 0) lift_[place] = sums.middle;
@@ -153,7 +164,7 @@ void PowerScreen::quantise(const Buffer<uint32_t>& largest, ScreenGroup* group) 
     bits = std::max(bits, largest[order_[k]]);
   }
   const double most = bits_float(bits);
-  group->unit = most > 1e-15 ? up(most / kScreenTargetMost * 1.000001) : 1e-15f;
+  group->unit = most > 1e-15 ? up(most / most_target_ * 1.000001) : 1e-15f;
   for (int64_t k = group->begin; k < group->begin + group->count; ++k) {
     if (k % kGrain == 0) heartbeat();
     quantise_row(k, *group);
@@ -163,17 +174,21 @@ void PowerScreen::quantise(const Buffer<uint32_t>& largest, ScreenGroup* group) 
   }
 }
 
-bool PowerScreen::build(const float* y, int64_t N, int64_t D, const float* x, int64_t B,
-                        Poll* poll) {
+bool PowerScreen::build(const ScreenKernels& level, const float* y, int64_t N, int64_t D,
+                        const float* x, int64_t B, Poll* poll) {
   const DefaultFloatMode mode;
   y_ = y;
   N_ = N;
   D_ = D;
-  steps_ = (D + 3) / 4;
+  level_ = level;
+  steps_ = level.halves ? (D + 1) / 2 : (D + 3) / 4;
   sums_ = (steps_ + kScreenSteps - 1) / kScreenSteps;
   gamma_ = double(D + 4) * 6e-8;
   if (D < 1 || D > kMostD || N >= (int64_t(1) << 30) || !centre(x, B)) return false;
-  level_ = power_screen_kernels();
+  // A product and D additions, each within 2^-23 of what it is, in whatever order.
+  sum_error_ = level.halves ? double(D + 8) * 1.2e-7 : 0;
+  most_target_ = level.halves ? kScreenHalvesMost / std::sqrt(double(D)) : kScreenTargetMost;
+  most_sample_ = level.halves ? most_target_ : level.offset() - 1;
   Buffer<uint32_t> largest(N);
   std::atomic<bool> wild{false};
   const auto measure = [&](int64_t from, int64_t to) {

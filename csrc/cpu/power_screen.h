@@ -28,6 +28,9 @@ struct ScreenCounts {
   int64_t chains = 0;  // of these, the ones whose scores were computed
 };
 
+ScreenKernels power_screen_kernels();  // of the level in force
+ScreenKernels power_screen_halves();   // of bfloat16; only where simd_bf16_too()
+
 // How much work may be in vain: little on some samples before the others are looked at, little, or
 // twice that of the blocked loop.
 enum class ScreenTrust { trial, usual, forced };
@@ -36,10 +39,15 @@ class PowerScreen {
  public:
   // Integers of y [N, D], which stays the caller's; x [B, D] shows where samples lie. False where
   // a number is out of range: then there is no screen.
-  bool build(const float* y, int64_t N, int64_t D, const float* x, int64_t B, Poll* poll);
+  bool build(const float* y, int64_t N, int64_t D, const float* x, int64_t B, Poll* poll) {
+    return build(power_screen_kernels(), y, N, D, x, B, poll);
+  }
+  bool build(const ScreenKernels& level, const float* y, int64_t N, int64_t D, const float* x,
+             int64_t B, Poll* poll);
   void set_heights(const float* h);  // [N], no NaN, no +inf, |h| < 1e30; stays the caller's
   bool empty() const { return groups_.empty(); }
   bool wide() const { return level_.wide; }
+  bool halves() const { return level_.halves; }
   bool of_level_in_force() const;  // else it works, but with the kernels of another level
 
   // x [B, D] -> value, index [B]. A sample left over, out of range or because its block gave up, is
@@ -72,6 +80,8 @@ class PowerScreen {
   bool share_out(const struct ScreenCall& call, const Make& make) const;
 
   bool centre(const float* x, int64_t B);
+  int64_t least_sum(const uint8_t* x, int64_t place) const;
+  int64_t violations(class ScreenBlock* block, const ScreenGroup& group) const;
   void order(const Buffer<uint32_t>& largest);
   void quantise(const Buffer<uint32_t>& largest, ScreenGroup* group);
   void quantise_row(int64_t place, const ScreenGroup& group);
@@ -80,14 +90,16 @@ class PowerScreen {
   const float *y_ = nullptr, *h_ = nullptr;
   int64_t N_ = 0, D_ = 0, steps_ = 0, sums_ = 0;
   double gamma_ = 0, mu_norm_ = 0, nu_norm_ = 0;
-  Buffer<float> mu_, nu_;                  // [D]
-  Buffer<int32_t> order_;                  // [N]: place -> target
-  Buffer<int8_t> integers_;                // [N][4 steps]
-  Buffer<int32_t> start_;                  // [N][sums]; none if wide
-  Buffer<int32_t> total_;                  // [N]: sums of the integers
-  Buffer<float> norm_, residue_, height_;  // [N]
-  Buffer<double> lift_;                    // <nu, y_i - mu>, [N] where nu is not zero
-  std::atomic<int32_t> most_lane_{0};      // the most that a 16-bit sum has of integer^2
+  double sum_error_ = 0;                      // of sums, as a part of the norms' product
+  double most_target_ = 0, most_sample_ = 0;  // of a coordinate, in units
+  Buffer<float> mu_, nu_;                     // [D]
+  Buffer<int32_t> order_;                     // [N]: place -> target
+  Buffer<int8_t> integers_;                   // [N][4 steps], or bfloat16 in the same bytes
+  Buffer<int32_t> start_;                     // [N][sums]; none if wide
+  Buffer<int32_t> total_;                     // [N]: sums of the integers
+  Buffer<float> norm_, residue_, height_;     // [N]
+  Buffer<double> lift_;                       // <nu, y_i - mu>, [N] where nu is not zero
+  std::atomic<int32_t> most_lane_{0};         // the most that a 16-bit sum has of integer^2
   Vector<ScreenGroup> groups_;
 };
 
@@ -99,8 +111,6 @@ bool power_screen_pays_topk(int64_t B, int64_t N, int64_t D, int k, bool built);
 
 // About what it takes of the blocked loop's time where it pays, on normal data.
 double power_screen_share(int64_t D);
-
-ScreenKernels power_screen_kernels();  // of the level in force
 
 // In float, not below it; for numbers that are finite.
 inline float up(double a) { return static_cast<float>(a + std::fabs(a) * 1.2e-7 + 1e-37); }

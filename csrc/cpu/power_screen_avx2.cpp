@@ -10,7 +10,7 @@ namespace {
 struct Lanes {
   using Vector = __m256i;
   static constexpr int kLanes = 8, kVectors = 2, kTargets = 6;
-  static constexpr bool kWide = false;
+  static constexpr bool kWide = false, kHalves = false;
 
   static Vector fill(int32_t a) { return _mm256_set1_epi32(a); }
   static Vector load(const void* from) {

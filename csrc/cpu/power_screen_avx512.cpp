@@ -11,7 +11,7 @@ namespace {
 struct Lanes {
   using Vector = __m512i;
   static constexpr int kLanes = 16, kVectors = 4, kTargets = 6;
-  static constexpr bool kWide = false;
+  static constexpr bool kWide = false, kHalves = false;
 
   static Vector fill(int32_t a) { return _mm512_set1_epi32(a); }
   static Vector load(const void* from) { return _mm512_load_si512(from); }

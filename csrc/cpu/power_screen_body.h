@@ -8,6 +8,7 @@
 //   dot(sum, x, y)   16-bit sums further by x[2 k] y[2 k] + x[2 k + 1] y[2 k + 1], x unsigned; if
 //                    kWide 32-bit sums by four products
 //   pairs(sum)       32-bit sums of two neighbours of 16 bits; not if kWide
+//   whole(sum)       where kHalves, whose sums are float32 over products of bfloat16: integers
 //   above(a, b)      a mask, set where a > b;  bits(mask): bit k for lane k
 // Internal linkage, as in power_argmax_body.h.
 #pragma once
@@ -24,6 +25,7 @@ typedef int32_t Ints __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float Fours __attribute__((vector_size(16), aligned(4), may_alias));
 typedef double Doubles __attribute__((vector_size(32), aligned(8), may_alias));
 typedef int8_t Bytes __attribute__((vector_size(32), aligned(1), may_alias));
+typedef int16_t Shorts __attribute__((vector_size(32), aligned(2), may_alias));
 typedef int32_t Word __attribute__((aligned(4), may_alias));
 
 template <class Lanes>
@@ -173,13 +175,29 @@ __attribute__((noinline)) void screen_chunk(ScreenPanel* p, int64_t i, int64_t c
   if constexpr (kLast && !kWarm) screen_finish<Lanes>(p, i, sum, total);
 }
 
+// Sums of halves become integers and meet their bounds at the end: in float they would round them.
+template <class Lanes>
+inline __attribute__((always_inline)) void screen_whole(const int32_t* bound,
+                                                        ScreenSums<Lanes>& sum) {
+#pragma GCC unroll 8
+  for (int t = 0; t < Lanes::kTargets; ++t) {
+    const auto from = Lanes::fill(bound[t]);
+#pragma GCC unroll 4
+    for (int q = 0; q < Lanes::kVectors; ++q) {
+      sum[t][q] = Lanes::add32(Lanes::whole(sum[t][q]), from);
+    }
+  }
+}
+
 // A tile of wide sums, which start at the bounds.
 template <class Lanes, bool kWarm>
 inline __attribute__((always_inline)) void screen_wide_tile(ScreenPanel* p, int64_t i,
                                                             int64_t steps, int32_t* total) {
   ScreenSums<Lanes> sum;
-  screen_start<Lanes>(p->bound + i, 1, sum);
+  static constexpr int32_t kZeros[Lanes::kTargets] = {};
+  screen_start<Lanes>(Lanes::kHalves ? kZeros : p->bound + i, 1, sum);
   screen_steps<Lanes>(p->x, p->y + i * 4 * steps, 4 * steps, steps, sum);
+  if constexpr (Lanes::kHalves) screen_whole<Lanes>(p->bound + i, sum);
   if constexpr (kWarm) screen_keep<Lanes>(p, sum);
   if constexpr (!kWarm) screen_finish<Lanes>(p, i, sum, total);
 }
@@ -323,6 +341,42 @@ inline ScreenRowSums screen_quantise(const ScreenRow& row, const float* other) {
   return sums;
 }
 
+// The same into bfloat16, rounded to nearest; what `integers` sums is their squares.
+inline ScreenRowSums screen_halve(const ScreenRow& row, const float* other) {
+  const ScreenRow r = row;
+  constexpr Shorts kHighHalves = {1, 3, 5, 7, 9, 11, 13, 15};
+  Floats residue = {}, square = {}, whole = {}, written = {};
+  double middle = 0;
+  const int64_t bytes = (r.D + 1) / 2 * 4;
+  for (int64_t d = 0; d < r.D; d += 8) {
+    Floats a, from;
+    screen_load(r.row + d, r.D - d, &a);
+    screen_load(r.centre + d, r.D - d, &from);
+    const Floats v = a - from, scaled = v * r.inverse;
+    const Ints bits = reinterpret_cast<const Ints&>(scaled);
+    const Ints near = (bits + 0x7fff + (bits >> 16 & 1)) & Ints(~0xffff - Ints{});
+    const Floats half = reinterpret_cast<const Floats&>(near), left = v - half * r.unit;
+    residue += left * left;
+    square += v * v;
+    whole += a * a;
+    written += half * half;
+    if (other != nullptr) {
+      screen_load(other + d, r.D - d, &from);
+      for (int k = 0; k < 8; ++k) middle += double(a[k]) * double(from[k]);
+    }
+    const Shorts high = __builtin_shuffle(reinterpret_cast<const Shorts&>(near), kHighHalves);
+    const int64_t still = bytes - 2 * d;
+    __builtin_memcpy(r.out + 2 * d, &high, still < 16 ? still : 16);
+  }
+  return {screen_sum(residue),
+          screen_sum(square),
+          screen_sum(whole),
+          middle,
+          double(screen_sum(written)),
+          0,
+          0};
+}
+
 // The chain of the contract for kScreenChains pairs side by side.
 inline void screen_chains(const ScreenPairs& p) {
   float score[kScreenChains] = {};
@@ -363,6 +417,7 @@ ScreenKernels screen_kernels(double pair_cost, double chain_cost, double most_sp
   return {screen_samples<Lanes>,
           Lanes::kTargets,
           Lanes::kWide,
+          Lanes::kHalves,
           pair_cost,
           chain_cost,
           most_spent,
@@ -370,7 +425,7 @@ ScreenKernels screen_kernels(double pair_cost, double chain_cost, double most_sp
           &screen_warm<Lanes>,
           &screen_bounds,
           &screen_largest,
-          &screen_quantise<Lanes::kWide>,
+          Lanes::kHalves ? &screen_halve : &screen_quantise<Lanes::kWide>,
           &screen_chains,
           &screen_enter};
 }

@@ -6,7 +6,8 @@
 // integers with the level's offset added. Narrow levels: coordinates 4 j + {0, 1} and 4 j + {2, 3}
 // of 8 steps of four add up in 16 bits each; what overflows in between does no harm, as the end of
 // a sum does not (power_screen.cpp sees to it). Wide levels add all up in 32 bits, so that samples
-// may have all bits of a byte.
+// may have all bits of a byte. Halves: bfloat16 takes the place of the integers, two coordinates in
+// the four bytes of a step.
 #pragma once
 
 #include <stdint.h>
@@ -18,6 +19,7 @@ namespace otcuda::cpu {
 constexpr int kScreenOffset = 64;       // of narrow levels: integers of a sample are -63 .. 63
 constexpr int kScreenWideOffset = 128;  // of wide ones: -127 .. 127
 constexpr int kScreenTargetMost = 127;
+constexpr double kScreenHalvesMost = 8000;     // norm of a row of bfloat16: sums stay below 6.5e7
 constexpr int kScreenSteps = 8;                // of four coordinates, of a sum in 16 bits
 constexpr int32_t kScreenNever = -1000000000;  // bound of a target that cannot win its panel
 
@@ -69,7 +71,7 @@ struct ScreenRowSums {
   float square;       // of (row - centre)^2
   float whole;        // of row^2
   double middle;      // of row times `other`
-  int32_t integers;   // of integer^2
+  double integers;    // of integer^2
   int32_t total;      // of the integers
   int32_t most_lane;  // narrow: the most that a 16-bit sum has of integer^2
 };
@@ -86,7 +88,7 @@ constexpr int kScreenChains = 8;
 
 struct ScreenKernels {
   int samples, targets;  // of a block, of a tile
-  bool wide;
+  bool wide, halves;
   // In steps of the blocked loop: of a pair above its threshold, and of a step of its chain.
   double pair_cost, chain_cost;
   double most_spent;  // on pairs where the screen still wins, as a part of the blocked loop
@@ -101,13 +103,13 @@ struct ScreenKernels {
   // the list in use, whole steps.
   void (*enter)(TopkList<float>*, int room, float score, int32_t target);
 
-  int offset() const { return wide ? kScreenWideOffset : kScreenOffset; }
-  int most() const { return offset() - 1; }  // of the integers of a sample
+  int offset() const { return halves ? 0 : wide ? kScreenWideOffset : kScreenOffset; }
 };
 
 ScreenKernels power_screen_portable();
 ScreenKernels power_screen_avx2();
 ScreenKernels power_screen_avx512();
 ScreenKernels power_screen_vnni();
+ScreenKernels power_screen_bf16();
 
 }  // namespace otcuda::cpu

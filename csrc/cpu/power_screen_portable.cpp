@@ -6,7 +6,7 @@ namespace {
 
 struct Lanes {
   static constexpr int kLanes = 8, kVectors = 1, kTargets = 2;
-  static constexpr bool kWide = false;
+  static constexpr bool kWide = false, kHalves = false;
   struct Vector {
     int32_t lane[kLanes];
   };

@@ -37,6 +37,7 @@ int32_t ScreenBlock::quantise(const PowerScreen& s, const ScreenKernels& level, 
       std::memcpy(to + (k * level.samples + q) * 4, row + 4 * k, 4);
     }
   }
+  residue_ += s.sum_error_ * (reach_ + residue_);  // |x^| of them
   return lane;
 }
 
@@ -55,7 +56,7 @@ bool ScreenBlock::pack(const PowerScreen& s, const ScreenKernels& level, const f
   }
   const float most = bits_float(bits);
   if (!(most < 1e15f) || (most > 0 && most < 1e-15f)) return false;  // squares would not be sound
-  unit_ = most > 0 ? up(double(most) / level.most() * 1.000001) : 1.0f;
+  unit_ = most > 0 ? up(double(most) / s.most_sample_ * 1.000001) : 1.0f;
   // Narrow: a 16-bit sum ends within 16 bits, by Cauchy-Schwarz on its integers.
   const double room = 32767.0 * 32767.0 / std::max(1.0, double(s.most_lane_.load()));
   for (;;) {
@@ -90,7 +91,7 @@ double ScreenBlock::exact_threshold(const PowerScreen& s, const ScreenGroup& g,
   const double size = std::fabs(g.top) + norm_ * s.mu_norm_;
   const double low = best[sample];  // -inf before the first
   const double rounding = 1e-12 * (std::fabs(low) + std::fabs(constant_[sample]) + size);
-  return (low - constant_[sample] - own - rounding) / unit(g) - 4;
+  return (low - constant_[sample] - own - rounding) / unit(g) - 5;
 }
 
 void ScreenBlock::raise_thresholds(const PowerScreen& s, const ScreenGroup& g,
@@ -207,40 +208,67 @@ bool PowerScreen::bites(const float* x, int64_t B, int64_t N, Poll* poll) const 
   return found;
 }
 
+// The least that the sum over a sample's and a target's integers may come out as; where they are
+// bfloat16, rounded however the instruction likes.
+int64_t PowerScreen::least_sum(const uint8_t* x, int64_t place) const {
+  const int8_t* const y = integers_.data() + place * 4 * steps_;
+  const int64_t stride = level_.samples * 4;
+  if (!level_.halves) {
+    const int offset = level_.wide ? 0 : level_.offset();  // a wide bound holds its share
+    int64_t sum = 0;
+    for (int64_t d = 0; d < 4 * steps_; ++d) sum += (x[d / 4 * stride + d % 4] - offset) * y[d];
+    return sum;
+  }
+  const auto number = [](const void* from) {
+    uint16_t half;
+    std::memcpy(&half, from, 2);
+    return double(bits_float(uint32_t(half) << 16));
+  };
+  double sum = 0, size = 0;
+  for (int64_t d = 0; d < 2 * steps_; ++d) {
+    const double product = number(x + d / 2 * stride + d % 2 * 2) * number(y + 2 * d);
+    sum += product;
+    size += std::fabs(product);
+  }
+  return static_cast<int64_t>(std::floor(sum - sum_error_ * size));
+}
+
 int64_t PowerScreen::violations(const float* x, int64_t B, double factor) const {
   const ScreenKernels& level = level_;
   Buffer<uint8_t> packed(level.samples * 4 * steps_);
   Buffer<int8_t> row(4 * steps_);
-  const int offset = level.wide ? 0 : level.offset();  // a wide bound holds its share
   int64_t found = 0;
   for (int64_t b = 0; b < B; b += level.samples) {
     ScreenBlock block;
     const int64_t count = std::min<int64_t>(level.samples, B - b);
     if (!block.pack(*this, level, x + b * D_, count, packed.data(), row.data())) return -1;
     block.scale_errors(factor);
-    for (const ScreenGroup& g : groups_) {
-      Buffer<int32_t> bound(g.count + level.targets);
-      block.bounds(*this, level, g, bound.data());
-      for (int64_t k = 0; k < g.count; ++k) {
-        const int64_t i = order_[g.begin + k];
-        int64_t sums[kMostSamples];
-        for (int64_t q = 0; q < count; ++q) {
-          block.best[q] = power_argmax_score(block.x + q * D_, y_ + i * D_, h_[i], D_);
-          int64_t sum = bound[k];
-          for (int64_t d = 0; d < 4 * steps_; ++d) {
-            sum += (packed[(d / 4 * level.samples + q) * 4 + d % 4] - offset) *
-                   integers_[(g.begin + k) * 4 * steps_ + d];
-          }
-          sums[q] = sum;
-        }
-        int32_t threshold[kMostSamples];
-        std::fill_n(threshold, count, static_cast<int32_t>(kLeastThreshold));
-        block.raise_thresholds(*this, g, threshold);
-        for (int64_t q = 0; q < count; ++q) {
-          found +=
-              block.best[q] > -std::numeric_limits<float>::infinity() && sums[q] <= threshold[q];
-        }
-      }
+    for (const ScreenGroup& g : groups_) found += violations(&block, g);
+  }
+  return found;
+}
+
+// A target whose bound is below kLeastThreshold is left out whatever low is: right where another
+// one of its group scores more.
+int64_t PowerScreen::violations(ScreenBlock* block, const ScreenGroup& g) const {
+  const auto score = [&](int64_t q, int64_t k) {
+    const int64_t i = order_[g.begin + k];
+    return power_argmax_score(block->x + q * D_, y_ + i * D_, h_[i], D_);
+  };
+  Buffer<int32_t> bound(g.count + level_.targets);
+  block->bounds(*this, level_, g, bound.data());
+  int64_t found = 0;
+  for (int64_t q = 0; q < block->count; ++q) {
+    float most = -std::numeric_limits<float>::infinity();
+    for (int64_t k = 0; k < g.count; ++k) most = std::max(most, score(q, k));
+    for (int64_t k = 0; k < g.count; ++k) {
+      block->best[q] = score(q, k);
+      if (!(block->best[q] > -std::numeric_limits<float>::infinity())) continue;
+      const int64_t sum = bound[k] + least_sum(block->packed + q * 4, g.begin + k);
+      int32_t threshold[kMostSamples] = {};
+      threshold[q] = static_cast<int32_t>(kLeastThreshold);
+      block->raise_threshold(*this, g, q, threshold);
+      found += sum <= threshold[q] && (sum > kLeastThreshold || block->best[q] >= most);
     }
   }
   return found;

@@ -33,7 +33,7 @@ LEVEL_FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],
 }
-LEVEL_FLAGS["vnni"] = LEVEL_FLAGS["avx512"]
+LEVEL_FLAGS["vnni"] = LEVEL_FLAGS["bf16"] = LEVEL_FLAGS["avx512"]
 
 
 @pytest.fixture(scope="module")
@@ -162,34 +162,43 @@ def test_the_tile_of_power_argmax_stays_in_registers(level, sums, tmp_path):
 # --- the screen
 
 
-@pytest.fixture(scope="module", params=["avx512", "vnni"])
+@pytest.fixture(scope="module", params=["avx512", "vnni", "bf16"])
 def screen(request, tmp_path_factory):
-    """The kernel, and whether its sums are wide."""
+    """The kernel, and its level."""
     library = tmp_path_factory.mktemp("avx512") / "screen.so"
     folders = [f"-I{HERE / 'avx512_by_hand'}", f"-I{CSRC}"]
     source = HERE / "avx512_by_hand" / "screen.cpp"
-    wide = request.param == "vnni"
-    flags = [*FLAGS, *BY_HAND, *["-DOTCUDA_VNNI"] * wide, *folders]
+    flags = [*FLAGS, *BY_HAND, f"-DOTCUDA_{request.param.upper()}", *folders]
     subprocess.run(["g++", *flags, source, "-o", library], check=True)
     found = ctypes.CDLL(str(library))
     found.screen_panel.restype = ctypes.c_int64
-    return found, wide
+    return found, request.param
+
+
+def bfloat16(integers):
+    """Their bytes, of integers that need eight bits."""
+    return (integers.astype("f4").view("u4") >> 16).astype("u2")
 
 
 @pytest.mark.parametrize("steps", [1, 4, 8, 9, 16, 19])
 def test_pairs_above_their_thresholds(screen, steps):
     rng = np.random.default_rng(steps)
-    screen, wide = screen
+    screen, level = screen
     S, T = screen.screen_samples(), 4 * screen.screen_targets()
+    each = 2 if level == "bf16" else 4  # coordinates of a step
     # Norms that sixteen bits hold, sums with the offset that they do not.
-    most, offset = (127, 128) if wide else (20, 64)
-    q, r = rng.integers(-most, most + 1, (S, 4 * steps)), rng.integers(-127, 128, (T, 4 * steps))
+    most, offset = {"avx512": (20, 64), "vnni": (127, 128), "bf16": (127, 128)}[level]
+    q, r = (rng.integers(-m, m + 1, (n, each * steps)) for m, n in ((most, S), (127, T)))
     q[0, :2], r[0, :2] = offset - 1, 127
     x, y = aligned((steps, S, 4), "u1"), aligned((T, 4 * steps), "i1")
-    x[:], y[:] = (q + offset).reshape(S, steps, 4).transpose(1, 0, 2), r
+    if level == "bf16":
+        x.view("u2")[:] = bfloat16(q).reshape(S, steps, 2).transpose(1, 0, 2)
+        y.view("u2")[:] = bfloat16(r)
+    else:
+        x[:], y[:] = (q + offset).reshape(S, steps, 4).transpose(1, 0, 2), r
     sums = -(-steps // 8)
     halves = np.zeros((T, sums, 2), np.int64)
-    for k in range(4 * steps):
+    for k in range(each * steps):
         halves[:, k // 32, k // 2 % 2] -= 64 * r[:, k]
     start = np.ascontiguousarray(halves.astype("i2")).view("i4")[..., 0].copy()
     bound = rng.integers(-10_000, 10_000, T).astype("i4")
@@ -198,7 +207,7 @@ def test_pairs_above_their_thresholds(screen, steps):
     threshold[:] = np.quantile(want, 0.9, axis=0)
     before = threshold.copy()
     hits = np.zeros((T * S, 3), "i4")
-    if wide:  # its share of the sums is in the bound
+    if level == "vnni":  # its share of the sums is in the bound
         bound -= (offset * r.sum(1)).astype("i4")
     sizes = ctypes.c_int64(T), ctypes.c_int64(steps)
     count = screen.screen_panel(*pointers(x, y, start, bound), *sizes, *pointers(threshold, hits))
@@ -208,17 +217,19 @@ def test_pairs_above_their_thresholds(screen, steps):
     assert found == expected
 
 
-@pytest.mark.parametrize(("level", "sums"), [("avx2", 12), ("avx512", 24), ("vnni", 24)])
+@pytest.mark.parametrize(
+    ("level", "sums"), [("avx2", 12), ("avx512", 24), ("vnni", 24), ("bf16", 24)]
+)
 def test_the_tile_of_power_screen_stays_in_registers(level, sums, tmp_path):
     source, target = CSRC / "cpu" / f"power_screen_{level}.cpp", tmp_path / "kernel.o"
     flags = [*FLAGS, *LEVEL_FLAGS[level], "-O3", f"-I{CSRC}"]
     subprocess.run(["g++", *flags, "-c", source, "-o", target], check=True)
     loops = 0
     for body in inner_loops(target):
-        if sum("vpmaddubsw" in line or "vpdpbusd" in line for line in body) != sums:
+        if sum(bool(re.search("vpmaddubsw|vpdpbusd|vdpbf16ps", line)) for line in body) != sums:
             continue
         loops += 1
         assert not any(re.match(r"vmov\w+\s+%[xyz]mm\d+,.*\(", line) for line in body)
         assert not any("(%rsp" in line for line in body)
         assert len(body) < 3.5 * sums
-    assert loops >= (2 if level == "vnni" else 4)
+    assert loops >= (2 if level in ("vnni", "bf16") else 4)

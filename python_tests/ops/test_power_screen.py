@@ -80,6 +80,16 @@ def tight(rng, D):
     return x, y, rng.standard_normal(len(y)).astype("f4")
 
 
+def tight_halves(rng, D):
+    """The same for bfloat16, whose neighbours are 1 apart from 128 on; the units are 1."""
+    side = rng.choice(np.float32([-1, 1]), (64, D))
+    side = np.concatenate([side, -side])
+    most = np.float32(8000 / np.sqrt(D))
+    x, y = (rng.integers(128, 256, side.shape) + 0.49).astype("f4") * side, most * side
+    x[:, 0] = most * side[:, 0]
+    return x, y, rng.standard_normal(len(y)).astype("f4")
+
+
 def offset(rng, D):
     x, y = (rng.standard_normal((n, D)).astype("f4") + np.float32(100) for n in (64, 500))
     return x, y, (1e4 * rng.standard_normal(500)).astype("f4")
@@ -101,7 +111,7 @@ def violations(x, y, h, factor):
 
 
 @pytest.mark.parametrize("D", [1, 4, 16, 64, 150])
-@pytest.mark.parametrize("data", [plain, tight, offset, tails])
+@pytest.mark.parametrize("data", [plain, tight, tight_halves, offset, tails])
 def test_no_pair_scores_more_than_its_bound(data, D, screen_level):
     for seed in range(2 if screen_level == "portable" else 4):
         x, y, h = data(np.random.default_rng(seed), D)
@@ -109,7 +119,10 @@ def test_no_pair_scores_more_than_its_bound(data, D, screen_level):
 
 
 def test_half_the_error_terms_would_not_do(screen_level):
-    for data, D in ((plain, 4), (tight, 64), (tight, 150)):
+    hard = [(tight, 64), (tight, 150)]
+    if screen_level == "bf16":
+        hard = [(tight_halves, 64), (tight_halves, 256)]
+    for data, D in [(plain, 4), *hard]:
         assert violations(*data(np.random.default_rng(0), D), 0.5) > 0
 
 
@@ -181,6 +194,35 @@ def test_an_index_remembers_that_it_gave_up_until_the_heights_change():
     index.set_heights(h)
     index.argmax(far)
     assert any("screen" in path for path in paths())
+
+
+def test_bfloat16_takes_over_where_bytes_give_up():
+    if "bf16" not in native_names():
+        pytest.skip("this CPU has no products of bfloat16")
+    x, y, _ = problem(512, 8192, 64)
+    x[:, :4], y[:, :4] = 30 * x[:, :4], 30 * y[:, :4]  # a few large coordinates make bytes coarse
+    index = otcuda.PowerIndex(y, nearest(y), tree=False)
+    want = index.argmax(x, method="brute")
+    for _ in range(2):  # found out, and remembered
+        otcuda.backend_info(reset=True)
+        found = index.argmax(x)
+        ran = paths()
+        assert [a.tobytes() for a in found] == [a.tobytes() for a in want]
+        assert ran["power_argmax/screen_bfloat16"]["items"] == 512
+        assert "power_argmax/screen_fallbacks" not in ran
+        assert ran["power_argmax/screen_chains"]["items"] < 512 * 40
+    otcuda.set_simd_level("vnni")  # bytes alone
+    index.set_heights(nearest(y))
+    index.argmax(x)
+    otcuda.set_simd_level("auto")
+    assert "power_argmax/screen_bfloat16" not in paths()
+
+
+def native_names():
+    """Levels that can be forced, by the error that names them."""
+    with pytest.raises(otcuda.BackendError) as error:
+        otcuda.set_simd_level("none such")
+    return str(error.value)
 
 
 def test_what_is_given_up_was_not_worked_on_for_long(screen_level):

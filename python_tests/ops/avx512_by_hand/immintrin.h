@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The AVX-512 intrinsics of power_argmax_avx512.cpp, power_screen_{avx512,vnni}.cpp and net_avx512.cpp, lane by lane as Intel's guide defines them, so that the
+// The AVX-512 intrinsics of power_argmax_avx512.cpp, power_screen_{avx512,vnni,bf16}.cpp and net_avx512.cpp, lane by lane as Intel's guide defines them, so that the
 // file runs on any CPU. An intrinsic that is not here does not compile: add it from the guide.
 #pragma once
 
@@ -215,6 +215,46 @@ inline __m512i _mm512_madd_epi16(__m512i a, __m512i b) {
   for (int k = 0; k < 16; ++k) {
     set_lane(&r, k, lane_of<int16_t>(a, 2 * k) * lane_of<int16_t>(b, 2 * k) +
                         lane_of<int16_t>(a, 2 * k + 1) * lane_of<int16_t>(b, 2 * k + 1));
+  }
+  return r;
+}
+
+inline __m512 _mm512_castsi512_ps(__m512i a) {
+  __m512 r;
+  std::memcpy(&r, &a, 64);
+  return r;
+}
+
+inline __m512i _mm512_castps_si512(__m512 a) {
+  __m512i r;
+  std::memcpy(&r, &a, 64);
+  return r;
+}
+
+using __m512bh = __m512i;
+
+// The odd products first, each added with one rounding.
+inline __m512 _mm512_dpbf16_ps(__m512 sum, __m512bh a, __m512bh b) {
+  const auto number = [](const __m512bh& from, int k) {
+    uint32_t bits = 0;
+    std::memcpy(reinterpret_cast<char*>(&bits) + 2, from.byte + 2 * k, 2);
+    float r;
+    std::memcpy(&r, &bits, 4);
+    return r;
+  };
+  for (int k = 0; k < 16; ++k) {
+    for (int j = 2 * k + 1; j >= 2 * k; --j) {
+      sum.lane[k] = std::fma(number(a, j), number(b, j), sum.lane[k]);
+    }
+  }
+  return sum;
+}
+
+inline __m512i _mm512_maskz_cvtps_epi32(__mmask16, __m512 a) {
+  __m512i r;
+  for (int k = 0; k < 16; ++k) {
+    const int32_t whole = static_cast<int32_t>(std::lrintf(a.lane[k]));
+    std::memcpy(r.byte + 4 * k, &whole, 4);
   }
   return r;
 }

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A kernel of power_screen as C functions, for ctypes: with VNNI where OTCUDA_VNNI is defined.
-#ifdef OTCUDA_VNNI
+// A kernel of power_screen as C functions, for ctypes: with VNNI where OTCUDA_VNNI is defined, of
+// bfloat16 where OTCUDA_BF16 is.
+#ifdef OTCUDA_BF16
+#include "cpu/power_screen_bf16.cpp"
+#define kernels otcuda::cpu::power_screen_bf16
+#elif defined(OTCUDA_VNNI)
 #include "cpu/power_screen_vnni.cpp"
 #define kernels otcuda::cpu::power_screen_vnni
 #else

@@ -18,7 +18,7 @@ constexpr int64_t kGroupBytes = 1 << 17;  // integers that pass over the samples
 constexpr int64_t kGrain = 256;           // rows between heartbeats
 constexpr int64_t kMostD = 4096;          // sums of products stay far from 2^31
 constexpr double kListCost = 5000;        // of a pair above the threshold of a list
-constexpr int64_t kSpareRows = 8;         // that a last tile may read
+constexpr int64_t kSpareRows = 12;        // that a last tile may read
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // Mean of up to `most` rows, evenly spread.
@@ -181,6 +181,10 @@ bool PowerScreen::build(const ScreenKernels& level, const float* y, int64_t N, i
   N_ = N;
   D_ = D;
   level_ = level;
+  narrow_ = {};
+#if OTCUDA_X86_LEVELS
+  if (level.panel == power_screen_vnni().panel) narrow_ = power_screen_vnni_narrow();
+#endif
   steps_ = level.halves ? (D + 1) / 2 : (D + 3) / 4;
   sums_ = (steps_ + kScreenSteps - 1) / kScreenSteps;
   gamma_ = double(D + 4) * 6e-8;

@@ -86,7 +86,8 @@ class PowerScreen {
   void quantise(const Buffer<uint32_t>& largest, ScreenGroup* group);
   void quantise_row(int64_t place, const ScreenGroup& group);
 
-  ScreenKernels level_{};  // those that made the integers
+  ScreenKernels level_{};   // those that made the integers
+  ScreenKernels narrow_{};  // the same for few samples, or for none
   const float *y_ = nullptr, *h_ = nullptr;
   int64_t N_ = 0, D_ = 0, steps_ = 0, sums_ = 0;
   double gamma_ = 0, mu_norm_ = 0, nu_norm_ = 0;

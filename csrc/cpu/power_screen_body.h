@@ -42,7 +42,7 @@ inline __attribute__((always_inline)) void screen_step(const uint8_t* x, const i
   typename Lanes::Vector samples[kVectors];
 #pragma GCC unroll 4
   for (int q = 0; q < kVectors; ++q) samples[q] = Lanes::load(x + q * Lanes::kLanes * 4);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int t = 0; t < kTargets; ++t) {
     const auto target = Lanes::fill(*reinterpret_cast<const Word*>(y + t * row));
 #pragma GCC unroll 4
@@ -70,7 +70,7 @@ inline __attribute__((always_inline)) void screen_steps(const uint8_t* x, const 
 template <class Lanes>
 inline __attribute__((always_inline)) void screen_start(const int32_t* start, int64_t sums,
                                                         ScreenSums<Lanes>& sum) {
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int t = 0; t < Lanes::kTargets; ++t) {
     const auto from = Lanes::fill(start[t * sums]);
 #pragma GCC unroll 4
@@ -89,7 +89,7 @@ __attribute__((noinline)) void screen_collect(ScreenPanel* p, int64_t i, const i
     int32_t* const at = p->threshold + q * Lanes::kLanes;
     const auto threshold = Lanes::load(at);
     auto proved = threshold;
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int t = 0; t < kTargets; ++t) {
       const int k = t * kVectors + q;
       const auto sum = Lanes::load(total + k * Lanes::kLanes);
@@ -118,7 +118,7 @@ inline __attribute__((always_inline)) void screen_keep(ScreenPanel* p,
   for (int q = 0; q < Lanes::kVectors; ++q) {
     int32_t* const at = p->highest + q * Lanes::kLanes;
     auto highest = Lanes::load(at);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int t = 0; t < Lanes::kTargets; ++t) highest = Lanes::max32(highest, sum[t][q]);
     Lanes::store(at, highest);
   }
@@ -133,12 +133,12 @@ inline __attribute__((always_inline)) void screen_finish(ScreenPanel* p, int64_t
 #pragma GCC unroll 4
   for (int q = 0; q < kVectors; ++q) {
     auto highest = sum[0][q];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int t = 1; t < kTargets; ++t) highest = Lanes::max32(highest, sum[t][q]);
     any |= Lanes::bits(Lanes::above(highest, Lanes::load(p->threshold + q * Lanes::kLanes)));
   }
   if (__builtin_expect(any == 0, 1)) return;
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int t = 0; t < kTargets; ++t) {
 #pragma GCC unroll 4
     for (int q = 0; q < kVectors; ++q) {
@@ -161,7 +161,7 @@ __attribute__((noinline)) void screen_chunk(ScreenPanel* p, int64_t i, int64_t c
   screen_start<Lanes>(p->start + i * sums + c, sums, sum);
   screen_steps<Lanes>(p->x + from * 4 * screen_samples<Lanes>, p->y + i * row + 4 * from, row,
                       steps, sum);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int t = 0; t < kTargets; ++t) {
 #pragma GCC unroll 4
     for (int q = 0; q < kVectors; ++q) {
@@ -179,7 +179,7 @@ __attribute__((noinline)) void screen_chunk(ScreenPanel* p, int64_t i, int64_t c
 template <class Lanes>
 inline __attribute__((always_inline)) void screen_whole(const int32_t* bound,
                                                         ScreenSums<Lanes>& sum) {
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int t = 0; t < Lanes::kTargets; ++t) {
     const auto from = Lanes::fill(bound[t]);
 #pragma GCC unroll 4

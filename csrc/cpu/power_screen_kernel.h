@@ -110,6 +110,7 @@ ScreenKernels power_screen_portable();
 ScreenKernels power_screen_avx2();
 ScreenKernels power_screen_avx512();
 ScreenKernels power_screen_vnni();
+ScreenKernels power_screen_vnni_narrow();  // for the samples that fill no block
 ScreenKernels power_screen_bf16();
 
 }  // namespace otcuda::cpu

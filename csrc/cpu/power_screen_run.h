@@ -94,7 +94,7 @@ class ScreenRun {
         hits_(kRoom) {
     int64_t most = 0;
     for (const ScreenGroup& g : s_.groups_) most = std::max(most, g.count);
-    bound_ = Buffer<int32_t>(most + level_.targets);
+    bound_ = Buffer<int32_t>(most + std::max(level_.targets, s_.narrow_.targets));
   }
   virtual ~ScreenRun() = default;
 
@@ -106,7 +106,7 @@ class ScreenRun {
       const int64_t count = std::min<int64_t>(level_.samples, end - b);
       ScreenBlock& block = blocks_[used_];
       block.out_of_range = block.lost =
-          !block.pack(s_, level_, x + b * s_.D_, count, to, row_.data());
+          !block.pack(s_, level_for(count), x + b * s_.D_, count, to, row_.data());
       begin_block(used_);
     }
     bool first = true;
@@ -156,14 +156,15 @@ class ScreenRun {
     const double part = kFirstPart + (1 - kFirstPart) * seen;
     const double most = forced_ ? most_forced() * all : level_.most_spent * all * part;
     std::fill_n(threshold_, block->count, static_cast<int32_t>(kLeastThreshold));
-    std::fill(threshold_ + block->count, threshold_ + level_.samples, kNoThreshold);
+    const ScreenKernels& level = level_for(block->count);
+    std::fill(threshold_ + block->count, threshold_ + level.samples, kNoThreshold);
     block->raise_thresholds(s_, group, threshold_);
-    block->bounds(s_, level_, group, bound_.data());
+    block->bounds(s_, level, group, bound_.data());
     ScreenPanel panel{block->packed,
                       s_.integers_.data() + group.begin * 4 * s_.steps_,
                       level_.wide ? nullptr : s_.start_.data() + group.begin * s_.sums_,
                       bound_.data(),
-                      (group.count + level_.targets - 1) / level_.targets * level_.targets,
+                      (group.count + level.targets - 1) / level.targets * level.targets,
                       s_.steps_,
                       threshold_,
                       proves_ ? static_cast<int32_t>(std::ceil(width)) : kProvesNothing,
@@ -172,10 +173,10 @@ class ScreenRun {
                       kRoom,
                       highest_};
     if (first) warm(block, group, &panel);
-    const int64_t all_targets = panel.targets, early = early_targets(group, all_targets);
+    const int64_t all_targets = panel.targets, early = early_targets(group, all_targets, level);
     for (int64_t i = 0; i < all_targets;) {
       panel.targets = i < early ? early : all_targets;
-      i = level_.panel(&panel, i);
+      i = level.panel(&panel, i);
       settle(block, group, panel.count);
       panel.count = 0;
       if (i <= early) block->spent_early = block->spent;
@@ -187,8 +188,9 @@ class ScreenRun {
   }
 
   // Of a group's targets, those in the earlier half of all; whole tiles.
-  int64_t early_targets(const ScreenGroup& group, int64_t targets) const {
-    const int64_t early = (s_.N_ / 2 - group.begin) / level_.targets * level_.targets;
+  int64_t early_targets(const ScreenGroup& group, int64_t targets,
+                        const ScreenKernels& level) const {
+    const int64_t early = (s_.N_ / 2 - group.begin) / level.targets * level.targets;
     return std::clamp<int64_t>(early, 0, targets);
   }
 
@@ -202,6 +204,11 @@ class ScreenRun {
   virtual double most_forced() const { return 2; }
   // A newly packed block.
   virtual void begin_block(int64_t) {}
+
+  // The kernels for a block of so many samples.
+  const ScreenKernels& level_for(int64_t count) const {
+    return count <= s_.narrow_.samples ? s_.narrow_ : level_;
+  }
 
   // The scores of up to kScreenChains pairs; which targets they are.
   void score(const ScreenBlock& block, const ScreenGroup& group, const ScreenHit* hits,

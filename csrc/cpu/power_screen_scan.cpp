@@ -137,11 +137,12 @@ class BestRun : public ScreenRun {
  private:
   // Thresholds from the largest sums of some targets: what the first ones prove would otherwise be
   // found pair by pair.
-  void warm(ScreenBlock*, const ScreenGroup&, ScreenPanel* panel) override {
+  void warm(ScreenBlock* block, const ScreenGroup&, ScreenPanel* panel) override {
+    const ScreenKernels& level = level_for(block->count);
     const int64_t some = std::clamp<int64_t>(s_.N_ / kWarmPart, kLeastWarm, kMostWarm);
-    std::copy(threshold_, threshold_ + level_.samples, highest_);
-    level_.warm(panel, std::min(panel->targets, some));
-    for (int64_t q = 0; q < level_.samples; ++q) {
+    std::copy(threshold_, threshold_ + level.samples, highest_);
+    level.warm(panel, std::min(panel->targets, some));
+    for (int64_t q = 0; q < level.samples; ++q) {
       threshold_[q] = std::max(threshold_[q], highest_[q] - panel->width);
     }
   }

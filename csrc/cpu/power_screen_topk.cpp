@@ -50,7 +50,9 @@ class ListRun : public ScreenRun {
     }
   }
 
-  int64_t warm_from() const override { return to_.k * level_.targets; }
+  int64_t warm_from() const override {
+    return to_.k * std::max(level_.targets, s_.narrow_.targets);
+  }
   double most_forced() const override { return 2 + to_.k; }
 
   // Of the best target nothing else is asked; but a k-th best may lie so far below the best of a
@@ -64,7 +66,8 @@ class ListRun : public ScreenRun {
 
   // Parts of the targets: of their largest sums, the k-th is proved by k targets.
   void warm(ScreenBlock* block, const ScreenGroup& group, ScreenPanel* panel) override {
-    const int64_t tile = level_.targets, k = to_.k, most = panel->targets / tile;
+    const ScreenKernels& level = level_for(block->count);
+    const int64_t tile = level.targets, k = to_.k, most = panel->targets / tile;
     const int64_t parts = std::min(k + k / 2 + 8, most);
     if (parts < k) return;
     const int64_t all = std::min(kWarmTargets, s_.N_ / kWarmPart) / tile;
@@ -76,9 +79,9 @@ class ListRun : public ScreenRun {
       panel->y = whole.y + from * 4 * whole.steps;
       panel->bound = whole.bound + from;
       if (whole.start != nullptr) panel->start = whole.start + from * s_.sums_;
-      std::fill_n(highest_, level_.samples, kScreenNever);
-      level_.warm(panel, tiles * tile);
-      std::copy_n(highest_, level_.samples, parts_.data() + part * kMostSamples);
+      std::fill_n(highest_, level.samples, kScreenNever);
+      level.warm(panel, tiles * tile);
+      std::copy_n(highest_, level.samples, parts_.data() + part * kMostSamples);
     }
     *panel = whole;
     const int32_t width = static_cast<int32_t>(std::ceil(block->width(s_, group)));

@@ -31,8 +31,14 @@ struct Lanes {
   static uint32_t bits(__mmask16 mask) { return mask_bits(mask); }
 };
 
+// Up to 16 samples: one vector of them, and more targets, for as many sums in flight.
+struct Narrow : Lanes {
+  static constexpr int kVectors = 1, kTargets = 12;
+};
+
 }  // namespace
 
 ScreenKernels power_screen_vnni() { return screen_kernels<Lanes>(600, 32, 0.5); }
+ScreenKernels power_screen_vnni_narrow() { return screen_kernels<Narrow>(600, 32, 0.5); }
 
 }  // namespace otcuda::cpu

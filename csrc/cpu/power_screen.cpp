@@ -70,7 +70,7 @@ bool power_screen_pays(int64_t B, int64_t N, int64_t D, bool built) {
   if (D > kMostD || N >= (int64_t(1) << 30)) return false;
   if (power_screen_kernels().wide) {
     const bool many = D >= 16 ? N * D >= (1 << 15) : D >= 8 && N * D >= (1 << 16);
-    return many && (built ? B > 8
+    return many && (built ? B >= 1
                           : B >= 256 && B * N * D >= (1 << 29) &&
                                 B * D >= (N < (1 << 14) ? 1 << 16 : 1 << 15));
   }
@@ -83,7 +83,7 @@ bool power_screen_pays(int64_t B, int64_t N, int64_t D, bool built) {
 bool power_screen_pays_topk(int64_t B, int64_t N, int64_t D, int k, bool built) {
   const double all = double(N) * double(D);
   const double pairs = 2.0 * k * std::log(std::max(2.0, double(N) / 256));
-  return power_screen_kernels().wide && D >= 16 && power_screen_pays(B, N, D, built) &&
+  return power_screen_kernels().wide && B > 8 && D >= 16 && power_screen_pays(B, N, D, built) &&
          0.4 * all + pairs * (kListCost + 20 * double(D)) < 1.15 * all;
 }
 
@@ -184,6 +184,7 @@ bool PowerScreen::build(const ScreenKernels& level, const float* y, int64_t N, i
   narrow_ = {};
 #if OTCUDA_X86_LEVELS
   if (level.panel == power_screen_vnni().panel) narrow_ = power_screen_vnni_narrow();
+  if (level.halves) narrow_ = power_screen_bf16_narrow();
 #endif
   steps_ = level.halves ? (D + 1) / 2 : (D + 3) / 4;
   sums_ = (steps_ + kScreenSteps - 1) / kScreenSteps;

@@ -79,6 +79,15 @@ class PowerScreen {
   template <class Make>
   bool share_out(const struct ScreenCall& call, const Make& make) const;
 
+  // Of the next block where `left` samples are: three narrow ones cost less than one that is not.
+  int64_t block_samples(int64_t left) const {
+    return narrow_.samples > 0 && left <= 3 * narrow_.samples ? narrow_.samples : level_.samples;
+  }
+  int64_t blocks_of(int64_t samples) const {
+    int64_t blocks = 0;
+    for (; samples > 0; ++blocks) samples -= block_samples(samples);
+    return blocks;
+  }
   bool centre(const float* x, int64_t B);
   int64_t least_sum(const uint8_t* x, int64_t place) const;
   int64_t violations(class ScreenBlock* block, const ScreenGroup& group) const;

@@ -37,8 +37,14 @@ struct Lanes {
   static uint32_t bits(__mmask16 mask) { return mask_bits(mask); }
 };
 
+// As in power_screen_vnni.cpp.
+struct Narrow : Lanes {
+  static constexpr int kVectors = 1, kTargets = 12;
+};
+
 }  // namespace
 
 ScreenKernels power_screen_bf16() { return screen_kernels<Lanes>(600, 32, 0.3); }
+ScreenKernels power_screen_bf16_narrow() { return screen_kernels<Narrow>(600, 32, 0.3); }
 
 }  // namespace otcuda::cpu

@@ -112,5 +112,6 @@ ScreenKernels power_screen_avx512();
 ScreenKernels power_screen_vnni();
 ScreenKernels power_screen_vnni_narrow();  // for the samples that fill no block
 ScreenKernels power_screen_bf16();
+ScreenKernels power_screen_bf16_narrow();
 
 }  // namespace otcuda::cpu

@@ -101,13 +101,14 @@ class ScreenRun {
   // Samples [begin, end) of x.
   void run(const float* x, int64_t begin, int64_t end) {
     used_ = 0;
-    for (int64_t b = begin; b < end; b += level_.samples, ++used_) {
+    for (int64_t b = begin; b < end; ++used_) {
       uint8_t* const to = packed_.data() + used_ * level_.samples * 4 * s_.steps_;
-      const int64_t count = std::min<int64_t>(level_.samples, end - b);
+      const int64_t count = std::min<int64_t>(s_.block_samples(end - b), end - b);
       ScreenBlock& block = blocks_[used_];
       block.out_of_range = block.lost =
           !block.pack(s_, level_for(count), x + b * s_.D_, count, to, row_.data());
       begin_block(used_);
+      b += count;
     }
     bool first = true;
     for (const ScreenGroup& group : s_.groups_) {
@@ -132,13 +133,17 @@ class ScreenRun {
     return samples > 0 ? sum / samples : 0;
   }
 
-  // Whether another `N` targets would cost as little as it takes, going by the first block.
+  // Whether another `N` targets would cost as little as it takes.
   bool bites(int64_t N) const {
-    const ScreenBlock& block = blocks_[0];
-    const double all = double(block.count) * double(s_.D_);
-    const double late = block.spent - block.spent_early;
-    return !block.lost && late <= level_.most_spent * all * double(s_.N_ - s_.N_ / 2) &&
-           2 * block.spent <= level_.most_spent * all * double(N);
+    double all = 0, spent = 0, early = 0;
+    for (int64_t k = 0; k < used_; ++k) {
+      if (blocks_[k].lost) return false;
+      all += double(blocks_[k].count) * double(s_.D_);
+      spent += blocks_[k].spent;
+      early += blocks_[k].spent_early;
+    }
+    return spent - early <= level_.most_spent * all * double(s_.N_ - s_.N_ / 2) &&
+           2 * spent <= level_.most_spent * all * double(N);
   }
 
   int64_t pairs = 0, chains = 0;
@@ -153,7 +158,8 @@ class ScreenRun {
     }
     const double all = double(block->count) * double(s_.N_) * double(s_.D_);
     const double seen = double(group.begin + group.count) / double(s_.N_);
-    const double part = kFirstPart + (1 - kFirstPart) * seen;
+    const double few = block->count <= s_.narrow_.samples ? 2 : 1;  // whose average says less
+    const double part = few * (kFirstPart + (1 - kFirstPart) * seen);
     const double most = forced_ ? most_forced() * all : level_.most_spent * all * part;
     std::fill_n(threshold_, block->count, static_cast<int32_t>(kLeastThreshold));
     const ScreenKernels& level = level_for(block->count);
@@ -264,7 +270,7 @@ bool PowerScreen::share_out(const ScreenCall& call, const Make& make) const {
       std::fill(call.left + begin, call.left + end, uint8_t(1));
       return;
     }
-    auto run = make(forced, (end - begin + block - 1) / block);
+    auto run = make(forced, blocks_of(end - begin));
     run.run(call.x, begin, end);
     run.write(begin);
     if (!forced && run.spent() > level_.most_spent) stop = true;

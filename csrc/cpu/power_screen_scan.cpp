@@ -201,8 +201,9 @@ bool PowerScreen::argmax(const float* x, int64_t B, float* value, int64_t* index
 bool PowerScreen::bites(const float* x, int64_t B, int64_t N, Poll* poll) const {
   bool found = false;
   const auto block = [&](int64_t, int64_t) {
-    BestRun run(*this, true, 1, {});
-    run.run(x, 0, std::min<int64_t>(B, level_.samples));
+    const int64_t some = std::min<int64_t>(B, level_.samples);
+    BestRun run(*this, true, blocks_of(some), {});
+    run.run(x, 0, some);
     found = run.bites(N);
   };
   parallel_for(1, 1, block, poll, 1);

@@ -218,7 +218,8 @@ def test_pairs_above_their_thresholds(screen, steps):
 
 
 @pytest.mark.parametrize(
-    ("level", "sums"), [("avx2", 12), ("avx512", 24), ("vnni", 24), ("bf16", 24)]
+    ("level", "sums"),
+    [("avx2", 12), ("avx512", 24), ("vnni", 24), ("vnni", 12), ("bf16", 24), ("bf16", 12)],
 )
 def test_the_tile_of_power_screen_stays_in_registers(level, sums, tmp_path):
     source, target = CSRC / "cpu" / f"power_screen_{level}.cpp", tmp_path / "kernel.o"
@@ -230,6 +231,7 @@ def test_the_tile_of_power_screen_stays_in_registers(level, sums, tmp_path):
             continue
         loops += 1
         assert not any(re.match(r"vmov\w+\s+%[xyz]mm\d+,.*\(", line) for line in body)
-        assert not any("(%rsp" in line for line in body)
+        narrow = level in ("vnni", "bf16") and sums == 12  # more rows than registers for addresses
+        assert not any("(%rsp" in line and ("mm" in line or not narrow) for line in body)
         assert len(body) < 3.5 * sums
     assert loops >= (2 if level in ("vnni", "bf16") else 4)

@@ -237,14 +237,22 @@ def test_what_is_given_up_was_not_worked_on_for_long(screen_level):
     assert ran["power_argmax/screen_chains"]["items"] < 0.01 * 512 * 8192
 
 
-def test_an_index_screens_half_empty_blocks_where_bytes_are_that_cheap():
+def test_an_index_screens_few_samples_where_bytes_are_that_cheap():
     x, y, h = problem(9, 4096, 64)
     index = otcuda.PowerIndex(y, h, tree=False)
-    otcuda.backend_info(reset=True)
-    index.argmax(x)
-    assert ("power_argmax/screen" in paths()) == native.simd_vnni()
-    index.argmax(x[:8])
-    assert "power_argmax/screen" not in paths()
+    for B in (1, 9):
+        otcuda.backend_info(reset=True)
+        index.argmax(x[:B])
+        assert ("power_argmax/screen" in paths()) == native.simd_vnni()
+
+
+@pytest.mark.parametrize("B", [1, 16, 17, 32, 33, 48, 49, 64, 65, 96, 112, 113, 129])
+def test_samples_that_fill_no_block(B, screen_level):
+    rng = np.random.default_rng(B)
+    x, y = (rng.standard_normal((n, 24)).astype("f4") for n in (B, 1501))
+    y[700:1400] = y[:700]
+    assert_same(x, y, nearest(y))
+    assert paths()["power_argmax/screen"]["items"] == B
 
 
 def test_a_change_of_level_makes_new_integers():

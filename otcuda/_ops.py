@@ -44,8 +44,8 @@ def set_simd_level(level: str) -> None:
     """Force "portable", "avx2" or "avx512"; "auto": back to OTCUDA_SIMD or the best of this CPU.
 
     "vnni" is avx512 with the byte products of VNNI where a kernel uses them, "avx512" without.
-    Screens go on with products of bfloat16 where bytes give up and the CPU has them; "vnni" keeps to
-    bytes, "bf16" has bfloat16 in their place.
+    Screens go on with products of bfloat16 where bytes give up and the CPU has them; "vnni" keeps
+    to bytes, "bf16" has bfloat16 in their place.
 
     Raises:
         BackendError: this CPU or build does not have the level.

@@ -120,7 +120,8 @@ def row(N: int, D: int, kind: str, source: str, seeds: int) -> dict[str, Any]:
     found = {}
     for name, each in runs.items():
         median = {key: statistics.median(run[key] for run in each) for key in each[0]}
-        median["efficiency"] = (N - 1) / (N * median["samples_per_target"] * median["chi2"])
+        if median["samples_per_target"] > 0:  # none are needed in the plane
+            median["efficiency"] = (N - 1) / (N * median["samples_per_target"] * median["chi2"])
         found[name] = {**median, "runs": each}
     ours = found["otcuda"]
     for name, rival in RIVALS.items():

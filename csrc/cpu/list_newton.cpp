@@ -7,6 +7,7 @@
 
 #include "common/alloc.h"
 #include "common/threads.h"
+#include "cpu/newton_vectors.h"
 
 namespace otcuda::cpu {
 namespace {
@@ -263,19 +264,6 @@ class Newton {
     };
     parallel_for(kListParts, 1, one, poll_, threads_for(20.0 * double(lists_.M)));
     for (int64_t i = 0; i < N_; ++i) out[i] = sums_[i] / double(lists_.M);
-  }
-
-  static double dot(const Buffer<double>& a, const Buffer<double>& b) {
-    double sum = 0.0;
-    for (int64_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-    return sum;
-  }
-
-  static void centre(Buffer<double>* a) {
-    double mean = 0.0;
-    for (const double each : *a) mean += each;
-    mean /= double(a->size());
-    for (double& each : *a) each -= mean;
   }
 
   double ridge(int64_t i, double damping) const { return damping * nu_[i] / gap_[i]; }

@@ -6,6 +6,7 @@
 
 #include "common/alloc.h"
 #include "common/threads.h"
+#include "cpu/newton_vectors.h"
 #include "cpu/planar_cells.h"
 
 namespace otcuda::cpu {
@@ -101,19 +102,6 @@ class Newton {
       cells_.edges(i, [&](const Edge& edge) { sum += edge.weight * (u[i] - u[edge.beyond]); });
       (*out)[i] = sum;
     });
-  }
-
-  static double dot(const Buffer<double>& a, const Buffer<double>& b) {
-    double sum = 0.0;
-    for (int64_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-    return sum;
-  }
-
-  static void centre(Buffer<double>* a) {
-    double mean = 0.0;
-    for (const double each : *a) mean += each;
-    mean /= double(a->size());
-    for (double& each : *a) each -= mean;
   }
 
   // H step = nu - mass; returns the iterations.

@@ -7,8 +7,9 @@ and `avx2-index` the last two at that level. torch in the best of four chunkings
 NumPy and JAX 256 rows a time; torch.compile where asked for; faiss and ScaNN, both brute force, on
 the augmented vectors (x, 1), (y, h). `same` is the share of rows with our winner: the rivals are
 not exact. The peak is that of multiply-adds on registers, in every round (`avx2_peak`: at that
-level); `dram` the rate, in GB/s, at which NumPy finds a maximum in memory. After N and D, the blocked loop in
-float64 (half the peak: an instruction multiplies half as many), odd sizes, and a curve over B.
+level); `dram` the rate, in GB/s, at which NumPy finds a maximum in memory. After N and D, the
+blocked loop in float64 (half the peak: an instruction multiplies half as many), odd sizes, and a
+curve over B.
 """
 
 from __future__ import annotations

@@ -219,12 +219,11 @@ def test_converges_on_clusters(D, source):
     [("normal", 16, "normal"), ("normal", 3, "normal"), ("clusters", 64, "uniform")],
 )
 def test_efficiency(kind, D, source, seed):
-    """Of samples a third of what averaging can make of them, a fifth in the plane; no option."""
+    """Of samples a third of what averaging can make of them; no option."""
     N = 1024
     y = clusters(N, D) if kind == "clusters" else np.random.default_rng(0).normal(size=(N, D))
     ot = SemiDiscreteOT(y.astype(np.float32), None, source)
-    budget = 150 if D > 2 else 400  # few dimensions take more scans of the same samples
-    result = ot.fit(chi2=1e-3, max_samples=budget * N, seed=seed)
+    result = ot.fit(chi2=1e-3, max_samples=150 * N, seed=seed)
     truth = ot.chi2(400 * N, seed=9).value
     assert (N - 1) / (result.samples * truth) > 1 / 3
 

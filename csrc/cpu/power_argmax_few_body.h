@@ -25,7 +25,7 @@ OTCUDA_INLINE void few_sums(const typename Lanes::Value* x, const typename Lanes
 #pragma GCC unroll 16
     for (int k = 0; k < kLanes; ++k) {
       rows[k] = Lanes::loadu(y + k * D + d);
-      // Lines in the order of memory, not of use: a seventh more of what memory can give.
+      // Lines in the order of memory, not of use: up to 8 % faster.
       __builtin_prefetch(reinterpret_cast<const char*>(y + (d + k) * kLanes) + kAheadBytes);
     }
     Lanes::transpose(rows);

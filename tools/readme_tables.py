@@ -158,6 +158,7 @@ TABLES: dict[str, Callable[[], str | None]] = {
     "kernel": lambda: rates_table("power_argmax", KERNEL_CASES),
     "solver": solver_table,
     "coder": lambda: rates_table("range64", CODER_CASES),
+    "lanes": lambda: rates_table("rans32", CODER_CASES),
 }
 
 

@@ -7,7 +7,7 @@
 
 #include "common/alloc.h"
 #include "common/threads.h"
-#include "cpu/newton_vectors.h"
+#include "cpu/conjugate_gradients.h"
 
 namespace otcuda::cpu {
 namespace {
@@ -123,13 +123,8 @@ class Newton {
         trial_counts_(N_),
         unlisted_(N_),
         gradient_(N_),
-        step_(N_),
         trial_(N_),
-        diagonal_(N_),
-        residual_(N_),
-        direction_(N_),
-        image_(N_),
-        preconditioned_(N_),
+        cg_(N_),
         narrow_(N_),
         start_(N_),
         sums_(N_) {
@@ -152,10 +147,10 @@ class Newton {
       find_active();
       result.cg_iterations += solve(damping);
       for (int64_t i = 0; i < N_; ++i) {
-        if (unlisted_[i]) step_[i] = result.unlisted ? gap_[i] : 0.0;
+        if (unlisted_[i]) cg_.step[i] = result.unlisted ? gap_[i] : 0.0;
       }
-      centre(&step_);
-      const double far = quantile_of_ratio(step_);
+      centre(&cg_.step);
+      const double far = quantile_of_ratio(cg_.step);
       const double scale = far > settings_.room ? settings_.room / far : 1.0;
       const double size = search(scale, &energy);
       if (size == 0.0) {
@@ -270,34 +265,15 @@ class Newton {
 
   // step = -(H + ridge)^-1 gradient; returns the iterations.
   int solve(double damping) {
-    hessian(nullptr, diagonal_.data());
-    for (int64_t i = 0; i < N_; ++i) diagonal_[i] += ridge(i, damping);
-    step_.fill(0.0);
-    for (int64_t i = 0; i < N_; ++i) residual_[i] = -gradient_[i];
-    centre(&residual_);
-    for (int64_t i = 0; i < N_; ++i) preconditioned_[i] = residual_[i] / diagonal_[i];
-    std::copy(preconditioned_.begin(), preconditioned_.end(), direction_.begin());
-    double fit = dot(residual_, preconditioned_);
-    const double goal = kGradientTolerance * kGradientTolerance * fit;
-    int k = 0;
-    while (k < kCgIterations && fit > 0.0) {
-      ++k;
-      hessian(direction_.data(), image_.data());
-      for (int64_t i = 0; i < N_; ++i) image_[i] += ridge(i, damping) * direction_[i];
-      const double size = fit / dot(direction_, image_);
-      for (int64_t i = 0; i < N_; ++i) {
-        step_[i] += size * direction_[i];
-        residual_[i] -= size * image_[i];
-        preconditioned_[i] = residual_[i] / diagonal_[i];
-      }
-      const double next = dot(residual_, preconditioned_);
-      if (!(next > goal)) break;
-      for (int64_t i = 0; i < N_; ++i) {
-        direction_[i] = preconditioned_[i] + next / fit * direction_[i];
-      }
-      fit = next;
+    hessian(nullptr, cg_.diagonal.data());
+    for (int64_t i = 0; i < N_; ++i) {
+      cg_.diagonal[i] += ridge(i, damping);
+      cg_.residual[i] = -gradient_[i];
     }
-    return k;
+    return cg_.solve(kGradientTolerance, kCgIterations, [&] {
+      hessian(cg_.direction.data(), cg_.image.data());
+      for (int64_t i = 0; i < N_; ++i) cg_.image[i] += ridge(i, damping) * cg_.direction[i];
+    });
   }
 
   // 99 % quantile of ratio_s over the samples, or over enough of them.
@@ -322,7 +298,7 @@ class Newton {
   // Moves h along the step until the energy falls; returns the share of the step, 0 for none.
   double search(double scale, double* energy) {
     for (const double size : kSteps) {
-      for (int64_t i = 0; i < N_; ++i) trial_[i] = h_[i] + size * scale * step_[i];
+      for (int64_t i = 0; i < N_; ++i) trial_[i] = h_[i] + size * scale * cg_.step[i];
       const double at_trial = measure(trial_.data(), &trial_counts_);
       if (at_trial < *energy) {
         std::copy(trial_.begin(), trial_.end(), h_);
@@ -343,8 +319,8 @@ class Newton {
   const int64_t N_;
   Buffer<int64_t> counts_, trial_counts_;
   Buffer<char> unlisted_;
-  Buffer<double> gradient_, step_, trial_, diagonal_, residual_, direction_, image_,
-      preconditioned_;
+  Buffer<double> gradient_, trial_;
+  ConjugateGradients cg_;
   Buffer<float> narrow_;
   Buffer<double> start_;
   CellSums<double> sums_;

@@ -6,7 +6,7 @@
 
 #include "common/alloc.h"
 #include "common/threads.h"
-#include "cpu/newton_vectors.h"
+#include "cpu/conjugate_gradients.h"
 #include "cpu/planar_cells.h"
 
 namespace otcuda::cpu {
@@ -29,12 +29,7 @@ class Newton {
         nu_(N_),
         h_(N_),
         trial_(N_),
-        step_(N_),
-        diagonal_(N_),
-        residual_(N_),
-        direction_(N_),
-        image_(N_),
-        preconditioned_(N_) {
+        cg_(N_) {
     const Buffer<int32_t>& order = cells_.order();
     for (int64_t i = 0; i < N_; ++i) {
       nu_[i] = problem.nu[order[i]];
@@ -64,7 +59,7 @@ class Newton {
   bool search(PlanarResult* result) {
     const double before = result->chi2;
     for (double size = result->step; size > kLeastStep; size *= 0.5) {
-      for (int64_t i = 0; i < N_; ++i) trial_[i] = h_[i] + size * step_[i];
+      for (int64_t i = 0; i < N_; ++i) trial_[i] = h_[i] + size * cg_.step[i];
       measure(trial_, result);
       if (share_ >= result->least && std::sqrt(result->chi2 / before) <= 1 - 0.5 * size) {
         result->step = std::min(1.0, 2 * size);
@@ -109,36 +104,13 @@ class Newton {
     for_cells([&](int64_t i) {
       double sum = 0.0;
       cells_.edges(i, [&](const Edge& edge) { sum += edge.weight; });
-      diagonal_[i] = std::max(sum, 1e-300);
+      cg_.diagonal[i] = std::max(sum, 1e-300);
     });
-    step_.fill(0.0);
-    for (int64_t i = 0; i < N_; ++i) residual_[i] = nu_[i] - cells_.mass(i);
-    centre(&residual_);
-    for (int64_t i = 0; i < N_; ++i) preconditioned_[i] = residual_[i] / diagonal_[i];
-    std::copy(preconditioned_.begin(), preconditioned_.end(), direction_.begin());
-    double fit = dot(residual_, preconditioned_);
-    const double goal = kGradientTolerance * kGradientTolerance * fit;
-    int k = 0;
-    while (k < kCgIterations && fit > 0.0) {
-      ++k;
-      hessian(direction_, &image_);
-      const double curvature = dot(direction_, image_);
-      if (!(curvature > 0)) break;
-      const double size = fit / curvature;
-      for (int64_t i = 0; i < N_; ++i) {
-        step_[i] += size * direction_[i];
-        residual_[i] -= size * image_[i];
-        preconditioned_[i] = residual_[i] / diagonal_[i];
-      }
-      const double next = dot(residual_, preconditioned_);
-      if (!(next > goal)) break;
-      for (int64_t i = 0; i < N_; ++i) {
-        direction_[i] = preconditioned_[i] + next / fit * direction_[i];
-      }
-      fit = next;
-    }
-    centre(&step_);
-    return k;
+    for (int64_t i = 0; i < N_; ++i) cg_.residual[i] = nu_[i] - cells_.mass(i);
+    const auto apply = [&] { hessian(cg_.direction, &cg_.image); };
+    const int turns = cg_.solve(kGradientTolerance, kCgIterations, apply);
+    centre(&cg_.step);
+    return turns;
   }
 
   double* const out_;
@@ -146,7 +118,8 @@ class Newton {
   const int64_t N_;
   PlanarCells cells_;
   double share_ = 0.0;  // least m_i / nu_i of the last diagram
-  Buffer<double> nu_, h_, trial_, step_, diagonal_, residual_, direction_, image_, preconditioned_;
+  Buffer<double> nu_, h_, trial_;
+  ConjugateGradients cg_;
 };
 
 }  // namespace

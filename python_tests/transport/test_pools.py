@@ -328,7 +328,8 @@ def test_memory_is_as_estimated(problem):
     arguments = [sys.executable, "-c", MEASURED, folder, *problem]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     measured, estimated = map(int, done.stdout.split())
-    assert 0.87 < estimated / measured < 1.15  # seen: 0.91 to 1.12
+    noise = 1 << 20  # of the interpreter's own heap, which is a sixth of the smallest problem
+    assert 0.87 * measured - noise < estimated < 1.15 * measured + noise  # seen: 0.91 to 1.16
 
 
 def test_what_does_not_fit_is_said_before_the_start():

@@ -179,6 +179,46 @@ def test_where_families_meet_the_finer_one_is_no_worse(picture, models, monkeypa
         compress(picture, quality=201, model=models)
 
 
+def test_at_a_fixed_quality_effort_takes_the_heights_that_pay(picture, models):
+    """Fewer bits for more error at the same step; what the weights do not say pays is not done."""
+    high = models[1].model
+    thrifty = families.Family(
+        None, {"id": 7, "digest": high.digest, "training": {"steps": HIGH, "multiplier": 0.1}}, high
+    )
+    both = families.Models([models[0], thrifty], "both")
+    for quality in (110, 150):
+        plain = compress(picture, quality=quality, model=models)
+        assert compress(picture, quality=quality, effort=0, model=both) == compress(
+            picture, quality=quality, effort=0, model=models
+        )
+        spared = compress(picture, quality=quality, model=both)
+        assert abs(info(spared).step - info(plain).step) < 5  # the scale starts where sizes meet
+        assert len(spared) < len(plain)
+        assert psnr(picture, decompress(spared, model=both)) < psnr(
+            picture, decompress(plain, model=both)
+        )
+    step = round(224 - 0.96 * 150)
+    task = codec._Picture(picture, False, 1, ("native", "cpu"), lambda what, share: None).task(
+        thrifty
+    )
+    chosen = task.at_quality(step)
+    assert np.array_equal(chosen.symbols, task.quantised(step, 0.1).symbols)
+    assert not np.array_equal(chosen.symbols, task.quantised(step).symbols)
+    files = [compress(picture, quality=q, model=both) for q in range(0, 171, 10)]
+    assert [len(f) for f in files] == sorted(len(f) for f in files)
+    closeness = [psnr(picture, decompress(f, model=both)) for f in files]
+    assert closeness == sorted(closeness)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [{"multiplier": -1}, {"multiplier": float("nan")}, {"multiplier": "x"}, {"steps": [1]}],
+)
+def test_a_record_of_training_that_is_none_is_named(training):
+    with pytest.raises(otcuda.ModelMismatchError, match=r"the weights given: (training|multip)"):
+        families.Family(None, {"id": 7, "digest": "0" * 64, "training": training})
+
+
 def test_weights_that_are_not_at_hand_are_named(picture, models):
     data = compress(picture, bytes=900, model=models[0].model)
     with pytest.raises(otcuda.ModelMismatchError, match=f"{models[0].label}.*at hand is .*--model"):

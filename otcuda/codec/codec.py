@@ -26,6 +26,7 @@ from otcuda.codec.integer_context import Choice
 from otcuda.codec.model import Model
 from otcuda.codec.pictures import Networks
 from otcuda.codec.quantiser import dequantised, latent_shape, step_size
+from otcuda.codec.scale import place
 from otcuda.errors import ArgumentError, BudgetError, Notice
 
 EFFORTS = (0, 1)
@@ -402,41 +403,15 @@ def _head_bytes(task: _Task) -> int:
 
 
 def _compress_at_quality(picture: _Picture, models: Models, quality: float) -> bytes:
-    """The file at a place of the one scale of all families, see `_step_of`."""
+    """The file at a place of the one scale of all families."""
     if quality > best_quality(models):
         raise ArgumentError(
             f"quality {quality:g} needs weights for high rates; those at hand reach "
             f"{best_quality(models)}"
         )
     nominal = STEP_OF_LEAST_QUALITY - STEPS_A_QUALITY * quality
-    step = round(nominal)
-    family = models.for_step(step)
-    task, k = picture.task(family), models.index(family)
-    if k > 0 and step > family.steps[0]:
-        step = _step_of(picture, models[k - 1], family, task, nominal)
+    task, step = place(picture, models, nominal)
     return task.file(step, task.at_quality(step).symbols)
-
-
-def _step_of(
-    picture: _Picture, coarser: Family, family: Family, task: _Task, nominal: float
-) -> int:
-    """The step of a family where the scale says `nominal`, so that the scale has no leap.
-
-    At one step two families differ in rate by up to a factor. So the steps of the second run from
-    the coarsest whose file is neither smaller nor worse than the last one of the first, down to its
-    own finest: that is where the picture's curves meet, and bytes and quality rise on.
-    """
-    other, finest = picture.task(coarser), family.steps[0]
-    last = other.at_quality(coarser.steps[0])
-    error = other.error(coarser.steps[0], last.values)
-    low, high = finest, family.steps[1] + 1  # the step sought is >= low and < high
-    while high - low > 1:
-        task.tell("scale", 1 - (high - low) / (family.steps[1] + 1 - finest))
-        middle = (low + high) // 2
-        found = task.at_quality(middle)
-        no_worse = found.bits >= last.bits and task.error(middle, found.values) <= error
-        low, high = (middle, high) if no_worse else (low, middle)
-    return round(finest + (nominal - finest) / (coarser.steps[0] - finest) * (low - finest))
 
 
 def _compress_fixed(picture: _Picture, models: Models, budget: int | None) -> bytes:

@@ -121,10 +121,6 @@ class Models(Sequence[Family]):
             )
         return family.model
 
-    def for_step(self, step: int) -> Family:
-        """The coarsest family that was trained at a step, or at coarser ones; else the finest."""
-        return next((family for family in self if family.steps[0] <= step), self[-1])
-
 
 def load_models(path: str | Path | None = None) -> Models:
     """The weights of a file, or all those of a folder.

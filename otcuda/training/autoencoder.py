@@ -2,7 +2,7 @@
 """Stage `autoencoder`: analysis, context model and synthesis, for rate and distortion.
 
 Loss of a picture, with step D drawn log-uniformly: (SSE / pixel + c D^2 bits / pixel) / D^1.2.
-The exponent gives every step about the same weight. `similarity` adds that many times 1 - MS-SSIM.
+The exponent gives every step about the same weight.
 """
 
 from __future__ import annotations
@@ -28,11 +28,9 @@ from otcuda.codec.networks import (
     to_planes,
     to_rgb,
 )
-from otcuda.errors import ArgumentError
 from otcuda.training.convolution import accelerate, bfloat16_is_fast
 from otcuda.training.data import PackedPictures
 from otcuda.training.muon import Muon
-from otcuda.training.similarity import LEAST_SIDE, luma_similarity
 from otcuda.training.utilisation import PASSES, convolution_peak, products
 
 
@@ -47,7 +45,6 @@ class AutoencoderConfig:
         learning_rate: of Adam; a tenth of it for the linear transforms, ten times for the scales.
         muon_rate: of Muon, which moves the convolutions; 0 leaves them to Adam.
         multiplier: c in lambda = c D^2, a bit.
-        similarity: weight of 1 - MS-SSIM of luma in the loss.
         step_range: log2 of the smallest and the largest quantiser step trained.
         hard_share: last share of the steps, in which the rounding is hard and the analysis frozen.
         betas: of Adam.
@@ -64,7 +61,6 @@ class AutoencoderConfig:
     learning_rate: float = 6e-4
     muon_rate: float = 0.02
     multiplier: float = 0.15
-    similarity: float = 0.0
     step_range: tuple[float, float] = (7.0, 9.7)
     hard_share: float = 0.0
     betas: tuple[float, float] = (0.9, 0.98)
@@ -161,10 +157,6 @@ class AutoencoderStage:
         held_out: list[np.ndarray],
         config: AutoencoderConfig,
     ) -> None:
-        if config.similarity and config.crop < LEAST_SIDE:
-            raise ArgumentError(
-                f"similarity takes crops of {LEAST_SIDE} pixels or more, crop is {config.crop}"
-            )
         self.config, self.steps = config, config.steps
         self.net = net.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net)
@@ -192,12 +184,8 @@ class AutoencoderStage:
             )
             decoded = self.net.synthesis(decoded, log2_step)
         loss = rate_distortion(planes, decoded, bits, log2_step, config.multiplier).mean()
-        metrics = {"loss": loss.item(), "bpp": bits.mean().item() / config.crop**2}
-        if config.similarity:
-            similarity = luma_similarity(planes, decoded).mean()
-            loss = loss + config.similarity * (1 - similarity)
-            metrics["similarity"] = similarity.item()
         self._update(loss, step)
+        metrics = {"loss": loss.item(), "bpp": bits.mean().item() / config.crop**2}
         seconds = time.process_time() - start
         count, peak = self._work
         return {**metrics, "utilisation": PASSES * count / (seconds * peak)}

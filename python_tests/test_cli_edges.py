@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 from cli_runner import photograph, png, run
 
-from otcuda import batch
+from otcuda import __main__, batch
 from otcuda._io import atomic_write
 
 pytestmark = pytest.mark.usefixtures("mosaic")
@@ -21,8 +24,63 @@ def photo(tmp_path):
     return path
 
 
+def shell(line, environment):
+    """Exit code and stderr of a line of the shell, in which `otcuda` is the command."""
+    function = f'otcuda() {{ "{sys.executable}" -m otcuda "$@"; }}; '
+    environment = environment | {"PYTHONUNBUFFERED": ""}  # what cannot be written waits till exit
+    done = subprocess.run(
+        ["bash", "-c", function + line], env=environment, capture_output=True, text=True
+    )
+    return done.returncode, done.stderr
+
+
 def words(result):
     return " ".join(result.err.split())
+
+
+# --- streams --------------------------------------------------------------------------------------
+
+
+def test_help_alone_is_laid_out_as_help():
+    alone, asked = run(), run("--help")
+    assert (alone.code, asked.code) == (2, 0)
+    assert alone.err == asked.out.decode()
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        ("otcuda compress - -o x.otc <&-", 1, "otcuda: stdin: bad file descriptor\n"),
+        ("otcuda info x >&-", 1, "otcuda: x: no such file or directory\n"),
+        ("otcuda --help >&-", 1, "otcuda: bad file descriptor\n"),
+        ("otcuda --help >/dev/full", 1, "otcuda: no space left on device\n"),
+        ("otcuda info x 2>&-", 1, ""),
+        ("otcuda --help | true; exit ${PIPESTATUS[0]}", 141, ""),
+    ],
+)
+def test_a_stream_that_cannot_be_used_is_an_error_of_one_line(
+    line, code, says, python_environment, tmp_path
+):
+    assert shell(f"cd '{tmp_path}'; {line}", python_environment) == (code, says)
+
+
+def test_a_closed_stdout_is_no_error_where_nothing_is_written_to_it(photo, python_environment):
+    code, says = shell(f"otcuda compress -q --bytes 99 '{photo}' >&-", python_environment)
+    assert (code, says) == (0, "")
+    assert 0 < photo.with_suffix(".otc").stat().st_size <= 99
+
+
+def test_ctrl_c_while_modules_are_read(capsys, monkeypatch):
+    class Interrupted:
+        def find_spec(self, name, path=None, target=None):
+            if name == "otcuda.cli":
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.delitem(sys.modules, "otcuda.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    assert __main__.main() == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"
 
 
 # --- names ----------------------------------------------------------------------------------------

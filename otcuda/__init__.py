@@ -7,7 +7,7 @@ Names are loaded when first used: `import otcuda` imports neither torch nor the 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -44,13 +44,42 @@ _HOME = {
 
 __all__ = sorted(_HOME)
 
+if TYPE_CHECKING:  # what checkers and editors see; the same names as in _HOME
+    from otcuda._heights import HeightsState as HeightsState
+    from otcuda._heights import heights_adam_solve as heights_adam_solve
+    from otcuda._heights import heights_adam_step as heights_adam_step
+    from otcuda._ops import backend_info as backend_info
+    from otcuda._ops import cell_mass as cell_mass
+    from otcuda._ops import set_memory_limit as set_memory_limit
+    from otcuda._ops import set_num_threads as set_num_threads
+    from otcuda._ops import set_simd_level as set_simd_level
+    from otcuda._ops import source_samples as source_samples
+    from otcuda._power import power_argmax as power_argmax
+    from otcuda._power import power_topk as power_topk
+    from otcuda._power_index import PowerIndex as PowerIndex
+    from otcuda.errors import ArgumentError as ArgumentError
+    from otcuda.errors import BackendError as BackendError
+    from otcuda.errors import BudgetError as BudgetError
+    from otcuda.errors import CorruptDataError as CorruptDataError
+    from otcuda.errors import CorruptHeaderError as CorruptHeaderError
+    from otcuda.errors import DeviceError as DeviceError
+    from otcuda.errors import Error as Error
+    from otcuda.errors import IndexMismatchError as IndexMismatchError
+    from otcuda.errors import Interrupted as Interrupted
+    from otcuda.errors import LimitError as LimitError
+    from otcuda.errors import ModelMismatchError as ModelMismatchError
+    from otcuda.errors import RankError as RankError
+    from otcuda.errors import ShapeError as ShapeError
+    from otcuda.errors import TableMismatchError as TableMismatchError
+    from otcuda.transport import SemiDiscreteOT as SemiDiscreteOT
+else:
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'otcuda' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"module 'otcuda' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+Content = bytes | bytearray | memoryview | Callable[[BinaryIO], object]
 _TEMP_NAME = re.compile(r"^\..*\.(\d+)\.tmp$", re.DOTALL)
 # On a shared disk the writer may live on another machine, where it looks dead: spare fresh temps.
 _SWEEP_AFTER_SECONDS = 60.0
@@ -19,7 +21,7 @@ _SWEEP_AFTER_SECONDS = 60.0
 
 def atomic_write(
     path: str | os.PathLike[str],
-    data: bytes | bytearray | memoryview | Callable[[BinaryIO], object],
+    data: Content,
     *,
     overwrite: bool = True,
 ) -> None:
@@ -35,9 +37,31 @@ def atomic_write(
         overwrite: False raises FileExistsError where `path` exists, even if it appears meanwhile.
 
     Raises:
-        OSError: the disk said no; `path` is as it was.
+        OSError: the disk said no; `path` is as it was, and what the error names.
     """
     target = Path(os.path.realpath(path))
+    try:
+        _write_whole(target, data, overwrite)
+    except OSError as error:
+        name = error.filename or ""
+        if error.errno and (not name or _TEMP_NAME.match(Path(os.fsdecode(name)).name)):
+            error.filename, error.filename2 = os.fsdecode(path), None
+        raise
+
+
+def make_folder(path: Path) -> None:
+    """A folder and those above it, where they are not there yet.
+
+    Raises:
+        NotADirectoryError: a file is in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", error.filename) from None
+
+
+def _write_whole(target: Path, data: Content, overwrite: bool) -> None:
     if target.exists() and not target.is_file():
         if target.is_dir():
             raise IsADirectoryError(f"{target} is a folder, not a file")
@@ -80,7 +104,7 @@ def sweep_temps(folder: Path) -> None:
                     Path(entry.path).unlink()
 
 
-def _write(file: BinaryIO, data: bytes | bytearray | memoryview | Callable) -> None:
+def _write(file: BinaryIO, data: Content) -> None:
     if callable(data):
         data(file)
     else:

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import signal
+import stat
 import sys
 import time
 from collections import Counter
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from otcuda._io import atomic_write
+from otcuda._io import atomic_write, make_folder
 from otcuda._torch import need_torch
 from otcuda.errors import (
     ArgumentError,
@@ -218,9 +219,9 @@ class Work(Protocol):
 def plan(inputs: Sequence[str], output: str | None, accepts: frozenset[str], suffix: str) -> Plan:
     """The jobs for some files and folders.
 
-    A single file goes to `output`, or beside itself with another suffix; several, or a folder, go
-    to the folder `output`, in the tree they came in. Where two would get one name, the old suffix
-    is kept in it (`a.png.otc`).
+    A single file goes to `output` (into it, where it is a folder or ends in `/`), or beside itself
+    with another suffix; several, or a folder, go to the folder `output`, in the tree they came in.
+    Where two would get one name, the old suffix is kept in it (`a.png.otc`).
 
     Args:
         inputs: files, folders, or one `-` or `png:-`.
@@ -231,6 +232,8 @@ def plan(inputs: Sequence[str], output: str | None, accepts: frozenset[str], suf
     Raises:
         ArgumentError: these do not fit together.
     """
+    if "" in (*inputs, output):
+        raise ArgumentError("a name is empty; is a variable of the shell not set?")
     for name in inputs:
         if is_pipe(name) and len(inputs) > 1:
             raise ArgumentError(f"{name} cannot be one of several inputs")
@@ -267,7 +270,7 @@ def shown(name: str | os.PathLike[str]) -> str:
 def _single_target(source: str, output: str | None, suffix: str) -> str:
     if output is None:
         return PIPE if is_pipe(source) else str(Path(source).with_suffix(suffix))
-    if not is_pipe(output) and Path(output).is_dir():
+    if not is_pipe(output) and (output.endswith("/") or Path(output).is_dir()):
         if is_pipe(source):
             raise ArgumentError(f"{shown(output)} is a folder; name the file")
         return str(Path(output) / Path(source).with_suffix(suffix).name)
@@ -278,14 +281,25 @@ def _below(path: Path, accepts: frozenset[str]) -> list[tuple[Path, Path]]:
     """Files below a folder, or the file itself, each with its place in the output tree."""
     if not path.is_dir():
         return [(path, Path(path.name))]
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in accepts and not file.name.startswith(".")
-        # a broken link is kept, to be named; folders, devices and pipes are not
-        if file.is_file() or not file.exists()
-    )
-    return [(file, file.relative_to(path)) for file in files]
+    files: list[Path] = []
+
+    def refused(error: OSError) -> None:
+        if error.filename == str(path):
+            raise error
+        files.append(Path(error.filename))  # a folder that cannot be read is named, as files are
+
+    for folder, _, names in os.walk(str(path), onerror=refused):
+        found = (Path(folder, name) for name in names if not name.startswith("."))
+        files += [file for file in found if file.suffix.lower() in accepts and _is_plain(file)]
+    return [(file, file.relative_to(path)) for file in sorted(files)]
+
+
+def _is_plain(file: Path) -> bool:
+    """No device and no pipe; what cannot be looked at, as a broken link, is kept, to be named."""
+    try:
+        return stat.S_ISREG(file.stat().st_mode)
+    except OSError:
+        return True
 
 
 def _jobs(found: Sequence[tuple[Path, Path]], folder: Path, suffix: str) -> Iterator[Job]:
@@ -347,6 +361,9 @@ def attempt(work: Work, job: Job) -> Record:
         return work(job)
     except Exception as error:
         reason = reason_of(error, job.source)
+        other = getattr(error, "filename", None)
+        if other not in (None, job.source):
+            reason = f"{shown(other)}: {reason}"
         if not isinstance(error, (Error, OSError, MemoryError)):
             reason = f"internal error: {type(error).__name__}: {reason}"
         return work.record(job) | {"error": reason}
@@ -530,7 +547,7 @@ def write_output(
     """Bytes to a file, whole or not at all, or to stdout."""
     if not is_pipe(target):
         path = Path(target)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         atomic_write(path, data, overwrite=overwrite)
         return
     if callable(data):  # a pipe cannot seek, as some formats must

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from otcuda import batch, codec
-from otcuda._io import atomic_write
+from otcuda._io import atomic_write, make_folder
 from otcuda.errors import ArgumentError, BudgetError
 from otcuda.evaluation.baselines import CODECS, fill
 from otcuda.evaluation.metrics import MS_SSIM_MIN_SIDE, ms_ssim, psnr
@@ -164,7 +164,7 @@ def _area(image: np.ndarray) -> int:
 
 
 def _write(folder: Path, data: bytes, decoded: np.ndarray, sheet: Image.Image) -> list[str]:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     coded, picture, comparison = (
         folder / name for name in ("demo.otc", "demo.png", "side-by-side.png")
     )

@@ -2,7 +2,8 @@
 """`import otcuda.pillow` makes `.otc` a format of Pillow: `Image.open`, `image.save("x.otc")`.
 
 Opening reads the head alone, so that `size` and Pillow's check for decompression bombs cost
-nothing; the picture is decoded when its pixels are first used.
+nothing; the picture is decoded when its pixels are first used. Pillow empties a file that is
+there before it asks for the new one: where that fails (a budget too small), the old one is gone.
 
 >>> import otcuda.pillow
 >>> from PIL import Image

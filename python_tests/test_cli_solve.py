@@ -64,6 +64,7 @@ def test_wrong_input_is_named(targets, tmp_path):
     assert result.code == FAILED
     assert "not a .npy file" in " ".join(result.err.split())
     assert run("solve", targets).code == USAGE
+    assert "do not go through a pipe" in " ".join(run("solve", targets, "-o", "-").err.split())
     np.save(tmp_path / "nu.npy", np.ones(299) / 299)
     result = run("solve", targets, "--nu", tmp_path / "nu.npy", "-o", tmp_path / "h")
     assert result.code == FAILED

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""otcuda/_C.pyi has not drifted from the native core; `make golden` rewrites it."""
+"""What checkers see is what there is: otcuda/_C.pyi (`make golden` rewrites it), and lazy names."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -56,3 +57,22 @@ def test_names_and_parameters_are_those_of_the_core():
 )
 def test_text_is_what_stubgen_writes():
     assert STUB.read_text() == golden_stub.stub()
+
+
+@pytest.mark.parametrize("name", ["otcuda", "otcuda.codec", "otcuda.evaluation"])
+def test_checkers_see_each_name_that_is_loaded_when_first_used(name):
+    package = importlib.import_module(name)
+    (block,) = (
+        node
+        for node in ast.parse(Path(package.__file__).read_text()).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    told_names = []
+    for line in block.body:
+        for alias in line.names:
+            assert alias.name == alias.asname  # so that strict checkers let it be imported
+            there = getattr(importlib.import_module(line.module), alias.name)
+            assert there is getattr(package, alias.name)
+            told_names.append(alias.name)
+    assert sorted(told_names) == package.__all__
+    assert [node.name for node in block.orelse] == ["__getattr__"]  # which would be Any for all

@@ -14,7 +14,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -37,20 +37,30 @@ class _Verbs(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)  # in the order in which they were added
 
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        with _told_apart():  # prints the help of `otcuda --help`
+            return super().make_context(*arguments, **more)
+
     def invoke(self, context: click.Context) -> int | None:
-        try:
+        with _told_apart():
             code = super().invoke(context)
             sys.stdout.flush()
-        except BrokenPipeError:
-            raise _ClosedPipe from None
         return code
+
+
+@contextlib.contextmanager
+def _told_apart() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise _ClosedPipe from None
 
 
 @click.group(
     cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "terminal_width": WIDTH},
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 part of a batch failed, 4 the budget "
-    "cannot be met, 130 interrupted.",
+    "cannot be met, 130 interrupted, 141 nobody read the output.",
 )
 @click.version_option(otcuda.__version__, prog_name="otcuda")
 def cli() -> None:
@@ -73,13 +83,17 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str] | None, talk: Talk) -> int:
     try:
         code = cli.main(arguments, prog_name="otcuda", standalone_mode=False, obj=talk)
-    except _ClosedPipe:
+        sys.stdout.flush()  # of --help too
+    except (_ClosedPipe, BrokenPipeError):
         _forget_stdout()
         return CLOSED_PIPE
     except (KeyboardInterrupt, click.Abort, Interrupted):
         talk.say("\ninterrupted")
         return INTERRUPTED
     except click.UsageError as error:
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            click.echo(error.format_message(), err=True)  # `otcuda` alone: the help as it is
+            return USAGE
         verb = "otcuda" if error.ctx is None else error.ctx.command_path
         talk.error(f"{error.format_message()} (see {verb} --help)")
         return USAGE
@@ -87,6 +101,10 @@ def _run(arguments: list[str] | None, talk: Talk) -> int:
         if talk.debug:
             traceback.print_exc()
         talk.error(_explained(error, talk))
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):  # it was this that failed
+            _forget_stdout()
         return BUDGET if isinstance(error, BudgetError) else FAILED
     return code or 0
 

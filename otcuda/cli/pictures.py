@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from otcuda import batch
+from otcuda._io import make_folder
 from otcuda.cli.talk import (
     FAILED,
     PARTLY,
@@ -118,18 +119,20 @@ def decompress(talk: Talk, inputs: tuple[str, ...], suffix: str, **options: Any)
 
 
 def _run(talk: Talk, plan: batch.Plan, work: batch.Work, options: dict[str, Any]) -> int:
-    as_json = options["as_json"]
+    as_json, (index, count) = options["as_json"], options["shard"]
+    jobs = batch.shard(plan.jobs, index, count)
     if plan.folder is None:
-        (job,) = plan.jobs
+        if not jobs:
+            talk.say(f"nothing to do in part {index} of {count}")
+            return 0
+        (job,) = jobs
         talk.file = "stdin" if batch.is_pipe(job.source) else job.source
         _check_pipes(job, as_json)
         with talk.progress(type(work).__name__.lower(), 1.0) as move:
             record = work(job, lambda what, share: move(share, what))
         _tell(talk, record, as_json)
         return 0
-    index, count = options["shard"]
-    jobs = batch.shard(plan.jobs, index, count)
-    plan.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(plan.folder)
     failed = 0
     manifest_path = plan.folder / f"manifest-{index}-of-{count}.jsonl"
     label = type(work).__name__.lower()

@@ -71,6 +71,8 @@ def solve(
 
     A solve that was interrupted or killed leaves FILE.checkpoint; the same command goes on from it.
     """
+    if batch.is_pipe(output):
+        raise click.UsageError("--output is a file: heights do not go through a pipe")
     from otcuda.transport.files import Words, solve_file
 
     if Path(output).exists():

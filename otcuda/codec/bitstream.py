@@ -6,9 +6,11 @@ Needs neither torch nor a model: `info` reads any file.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
-from otcuda.errors import ArgumentError, CorruptDataError, LimitError
+from otcuda.errors import ArgumentError, BudgetError, CorruptDataError, LimitError
 
 MAGIC = 0xC0  # high bits of the first byte
 VERSION = 1  # low four bits
@@ -89,6 +91,29 @@ def check_size(width: int, height: int, max_pixels: int | None = MAX_PIXELS) -> 
         )
 
 
+def too_little(budget: int, shape: tuple[int, ...], least: int, mode: str = "") -> BudgetError:
+    """The error of a budget that is smaller than the least file of a picture (height, width)."""
+    bpp = math.floor(8e4 * least / (shape[0] * shape[1]) + 1) / 1e4  # enough when passed as bpp
+    return BudgetError(
+        f"{budget} bytes cannot hold this picture of {shape[1]} x {shape[0]} pixels{mode}; the "
+        f"least is {least} bytes ({bpp:g} bit a pixel)"
+    )
+
+
+def file_bytes(data: Any) -> bytes:
+    """The bytes of a file that a caller passes as bytes, bytearray, memoryview or uint8 array.
+
+    Raises:
+        ArgumentError: it is something else, a name for instance.
+    """
+    try:
+        return memoryview(data).tobytes()
+    except TypeError:
+        raise ArgumentError(
+            f"data is {type(data).__name__}; it must be the bytes of an .otc file"
+        ) from None
+
+
 def write_file(header: Header, payload: bytes) -> bytes:
     """Head and payload as one file; a coded payload drops the zeros at its end."""
     check_size(header.width, header.height, None)
@@ -132,7 +157,9 @@ def info(data: bytes) -> FileInfo:
 
     Raises:
         CorruptDataError: as `read_header`.
+        ArgumentError: `data` is not bytes.
     """
+    data = file_bytes(data)
     header, payload = read_header(data)
     return FileInfo(
         width=header.width,

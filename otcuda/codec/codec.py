@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from otcuda.codec.bitstream import (
     MODES,
     Header,
     check_size,
+    file_bytes,
     read_header,
+    too_little,
     write_file,
 )
 from otcuda.codec.families import Family, Models, as_models
@@ -131,8 +134,9 @@ def compress(
     """Compress a picture.
 
     Args:
-        image: uint8 [H, W, 3] or [H, W], or a Pillow image (transparency is dropped,
-            of 16-bit grey the upper byte is taken).
+        image: uint8 [H, W, 3] or [H, W], or a Pillow image as it is: transparency is dropped, an
+            EXIF tag turns nothing, of 16-bit grey the upper byte is taken. (The command line shows
+            what is transparent over white, and turns pictures upright.)
         bytes: the file has at most so many bytes.
         bpp: the same as bits a pixel; 0.03 where nothing is said.
         quality: a fixed quality in [0, 200] instead of a budget: the quantiser step falls from
@@ -169,7 +173,7 @@ def compress(
     budget = _checked_budget(array, bytes, bpp, quality)
     run_by = _checked_engine(engine, device)
     picture = _Picture(array, grey, effort, run_by, callback or _silent)
-    models = as_models(model)
+    models = _checked_models(model)
     if mode == "fixed":
         return _compress_fixed(picture, models, budget)
     if quality is not None:
@@ -212,13 +216,15 @@ def decompress(
         ArgumentError: realism is not in [0, 1], or there is no such engine or device.
         BackendError: there is no torch, or it has no such device.
     """
-    if not 0 <= realism <= 1:
+    if not 0 <= _number("realism", realism) <= 1:
         raise ArgumentError(f"realism is {realism}; it must lie in [0, 1]")
+    if max_pixels is not None:
+        _number("max_pixels", max_pixels)
     run_by = _checked_engine(engine, device)
-    data = memoryview(data).tobytes()
+    data = file_bytes(data)
     header, payload = read_header(data)
     check_size(header.width, header.height, max_pixels)
-    model = as_models(model).writer(header)
+    model = _checked_models(model).writer(header)
     if realism > 0 and model.perception is None:
         warnings.warn(
             f"the weights {model.digest[:8]} have no perceptual head: realism {realism:g} is 0",
@@ -258,7 +264,7 @@ def best_quality(model: Model | Models | None = None) -> int:
     Args:
         model: as in `compress`.
     """
-    finest = as_models(model)[-1].steps[0]
+    finest = _checked_models(model)[-1].steps[0]
     return max(100, min(MOST_QUALITY, int((STEP_OF_LEAST_QUALITY - finest) / STEPS_A_QUALITY)))
 
 
@@ -364,16 +370,22 @@ def _finest_step(task: _Task, budget: int, past: bool = True) -> tuple[int, byte
         step = _guessed_step(known, target, low, high) if guessed else (low + high) // 2
         known[step] = _log_bits(task, step)
         low, high = (low, step) if known[step] <= target else (step + 1, high)
-    least = math.inf
-    for step in (*range(low, COARSEST + 1), task.coarsest):
+    for step in range(low, COARSEST + 1):
         blob = task.file(step, task.quantised(step).symbols)
         if len(blob) <= budget:
             return step, blob
-        least = min(least, len(blob))
-    raise BudgetError(
-        f"{budget} bytes cannot hold this picture of {task.image.shape[1]} x "
-        f"{task.image.shape[0]} pixels; the least is {least} bytes"
-    )
+    step, blob = _least_file(task)
+    if len(blob) <= budget:
+        return step, blob
+    raise too_little(budget, task.image.shape, len(blob))
+
+
+def _least_file(task: _Task) -> tuple[int, bytes]:
+    """Step and file of the fewest bytes: beyond the trained steps each is looked at."""
+    bits = {s: task.quantised(s).bits for s in range(task.coarsest, COARSEST + 1)}
+    near = [s for s in bits if bits[s] <= min(bits.values()) + 16]  # files are whole bytes
+    blobs = ((s, task.file(s, task.quantised(s).symbols)) for s in near)
+    return min(blobs, key=lambda pair: len(pair[1]))
 
 
 def _log_bits(task: _Task, step: int) -> float:
@@ -422,7 +434,7 @@ def _compress_fixed(picture: _Picture, models: Models, budget: int | None) -> by
     part = model.part("fixed.")
     array, grey = picture.image, picture.grey
     head = len(write_file(_header(array, "fixed", 0, grey, model), b""))
-    number = fixed.choose_table(part, array.shape[:2], None if budget is None else budget - head)
+    number = fixed.choose_table(part, array.shape[:2], budget, head)
     networks = _networks(picture.engine, model)
     latents = networks.analyse(array, _share(picture.say, "analysis"))
     payload = fixed.encode(part, latents, number)
@@ -472,7 +484,10 @@ def _checked_image(image: Any) -> tuple[np.ndarray, bool]:
     """uint8 [H, W, 3] and whether it is grey."""
     if hasattr(image, "convert"):
         image = _eight_bits(image)
-    array = np.asarray(image)
+    try:
+        array = np.asarray(image)
+    except (RuntimeError, TypeError, ValueError) as error:  # ragged lists; tensors with a gradient
+        raise ArgumentError(f"image is no array of pixels: {error}") from error
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
         raise ArgumentError(
             f"image is {array.dtype} {list(array.shape)}; it must be uint8 [H, W, 3] or [H, W]"
@@ -502,17 +517,32 @@ def _checked_budget(image: np.ndarray, bytes, bpp, quality) -> int | None:
     if len(given) > 1:
         raise ArgumentError(f"{' and '.join(given)} are given; only one can be kept")
     if quality is not None:
-        if not 0 <= quality <= MOST_QUALITY:
+        if not 0 <= _number("quality", quality) <= MOST_QUALITY:
             raise ArgumentError(f"quality is {quality}; it must lie in [0, {MOST_QUALITY}]")
         return None
     if bytes is not None:
-        if bytes < 1:
+        if not 1 <= _number("bytes", bytes) < math.inf:
             raise ArgumentError(f"bytes is {bytes}; it must be at least 1")
         return int(bytes)
     bpp = DEFAULT_BPP if bpp is None else bpp
-    if not 0 < bpp <= 64:
+    if not 0 < _number("bpp", bpp) <= 64:
         raise ArgumentError(f"bpp is {bpp}; it must lie in (0, 64]")
     return int(bpp * image.shape[0] * image.shape[1] / 8)
+
+
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, (str, bytes)):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            return float(value)
+    raise ArgumentError(f"{name} is {value!r}; it must be a number")
+
+
+def _checked_models(model: Any) -> Models:
+    if not isinstance(model, (Model, Models, type(None))):
+        raise ArgumentError(
+            f"model is {model!r:.60}; it must come from load_model(path) or load_models(path)"
+        )
+    return as_models(model)
 
 
 def _header(image: np.ndarray, mode: str, step: int, grey: bool, model: Model) -> Header:

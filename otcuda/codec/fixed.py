@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from otcuda._power import power_argmax
+from otcuda.codec.bitstream import too_little
 from otcuda.codec.quantiser import balanced_heights, nearest_heights
-from otcuda.errors import ArgumentError, BudgetError, CorruptDataError
+from otcuda.errors import ArgumentError, CorruptDataError
 
 TILE = 4  # latent positions along the edge of a tile
 GROUP_BITS = 9.0  # codebooks are grown to about so many bits
@@ -72,8 +73,14 @@ def payload_bytes(part: Arrays, number: int, shape: tuple[int, int]) -> int:
     return -(-int(part[f"{number}.bits"].sum()) * tiles // 8)
 
 
-def choose_table(part: Arrays, shape: tuple[int, int], room: int | None) -> int:
-    """The richest table whose payload has at most `room` bytes; None takes the richest.
+def choose_table(part: Arrays, shape: tuple[int, int], budget: int | None, head: int = 0) -> int:
+    """The richest table whose file has at most `budget` bytes; None takes the richest.
+
+    Args:
+        part: the model's tensors `fixed.*`.
+        shape: height and width of the picture.
+        budget: bytes of the file.
+        head: bytes of the file before its payload.
 
     Raises:
         BudgetError: not even the poorest fits.
@@ -82,15 +89,12 @@ def choose_table(part: Arrays, shape: tuple[int, int], room: int | None) -> int:
     numbers = table_numbers(part)
     if not numbers:
         raise ArgumentError("these weights hold no codebooks for mode='fixed'")
-    if room is None:
+    if budget is None:
         return numbers[-1]
-    fitting = [n for n in numbers if payload_bytes(part, n, shape) <= room]
+    fitting = [n for n in numbers if head + payload_bytes(part, n, shape) <= budget]
     if not fitting:
-        least = payload_bytes(part, numbers[0], shape)
-        raise BudgetError(
-            f"{room} bytes of payload cannot hold {shape[1]} x {shape[0]} pixels in mode 'fixed'; "
-            f"the least is {least} bytes"
-        )
+        least = head + payload_bytes(part, numbers[0], shape)
+        raise too_little(budget, shape, least, " in mode 'fixed'")
     return fitting[-1]
 
 

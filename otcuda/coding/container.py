@@ -14,7 +14,7 @@ from otcuda.coding.arguments import checked, limit, raw_bytes, sizes, whole
 from otcuda.coding.arrays import integers, writable
 from otcuda.coding.range64 import MAX_SYMBOLS, decode_raw, encode_raw
 from otcuda.coding.tables import Tables
-from otcuda.errors import CorruptDataError, LimitError, ShapeError
+from otcuda.errors import ArgumentError, CorruptDataError, LimitError, ShapeError
 
 _MAGIC = 0xA0  # the low three bits name the dtype, the next two the lanes
 _LANES = (1, 2, 4)
@@ -58,7 +58,9 @@ def encode(symbols: Any, tables: Tables, index: Any = None, lanes: int | None = 
     if lanes is None:
         most_lanes = 32 if tables.precision <= 16 else 4
         lanes = next((few for most, few in _MOST if size <= most), most_lanes)
-    if whole("encode", "lanes", lanes, 1, 32) == 32:
+    if whole("encode", "lanes", lanes, 1, 32) not in (*_LANES, 32):
+        raise ArgumentError(f"encode: lanes is {lanes}, expected 1, 2, 4 or 32")
+    if lanes == 32:
         return rans32.encode_long(symbols, tables, index)
     symbols = integers("encode", "symbols", symbols)
     payload = encode_raw(symbols, tables, index, lanes)

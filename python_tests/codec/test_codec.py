@@ -4,10 +4,12 @@
 import contextlib
 import copy
 import dataclasses
+import math
 import re
 import subprocess
 import sys
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,6 +198,13 @@ def test_realism_blends(blob):
         (np.zeros((4, 4, 3), np.uint8), {"bpp": -1.0}, "bpp is -1"),
         (np.zeros((4, 4, 3), np.uint8), {"quality": 201}, "quality is 201"),
         (np.zeros((4, 4, 3), np.uint8), {"bytes": 9, "bpp": 1.0}, "bytes and bpp"),
+        (np.zeros((4, 4, 3), np.uint8), {"bytes": "9"}, "bytes is '9'; it must be a number"),
+        (np.zeros((4, 4, 3), np.uint8), {"bytes": math.nan}, "bytes is nan"),
+        (np.zeros((4, 4, 3), np.uint8), {"bytes": math.inf}, "bytes is inf"),
+        (np.zeros((4, 4, 3), np.uint8), {"bpp": None, "quality": "a"}, "quality is 'a'"),
+        (np.zeros((4, 4, 3), np.uint8), {"bpp": b"1"}, "bpp is b'1'; it must be a number"),
+        (np.zeros((4, 4, 3), np.uint8), {"model": "w.safetensors"}, "model is 'w.safetensors'"),
+        ([[1, 2], [3]], {}, "image is no array of pixels"),
     ],
 )
 def test_wrong_arguments_are_named(image, options, words):
@@ -203,11 +212,40 @@ def test_wrong_arguments_are_named(image, options, words):
         compress(image, **options)
 
 
-def test_a_budget_that_cannot_be_met_says_what_can(photo):
-    with pytest.raises(otcuda.BudgetError, match="the least is"):
-        compress(photo, bytes=12)
-    with pytest.raises(otcuda.BudgetError, match="the least is"):
-        compress(photo, bytes=100, mode="fixed")
+@pytest.mark.parametrize(
+    ("data", "options", "words"),
+    [
+        ("photo.otc", {}, "data is str; it must be the bytes of an .otc file"),
+        (b"", {"realism": None}, "realism is None; it must be a number"),
+        (b"", {"realism": math.nan}, "realism is nan"),
+        (b"", {"max_pixels": "many"}, "max_pixels is 'many'"),
+        (b"\xc1", {"model": 5}, "not an .otc file"),
+    ],
+)
+def test_wrong_arguments_of_decompress_are_named(data, options, words):
+    with pytest.raises(otcuda.Error, match=words):
+        decompress(data, **options)
+
+
+def test_decompress_and_info_name_wrong_weights_and_names(blob):
+    with pytest.raises(otcuda.ArgumentError, match="model is 5; it must come from load_model"):
+        decompress(blob, model=5)
+    with pytest.raises(otcuda.ArgumentError, match="data is PosixPath"):
+        info(Path("photo.otc"))
+    assert info(bytearray(blob)) == info(memoryview(blob)) == info(blob)
+
+
+@pytest.mark.parametrize("mode", ["coded", "fixed"])
+def test_a_budget_that_cannot_be_met_says_what_can(mode, small):
+    for picture in (small, small[:3, :5]):
+        with pytest.raises(otcuda.BudgetError, match="the least is") as caught:
+            compress(picture, bytes=1, mode=mode)
+        found = re.search(r"the least is (\d+) bytes \(([\d.]+) bit a pixel\)", str(caught.value))
+        least, bpp = int(found[1]), float(found[2])
+        assert len(compress(picture, bytes=least, mode=mode, effort=0)) <= least
+        assert len(compress(picture, bpp=bpp, mode=mode, effort=0)) <= least + 1
+        with pytest.raises(otcuda.BudgetError):
+            compress(picture, bytes=least - 1, mode=mode)
 
 
 def test_other_weights_are_noticed(blob, model):

@@ -228,6 +228,13 @@ def test_numbers_of_other_libraries_are_numbers():
     assert RangeDecoder(RAW, np.int64(5)).bits(np.int8(3), np.int8(1)).shape == (1,)
 
 
+@pytest.mark.parametrize("lanes", [0, 3, 8, 33])
+def test_numbers_of_lanes_are_told(lanes):
+    allowed = "1 .. 32" if not 0 < lanes < 33 else "1, 2, 4 or 32"
+    with pytest.raises(otcuda.ArgumentError, match=f"lanes is {lanes}, expected {allowed}"):
+        encode(S, TWO, INDEX, lanes=lanes)
+
+
 def test_a_shape_that_is_not_the_index_is_refused_by_both_containers():
     for blob in (SHORT, LONG):
         with pytest.raises(otcuda.ShapeError, match="index has"):

@@ -11,7 +11,8 @@ that no rival has seen.
 independent ones: efficiency (N-1) / (M chi2) by the distinct samples that it was fitted on, and by
 all, checks included; `--only TEXT` measures some of its rows, `--design iid` half of them. `--race`
 gives OTT-JAX five times our CPU seconds at each step of a grid, and POT and AE-OT's loop ten times.
-`--million N` is one fit of N targets in 64 dimensions to chi2 0.5.
+`--million N` is one fit of N targets in 64 dimensions to chi2 0.5. `--evenness` measures how much less
+the samples in a cell vary where they are Sobol points.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from ot.semidiscrete import solve_semidiscrete
 
 import otcuda
 from otcuda._io import atomic_write
+from otcuda._lists import sobol_samples
 from otcuda.transport import SemiDiscreteOT
 from otcuda.transport.pools import design_of
 
@@ -200,6 +202,40 @@ def grid_row(case: tuple, seeds: int, designs: tuple[str, ...]) -> dict[str, Any
     return found
 
 
+# --- Sobol points ---------------------------------------------------------------------------------
+
+EVEN = [(N, 4, kind, "normal") for N, kind in ((1024, "normal"), (16384, "normal"))]
+EVEN += [(4096, 4, "clusters", "normal"), (4096, 4, "manifold", "normal")]
+EVEN += [(4096, 16, kind, "normal") for kind in ("normal", "clusters", "manifold")]
+PER_CELL = (4, 8, 16, 32)
+
+
+def evenness_row(case: tuple) -> dict[str, Any]:
+    """Variance of the samples in a cell near the solution, of Sobol points over independent ones.
+
+    What a fit on one such set can gain at most: over four scrambles, by points a cell.
+    """
+    N, D, kind, source = case
+    ot = SemiDiscreteOT(targets(kind, N, D), source=source)
+    ot.fit(chi2=0.05)
+
+    def counts(M: int, seed: int) -> np.ndarray:
+        found = np.zeros(N)
+        for offset in range(0, M, 1 << 15):
+            x = np.empty((min(1 << 15, M - offset), D), np.float32)
+            sobol_samples(x, source, seed=seed, offset=offset)
+            found += np.bincount(ot.assign(x), minlength=N)
+        return found
+
+    found = {}
+    for each in PER_CELL:
+        draws = np.array([counts(each * N, seed) for seed in range(4)])
+        mass = draws.mean(0) / (each * N)
+        found[str(each)] = float(draws.var(0, ddof=1).sum() / (each * N * mass * (1 - mass)).sum())
+    print(f"N={N} D={D} {kind} to {source}", found, flush=True)
+    return {"case": f"N={N} D={D} {kind} to {source}", "variance": found}
+
+
 # --- the race -------------------------------------------------------------------------------------
 
 RACE = [(4096, 16, "normal", "normal"), (4096, 64, "clusters", "uniform")]
@@ -341,6 +377,7 @@ def main() -> None:
     parser.add_argument("--grid", action="store_true", help="the default alone, on many problems")
     parser.add_argument("--only", default="", help="rows of the grid whose case holds this text")
     parser.add_argument("--design", default="", help="of the grid: auto or iid; both if not said")
+    parser.add_argument("--evenness", action="store_true", help="variance of Sobol points in cells")
     parser.add_argument("--million", type=int, default=0, help="targets of one fit, D = 64")
     parser.add_argument("--race", action="store_true", help="time to a goal, with OTT-JAX")
     options = parser.parse_args()
@@ -349,6 +386,9 @@ def main() -> None:
     rows = []
     if options.grid:
         grid(options)
+        return
+    if options.evenness:
+        write("semidiscrete_sobol", options.machine, [evenness_row(case) for case in EVEN])
         return
     if options.million:
         write("semidiscrete_million", options.machine, [million_row(options.million, 64, 0.5)])

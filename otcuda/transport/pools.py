@@ -43,7 +43,7 @@ _REVIVALS = 3  # of a fit in more dimensions than _COARSE, where Newton raises c
 _ENOUGH = 3.5  # samples a cell below which an empty cell says nothing, and a fit little
 _EFFICIENCY = 0.95  # of independent samples, to plan with
 _PRODUCT_EFFICIENCY = 0.55
-_SOBOL_GAIN, _SOBOL_GAIN_LOW = 1.2, 3.0  # of Sobol points, over the dimensions; up to _COARSE
+_SOBOL_GAIN, _SOBOL_GAIN_LOW = 1.2, 4.0  # of Sobol points, over the dimensions; up to _COARSE
 _SAFETY = 1.2
 _FEWEST = 4096  # samples of a first pool
 _BURN = 16  # samples a cell of the first descent
@@ -103,12 +103,6 @@ class Lister(Descent):
         self.run.afford(pool.M)
         pool.scan(self.y, h, self.lists, self.run.tick)
         self.run.scanned += pool.M
-
-    def forget(self) -> None:
-        """Leaves the last pool alone."""
-        last = self.pools[-1]
-        self.lists = Lists(*[a[last.rows].copy() for a in self.lists.arrays()])
-        last.rows, self.pools = slice(0, last.M), [last]
 
     def linear(self, h: np.ndarray) -> float:
         """<nu, h>, by a sum that no BLAS shares out."""
@@ -368,21 +362,20 @@ class Pooler:
         wanted = max(self.plan - lister.M, lister.M // 16, 256)
         affordable = self.affordable() / 1.3
         doubled = max(lister.M, 4 * lister.n, _FEWEST)
-        # One large set of Sobol points in few dimensions is worth more than all before it.
-        alone = self.design == "sobol" and lister.D <= _COARSE
-        last = wanted <= 1.5 * doubled or (alone and 4 * lister.n <= lister.M)
+        few = lister.D <= _COARSE and 4 * lister.n <= lister.M  # rescans of small pools are no help
+        last = wanted <= 1.5 * doubled or (self.design == "sobol" and few)
         M = int(min(wanted if last else doubled, affordable))
         if max(256, lister.M // 16) > M or run.late():
             return False
-        purpose = key(self.seed, TRAINING, 16 + count)
-        pool = Pool(self.cells.source, self.cells.D, purpose, M, self.design)
+        # Sobol points go on where the last pool ended.
+        first = sum(pool.M for pool in lister.pools if pool.design == "sobol")
+        purpose = key(self.seed, TRAINING, 16 + (0 if self.design == "sobol" else count))
+        pool = Pool(self.cells.source, self.cells.D, purpose, M, self.design, first=first)
         lister.add(pool)
-        chi2 = pool.chi2(lister.lists, lister.nu)
         run.samples += pool.M
-        run.report(stage="fresh pool", chi2=chi2.value, chi2_interval=chi2.interval)
-        if alone and last and 3 * pool.M > 2 * lister.M:
-            lister.forget()
-            self.plan = lister.M
+        chi2 = pool.chi2(lister.lists, lister.nu)
+        measured = {} if chi2 is None else {"chi2": chi2.value, "chi2_interval": chi2.interval}
+        run.report(stage="fresh pool", **measured)
         self.fit(f"pool {count}", _TOLERANCE if last else _LOOSE)
         return True
 
@@ -431,7 +424,7 @@ class Pooler:
         numbers = {
             "stage": stage,
             "run": self.run.state(),
-            "pools": [[p.key, p.M, p.design, p.block] for p in lister.pools],
+            "pools": [[p.key, p.M, p.design, p.block, p.first] for p in lister.pools],
             "unit": lister.unit,
             "rescans": lister.rescans,
             "plan": self.plan,
@@ -446,9 +439,9 @@ class Pooler:
     def restore(self, arrays: dict[str, np.ndarray], numbers: dict[str, Any]) -> None:
         """Goes back to what `save` wrote: samples and lists are made again."""
         lister = self.lister
-        for k, (seed, M, design, block) in enumerate(numbers["pools"]):
+        for k, (seed, *of_pool) in enumerate(numbers["pools"]):
             lister.h = arrays[f"pool{k}"]
-            lister.add(Pool(self.cells.source, self.cells.D, seed, M, design, block))
+            lister.add(Pool(self.cells.source, self.cells.D, seed, *of_pool))
         lister.h, lister.unit, lister.rescans = arrays["h"], numbers["unit"], numbers["rescans"]
         self.stage, self.plan = numbers["stage"], numbers["plan"]
         self.count, self.checks = numbers["count"], numbers["checks"]

@@ -11,8 +11,8 @@ that no rival has seen.
 independent ones: efficiency (N-1) / (M chi2) by the distinct samples that it was fitted on, and by
 all, checks included; `--only TEXT` measures some of its rows, `--design iid` half of them. `--race`
 gives OTT-JAX five times our CPU seconds at each step of a grid, and POT and AE-OT's loop ten times.
-`--million N` is one fit of N targets in 64 dimensions to chi2 0.5. `--evenness` measures how much less
-the samples in a cell vary where they are Sobol points.
+`--million N` is one fit of N targets in 64 dimensions to chi2 0.5. `--evenness` measures how much
+less the samples in a cell vary where they are Sobol points.
 """
 
 from __future__ import annotations

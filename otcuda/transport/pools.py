@@ -43,7 +43,7 @@ _REVIVALS = 3  # of a fit in more dimensions than _COARSE, where Newton raises c
 _ENOUGH = 3.5  # samples a cell below which an empty cell says nothing, and a fit little
 _EFFICIENCY = 0.95  # of independent samples, to plan with
 _PRODUCT_EFFICIENCY = 0.55
-_SOBOL_GAIN, _SOBOL_GAIN_LOW = 1.2, 4.0  # of Sobol points, over the dimensions; up to _COARSE
+_SOBOL_GAIN, _SOBOL_GAIN_LOW = 1.2, 3.0  # of Sobol points, over the dimensions; up to _COARSE
 _SAFETY = 1.2
 _FEWEST = 4096  # samples of a first pool
 _BURN = 16  # samples a cell of the first descent
@@ -218,11 +218,12 @@ class Lister(Descent):
         return False
 
 
-def coarse_start(lister: Lister, seed: int) -> np.ndarray:
+def coarse_start(lister: Lister, seed: int, sequence: int | None) -> np.ndarray:
     """Heights from ever larger random parts of the targets, each extended to the next.
 
     The extension is the double conjugate, eq. (9): the height at which a target's plane touches the
-    potential of the part from below on the samples.
+    potential of the part from below on the samples: the first Sobol points of the key `sequence`,
+    which the pools begin with again, or independent ones.
     """
     n, run = lister.n, lister.run
     order = np.random.default_rng(seed % 2**32).permutation(n)
@@ -238,8 +239,11 @@ def coarse_start(lister: Lister, seed: int) -> np.ndarray:
             h = part.guess(key(seed, 4, level))
             h = part.descend(AveragedState(h, h.copy()), 8 * size, key(seed, 5, level))
         part.h = h
-        part.add(Pool(lister.source, lister.D, key(seed, 6, level), 4 * size))
-        run.samples += 4 * size
+        if sequence is None:
+            part.add(Pool(lister.source, lister.D, key(seed, 6, level), 4 * size))
+            run.samples += 4 * size
+        else:
+            part.add(Pool(lister.source, lister.D, sequence, 4 * size, "sobol"))
         part.fit(0.5)
         values = part.lists.values(part.h)
         y = np.ascontiguousarray(lister.y[order[:finer]])
@@ -309,6 +313,7 @@ class Pooler:
         run.reserved = min(self.check, 0.2 * run.samples_left())
         self.plan = planned_samples(cells.n, cells.D, run.goal.chi2, self.design)
         self.given: np.ndarray | None = None  # heights to start from instead of a descent
+        self.sequence = key(seed, TRAINING, 16)  # of Sobol points
 
     def affordable(self) -> float:
         """Samples that a limit leaves to fit on, validation set aside."""
@@ -323,8 +328,9 @@ class Pooler:
         purpose = key(self.seed, TRAINING)
         burn = int(min(_BURN * n, self.plan / 3, 0.25 * self.affordable()))
         if lister.D <= _COARSE and n >= 1024 and self.affordable() > 64 * n:
-            lister.h = coarse_start(lister, purpose)
-            burn = min(burn, 2 * n) if self.design != "sobol" else 0
+            sequence = self.sequence if self.design == "sobol" else None
+            lister.h = coarse_start(lister, purpose, sequence)
+            burn = min(burn, 2 * n) if sequence is None else 0
         else:
             lister.h = lister.guess(key(purpose, 1))
         state = AveragedState(lister.h, lister.h.copy())
@@ -369,8 +375,8 @@ class Pooler:
             return False
         # Sobol points go on where the last pool ended.
         first = sum(pool.M for pool in lister.pools if pool.design == "sobol")
-        purpose = key(self.seed, TRAINING, 16 + (0 if self.design == "sobol" else count))
-        pool = Pool(self.cells.source, self.cells.D, purpose, M, self.design, first=first)
+        seed = self.sequence if self.design == "sobol" else key(self.seed, TRAINING, 16 + count)
+        pool = Pool(self.cells.source, self.cells.D, seed, M, self.design, first=first)
         lister.add(pool)
         run.samples += pool.M
         chi2 = pool.chi2(lister.lists, lister.nu)

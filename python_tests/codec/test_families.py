@@ -362,23 +362,22 @@ def ship():
     return module.main
 
 
-def test_shipping_numbers_each_family(folder, tmp_path, ship, picture):
-    def shipped():
-        return {path.name: load_model(path).id for path in sorted(tmp_path.glob("*.safetensors"))}
-
-    low, high = str(folder / "b.safetensors"), str(folder / "a.safetensors")
-    ship([low, "--id", "1"], tmp_path)
-    ship([high], tmp_path)
-    assert shipped() == {"weights-high.safetensors": 2, "weights.safetensors": 1}
-    ship([low], tmp_path)
-    assert shipped() == {"weights-high.safetensors": 2, "weights.safetensors": 3}
-    ship([low, "--id", "6"], tmp_path)
-    ship([high, "--id", "0"], tmp_path)
-    ship([low], tmp_path)  # after 6 comes 0, which the other family has
-    assert shipped() == {"weights-high.safetensors": 0, "weights.safetensors": 1}
-    with pytest.raises(SystemExit):
-        ship([low, "--id", "0"], tmp_path)
+def test_shipped_weights_go_by_their_digest(folder, tmp_path, ship, picture):
+    """No number is given twice: a file of an earlier release is refused, not read as another."""
+    low, high = load_model(folder / "b.safetensors"), load_model(folder / "a.safetensors")
+    high.id = 4
+    high.save(tmp_path / "weights-high.safetensors")
+    old = compress(picture, bytes=4000, model=high)
+    for name in ("b", "a"):
+        ship([str(folder / f"{name}.safetensors")], tmp_path)
     models = load_models(tmp_path)
+    assert [family.name for family in models] == [
+        "weights.safetensors",
+        "weights-high.safetensors",
+    ]
     data = compress(picture, bytes=4000, model=models)
-    assert info(data).model == "0"
-    assert models.writer(read_header(data)[0]).digest == load_model(high).digest
+    assert info(data).model == models[1].digest[:8] == high.digest[:8]
+    assert models.writer(read_header(data)[0]).digest == high.digest
+    assert models[0].digest == low.digest
+    with pytest.raises(otcuda.ModelMismatchError, match="release 4"):
+        decompress(old, model=models)

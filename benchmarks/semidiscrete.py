@@ -9,9 +9,10 @@ that no rival has seen.
 
 `--grid` measures the default alone, on a grid of problems, with samples as it chooses them and with
 independent ones: efficiency (N-1) / (M chi2) by the distinct samples that it was fitted on, and by
-all, checks included; `--only TEXT` measures some of its rows. `--race` gives OTT-JAX five times our
-CPU seconds at each step of a grid, and POT and AE-OT's loop ten times. `--million N` is one fit of
-N targets in 64 dimensions to chi2 0.5.
+all, checks included; `--only TEXT` measures some of its rows, `--design iid` half of them. `--race`
+gives OTT-JAX five times our CPU seconds at each step of a grid, and POT and AE-OT's loop ten times.
+`--million N` is one fit of N targets in 64 dimensions to chi2 0.5. `--evenness` measures how much
+less the samples in a cell vary where they are Sobol points.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from ot.semidiscrete import solve_semidiscrete
 
 import otcuda
 from otcuda._io import atomic_write
+from otcuda._lists import sobol_samples
 from otcuda.transport import SemiDiscreteOT
 from otcuda.transport.pools import design_of
 
@@ -166,13 +168,13 @@ def spread(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
     return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
-def grid_row(case: tuple, seeds: int) -> dict[str, Any]:
+def grid_row(case: tuple, seeds: int, designs: tuple[str, ...]) -> dict[str, Any]:
     N, D, kind, source, goal = case
     y = targets("clusters" if kind == "uneven" else kind, N, D)
     ot = SemiDiscreteOT(y, weights(kind, N), source)
     found: dict[str, Any] = {"case": f"N={N} D={D} {kind} to {source}", "goal": goal}
-    for design in ("auto", "iid"):
-        if design == "iid" and design_of(N, D, True) == "iid":
+    for design in designs:
+        if design == "iid" and design_of(N, D, True) == "iid" and "auto" in found:
             found["iid"] = found["auto"]  # the very same fit
             continue
         runs = []
@@ -198,6 +200,40 @@ def grid_row(case: tuple, seeds: int) -> dict[str, Any]:
         line = {name: value["median"] for name, value in found[design].items()}
         print(found["case"], design, " ".join(f"{k} {v:.4g}" for k, v in line.items()), flush=True)
     return found
+
+
+# --- Sobol points ---------------------------------------------------------------------------------
+
+EVEN = [(N, 4, kind, "normal") for N, kind in ((1024, "normal"), (16384, "normal"))]
+EVEN += [(4096, 4, "clusters", "normal"), (4096, 4, "manifold", "normal")]
+EVEN += [(4096, 16, kind, "normal") for kind in ("normal", "clusters", "manifold")]
+PER_CELL = (4, 8, 16, 32)
+
+
+def evenness_row(case: tuple) -> dict[str, Any]:
+    """Variance of the samples in a cell near the solution, of Sobol points over independent ones.
+
+    What a fit on one such set can gain at most: over four scrambles, by points a cell.
+    """
+    N, D, kind, source = case
+    ot = SemiDiscreteOT(targets(kind, N, D), source=source)
+    ot.fit(chi2=0.05)
+
+    def counts(M: int, seed: int) -> np.ndarray:
+        found = np.zeros(N)
+        for offset in range(0, M, 1 << 15):
+            x = np.empty((min(1 << 15, M - offset), D), np.float32)
+            sobol_samples(x, source, seed=seed, offset=offset)
+            found += np.bincount(ot.assign(x), minlength=N)
+        return found
+
+    found = {}
+    for each in PER_CELL:
+        draws = np.array([counts(each * N, seed) for seed in range(4)])
+        mass = draws.mean(0) / (each * N)
+        found[str(each)] = float(draws.var(0, ddof=1).sum() / (each * N * mass * (1 - mass)).sum())
+    print(f"N={N} D={D} {kind} to {source}", found, flush=True)
+    return {"case": f"N={N} D={D} {kind} to {source}", "variance": found}
 
 
 # --- the race -------------------------------------------------------------------------------------
@@ -313,8 +349,10 @@ def grid(options: argparse.Namespace) -> None:
     for case in GRID:
         N, D, kind, source, _ = case
         if options.only in f"N={N} D={D} {kind} to {source}":
-            row = grid_row(case, options.seeds if N < 65536 else 1)
-            rows[row["case"]] = row | {"commit": harness.environment([])["commit"]}
+            designs = (options.design,) if options.design else ("auto", "iid")
+            row = grid_row(case, options.seeds if N < 65536 else 1, designs)
+            row["commit"] = harness.environment([])["commit"]
+            rows[row["case"]] = rows.get(row["case"], {}) | row
             write("semidiscrete_grid", options.machine, list(rows.values()))
 
 
@@ -338,6 +376,8 @@ def main() -> None:
     parser.add_argument("--machine", default=platform.machine(), help="part of the result's name")
     parser.add_argument("--grid", action="store_true", help="the default alone, on many problems")
     parser.add_argument("--only", default="", help="rows of the grid whose case holds this text")
+    parser.add_argument("--design", default="", help="of the grid: auto or iid; both if not said")
+    parser.add_argument("--evenness", action="store_true", help="variance of Sobol points in cells")
     parser.add_argument("--million", type=int, default=0, help="targets of one fit, D = 64")
     parser.add_argument("--race", action="store_true", help="time to a goal, with OTT-JAX")
     options = parser.parse_args()
@@ -346,6 +386,9 @@ def main() -> None:
     rows = []
     if options.grid:
         grid(options)
+        return
+    if options.evenness:
+        write("semidiscrete_sobol", options.machine, [evenness_row(case) for case in EVEN])
         return
     if options.million:
         write("semidiscrete_million", options.machine, [million_row(options.million, 64, 0.5)])

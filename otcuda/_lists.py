@@ -136,7 +136,7 @@ def planar_newton(
         callback: called with the progress; returning False stops.
 
     Returns:
-        chi2, least, step, iterations, diagrams, cg_iterations, stuck; None if the callback stopped
+        chi2, least, step, iterations, diagrams, entries, stuck; None if the callback stopped
         it.
     """
     respect_torch_threads()

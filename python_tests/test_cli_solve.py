@@ -155,3 +155,6 @@ def test_words_are_few_and_say_how_far():
     assert said == ["descent: 100 samples, 3 s, about 10 % of what is planned"]
     words(record | {"chi2": 0.5, "chi2_interval": (0.4, 0.6)})
     assert said[1] == "descent: 100 samples, 3 s, chi2 0.5 (0.4 to 0.6)"
+    words._last -= 11
+    words({"stage": "planar", "samples": 0, "seconds": 12.0, "planned": 0, "exact_chi2": 13.25})
+    assert said[2] == "planar: 12 s, chi2 13.25"

@@ -27,7 +27,7 @@ pybind11::dict planar_dict(const PlanarResult& result) {
   out["step"] = result.step;
   out["iterations"] = result.iterations;
   out["diagrams"] = result.diagrams;
-  out["cg_iterations"] = result.cg_iterations;
+  out["entries"] = result.entries;
   out["stuck"] = result.stuck;
   return out;
 }

@@ -3,8 +3,8 @@
 //
 //   m_i(h)  = mu(W_i(h))                          the mass of cell i, a convex polygon
 //   H_ij    = -(integral of rho over the edge between W_i and W_j) / |y_i - y_j|,  rows sum to 0
-//   H d     = nu - m                              Newton's step, by Jacobi-PCG on the graph of
-//   edges h      += t d,   t = 1, 1/2, 1/4, ...         until no cell is below a tenth of the least
+//   H d     = nu - m                              Newton's step, by a direct factorisation
+//   h      += t d,   t = 1, 1/2, 1/4, ...         until no cell is below a tenth of the least
 //                                                 m_i / nu_i at the start (1 at most), and
 //                                                 sqrt(chi2) is below (1 - t/2) of what it was
 //
@@ -34,13 +34,13 @@ struct PlanarSettings {
 };
 
 struct PlanarResult {
-  double chi2;        // of the exact masses at h
-  double least;       // as in the settings, and ...
-  double step;        // ... twice the last t: what goes on where this ended
-  int iterations;     // accepted steps
-  int diagrams;       // that were made
-  int cg_iterations;  // in all
-  bool stuck;         // a cell is empty, or no step helped
+  double chi2;      // of the exact masses at h
+  double least;     // as in the settings, and ...
+  double step;      // ... twice the last t: what goes on where this ended
+  int iterations;   // accepted steps
+  int diagrams;     // that were made
+  int64_t entries;  // of the factor of the last H, below its diagonal
+  bool stuck;       // a cell is empty, or no step helped
 };
 
 }  // namespace otcuda

@@ -6,16 +6,13 @@
 
 #include "common/alloc.h"
 #include "common/threads.h"
-#include "cpu/conjugate_gradients.h"
+#include "cpu/graph_cholesky.h"
 #include "cpu/planar_cells.h"
 
 namespace otcuda::cpu {
 namespace {
 
-constexpr double kGradientTolerance = 3e-3;  // of CG, relative: small cells bear little error
-constexpr double kLeastShare = 0.1;          // of the least m_i / nu_i at the start
-constexpr int kCgIterations = 3000;
-constexpr int64_t kRows = 2048;  // of a product, between two heartbeats
+constexpr double kLeastShare = 0.1;  // of the least m_i / nu_i at the start
 constexpr double kLeastStep = 1e-5;
 
 // Arrays are in the order of the tree's leaves; `out_` is the caller's.
@@ -29,7 +26,8 @@ class Newton {
         nu_(N_),
         h_(N_),
         trial_(N_),
-        cg_(N_) {
+        step_(N_),
+        factor_(N_) {
     const Buffer<int32_t>& order = cells_.order();
     for (int64_t i = 0; i < N_; ++i) {
       nu_[i] = problem.nu[order[i]];
@@ -44,7 +42,8 @@ class Newton {
     result.stuck = !(result.least > 0);
     while (!result.stuck && result.chi2 > settings.tolerance &&
            result.iterations < settings.iterations) {
-      result.cg_iterations += solve();
+      solve();
+      result.entries = factor_.entries();
       result.stuck = !search(&result);
       if (result.stuck) break;
       std::swap(h_, trial_);
@@ -59,7 +58,7 @@ class Newton {
   bool search(PlanarResult* result) {
     const double before = result->chi2;
     for (double size = result->step; size > kLeastStep; size *= 0.5) {
-      for (int64_t i = 0; i < N_; ++i) trial_[i] = h_[i] + size * cg_.step[i];
+      for (int64_t i = 0; i < N_; ++i) trial_[i] = h_[i] + size * step_[i];
       measure(trial_, result);
       if (share_ >= result->least && std::sqrt(result->chi2 / before) <= 1 - 0.5 * size) {
         result->step = std::min(1.0, 2 * size);
@@ -82,35 +81,19 @@ class Newton {
     }
   }
 
-  // Calls body(i) for all cells.
-  template <class Body>
-  void for_cells(const Body& body) {
-    const auto rows = [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) body(i);
-    };
-    parallel_for(N_, kRows, rows, poll_, threads_for(15.0 * double(N_)));
-  }
-
-  void hessian(const Buffer<double>& u, Buffer<double>* out) {
-    for_cells([&](int64_t i) {
-      double sum = 0.0;
-      cells_.edges(i, [&](const Edge& edge) { sum += edge.weight * (u[i] - u[edge.beyond]); });
-      (*out)[i] = sum;
+  // H step = nu - mass.
+  void solve() {
+    // Both cells know their edge, to rounding: half of it from each.
+    factor_.connect([&](int64_t i, const auto& visit) {
+      cells_.edges(i, [&](const Edge& edge) { visit(edge.beyond, 0.5 * edge.weight); });
     });
-  }
-
-  // H step = nu - mass; returns the iterations.
-  int solve() {
-    for_cells([&](int64_t i) {
-      double sum = 0.0;
-      cells_.edges(i, [&](const Edge& edge) { sum += edge.weight; });
-      cg_.diagonal[i] = std::max(sum, 1e-300);
-    });
-    for (int64_t i = 0; i < N_; ++i) cg_.residual[i] = nu_[i] - cells_.mass(i);
-    const auto apply = [&] { hessian(cg_.direction, &cg_.image); };
-    const int turns = cg_.solve(kGradientTolerance, kCgIterations, apply);
-    centre(&cg_.step);
-    return turns;
+    for (int64_t i = 0; i < N_; ++i) step_[i] = nu_[i] - cells_.mass(i);
+    factor_.factor(poll_);
+    factor_.solve(&step_);
+    double mean = 0.0;
+    for (const double each : step_) mean += each;
+    mean /= double(N_);
+    for (double& each : step_) each -= mean;
   }
 
   double* const out_;
@@ -118,8 +101,8 @@ class Newton {
   const int64_t N_;
   PlanarCells cells_;
   double share_ = 0.0;  // least m_i / nu_i of the last diagram
-  Buffer<double> nu_, h_, trial_;
-  ConjugateGradients cg_;
+  Buffer<double> nu_, h_, trial_, step_;
+  GraphCholesky factor_;
 };
 
 }  // namespace

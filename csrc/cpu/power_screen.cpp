@@ -15,7 +15,7 @@ namespace otcuda::cpu {
 namespace {
 
 constexpr int64_t kGroupBytes = 1 << 17;  // integers that pass over the samples at a time: L2
-constexpr int64_t kGrain = 256;           // rows between heartbeats
+constexpr int64_t kSomeTargets = 256;     // that tell where targets lie and how large they are
 constexpr int64_t kMostD = 4096;          // sums of products stay far from 2^31
 constexpr double kListCost = 5000;        // of a pair above the threshold of a list
 constexpr int64_t kSpareRows = 12;        // that a last tile may read
@@ -96,7 +96,7 @@ double power_screen_share(int64_t D) {
 bool PowerScreen::centre(const float* x, int64_t B) {
   mu_ = Buffer<float>(D_, 0.0f);
   nu_ = Buffer<float>(D_, 0.0f);
-  mean(y_, N_, D_, 1024, mu_.data());
+  mean(y_, N_, D_, kSomeTargets, mu_.data());
   mean(x, B, D_, 256, nu_.data());
   mu_norm_ = norm(mu_);
   nu_norm_ = norm(nu_);
@@ -114,63 +114,109 @@ bool PowerScreen::centre(const float* x, int64_t B) {
   return mu_norm_ < 1e15;
 }
 
+// Rows up to a factor 4 above the middle of some share a unit, and mostly all do: then places are
+// indices, and a group is made while it is in the cache.
+bool PowerScreen::make_groups(Poll* poll) {
+  usual_ = usual();
+  add_groups(0, N_);
+  for (int64_t i = 0; i < N_; ++i) order_[i] = static_cast<int32_t>(i);
+  Buffer<uint32_t> largest(N_);
+  std::atomic<bool> wild{false}, stray{false};
+  const auto some = [&](int64_t from, int64_t to) {
+    for (int64_t g = from; g < to; ++g) {
+      const int64_t begin = groups_[g].begin, end = begin + groups_[g].count;
+      level_.largest(y_ + begin * D_, mu_.data(), end - begin, D_, largest.data() + begin);
+      const uint32_t most = *std::max_element(largest.data() + begin, largest.data() + end);
+      if (!(bits_float(most) < 1e15f)) wild = true;
+      if ((most >> 24) > usual_) stray = true;
+      if (!stray && !wild) quantise(most, &groups_[g]);
+    }
+  };
+  parallel_for(static_cast<int64_t>(groups_.size()), 1, some, poll);
+  if (wild) return false;
+  if (!stray) return true;
+  order(largest);
+  most_lane_ = 0;
+  const auto again = [&](int64_t from, int64_t to) {
+    for (int64_t g = from; g < to; ++g) {
+      uint32_t most = 0;
+      for (int64_t k = groups_[g].begin; k < groups_[g].begin + groups_[g].count; ++k) {
+        most = std::max(most, largest[order_[k]]);
+      }
+      quantise(most, &groups_[g]);
+    }
+  };
+  parallel_for(static_cast<int64_t>(groups_.size()), 1, again, poll);
+  return true;
+}
+
+// Of the largest coordinates of a row, in steps of a factor 4: one more than the middle of some.
+uint32_t PowerScreen::usual() const {
+  Vector<uint32_t> some;
+  for (int64_t i = 0; i < N_; i += std::max<int64_t>(1, N_ / kSomeTargets)) {
+    some.push_back(0);
+    level_.largest(y_ + i * D_, mu_.data(), 1, D_, &some.back());
+  }
+  std::nth_element(some.begin(), some.begin() + some.size() / 2, some.end());
+  return (some[some.size() / 2] >> 24) + 1;
+}
+
+// Places from `begin` on.
+void PowerScreen::add_groups(int64_t begin, int64_t count) {
+  const int64_t most = std::clamp<int64_t>(kGroupBytes / (4 * steps_), 96, 4092) / 12 * 12;
+  for (; count > 0; begin += most, count -= most) {
+    groups_.push_back({begin, std::min(most, count), 0, 0, 0, 0, -kInfinity, 0, 0});
+  }
+}
+
 // Places: buckets of a factor 4 of the largest coordinate, the usual ones in one of them; in a
 // bucket the order given, so that scores do not rise along the scan.
 void PowerScreen::order(const Buffer<uint32_t>& largest) {
-  Vector<uint32_t> some;
-  const int64_t step = std::max<int64_t>(1, N_ / 1024);
-  for (int64_t i = 0; i < N_; i += step) some.push_back(largest[i] >> 24);
-  std::nth_element(some.begin(), some.begin() + some.size() / 2, some.end());
-  const uint32_t usual = some[some.size() / 2] + 1;
   int64_t count[256] = {}, place[256];
-  for (const uint32_t bits : largest) ++count[std::max(bits >> 24, usual)];
-  const int64_t most = std::clamp<int64_t>(kGroupBytes / (4 * steps_), 96, 4092) / 12 * 12;
+  for (const uint32_t bits : largest) ++count[std::max(bits >> 24, usual_)];
+  groups_.clear();
   int64_t begin = 0;
   for (int k = 255; k >= 0; --k) {
     place[k] = begin;
-    for (int64_t left = count[k]; left > 0; left -= most, begin += std::min(most, left + most)) {
-      groups_.push_back({begin, std::min(most, left), 0, 0, 0, 0, -kInfinity, 0, 0});
-    }
-    begin = place[k] + count[k];
+    add_groups(begin, count[k]);
+    begin += count[k];
   }
-  order_ = Buffer<int32_t>(N_);
   for (int64_t i = 0; i < N_; ++i) {
-    order_[place[std::max(largest[i] >> 24, usual)]++] = static_cast<int32_t>(i);
+    order_[place[std::max(largest[i] >> 24, usual_)]++] = static_cast<int32_t>(i);
   }
 }
 
-void PowerScreen::quantise_row(int64_t place, const ScreenGroup& group) {
-  const ScreenRowSums sums =
-      level_.quantise({y_ + order_[place] * D_, mu_.data(), D_, group.unit, 1 / group.unit, 0,
-                       level_.wide ? nullptr : start_.data() + place * sums_,
-                       integers_.data() + place * 4 * steps_},
-                      nu_norm_ > 0 ? nu_.data() : nullptr);
-  // Float sums of D terms, and v = y - mu and unit * integer rounded to float.
-  const double rounding = 1 + double(D_ + 8) * 1.2e-7;
-  const double far = std::sqrt(double(sums.square)) * rounding;
-  norm_[place] = up(double(group.unit) * std::sqrt(sums.integers) * rounding * 1.000001);
-  total_[place] = sums.total;
-  residue_[place] = up(std::sqrt(double(sums.residue)) * rounding + 3e-7 * far);
-  if (nu_norm_ > 0) lift_[place] = sums.middle;
-  if (level_.wide) return;
-  int32_t most = most_lane_.load(std::memory_order_relaxed);
-  while (sums.most_lane > most && !most_lane_.compare_exchange_weak(most, sums.most_lane)) {
-  }
-}
-
-void PowerScreen::quantise(const Buffer<uint32_t>& largest, ScreenGroup* group) {
-  uint32_t bits = 0;
-  for (int64_t k = group->begin; k < group->begin + group->count; ++k) {
-    bits = std::max(bits, largest[order_[k]]);
-  }
+// `bits`: of the largest coordinate.
+void PowerScreen::quantise(uint32_t bits, ScreenGroup* group) {
+  const int64_t begin = group->begin;
   const double most = bits_float(bits);
   group->unit = most > 1e-15 ? up(most / most_target_ * 1.000001) : 1e-15f;
-  for (int64_t k = group->begin; k < group->begin + group->count; ++k) {
-    if (k % kGrain == 0) heartbeat();
-    quantise_row(k, *group);
-    group->norm = std::max(group->norm, double(norm_[k]));
-    group->residue = std::max(group->residue, double(residue_[k]));
-    group->reach = std::max(group->reach, double(norm_[k]) + double(residue_[k]));
+  ScreenTargets targets{y_,
+                        order_.data() + begin,
+                        group->count,
+                        D_,
+                        steps_,
+                        sums_,
+                        mu_.data(),
+                        nu_norm_ > 0 ? nu_.data() : nullptr,
+                        group->unit,
+                        integers_.data() + begin * 4 * steps_,
+                        level_.wide ? nullptr : start_.data() + begin * sums_,
+                        norm_.data() + begin,
+                        residue_.data() + begin,
+                        total_.data() + begin,
+                        nu_norm_ > 0 ? lift_.data() + begin : nullptr,
+                        0,
+                        0,
+                        0,
+                        0};
+  level_.targets_in(&targets);
+  group->norm = targets.most_norm;
+  group->residue = targets.most_residue;
+  group->reach = targets.most_reach;
+  int32_t most_lane = most_lane_.load(std::memory_order_relaxed);
+  while (targets.most_lane > most_lane &&
+         !most_lane_.compare_exchange_weak(most_lane, targets.most_lane)) {
   }
 }
 
@@ -194,29 +240,18 @@ bool PowerScreen::build(const ScreenKernels& level, const float* y, int64_t N, i
   sum_error_ = level.halves ? double(D + 8) * 1.2e-7 : 0;
   most_target_ = level.halves ? kScreenHalvesMost / std::sqrt(double(D)) : kScreenTargetMost;
   most_sample_ = level.halves ? most_target_ : level.offset() - 1;
-  Buffer<uint32_t> largest(N);
-  std::atomic<bool> wild{false};
-  const auto measure = [&](int64_t from, int64_t to) {
-    for (int64_t i = from; i < to; ++i) {
-      largest[i] = level_.largest(y + i * D, mu_.data(), D);
-      if (!(bits_float(largest[i]) < 1e15f)) wild = true;
-    }
-  };
-  parallel_for(N, kGrain, measure, poll);
-  if (wild) return false;
-  order(largest);
-  integers_ = Buffer<int8_t>((N + kSpareRows) * 4 * steps_, 0);
+  order_ = Buffer<int32_t>(N);
+  integers_ = Buffer<int8_t>((N + kSpareRows) * 4 * steps_);
+  std::fill(integers_.data() + N * 4 * steps_, integers_.end(), int8_t(0));
   start_ = Buffer<int32_t>(level_.wide ? 0 : (N + kSpareRows) * sums_, 0);
   norm_ = Buffer<float>(N);
   residue_ = Buffer<float>(N);
   total_ = Buffer<int32_t>(N);
   height_ = Buffer<float>(N);
   lift_ = Buffer<double>(nu_norm_ > 0 ? N : 0);
-  const auto some = [&](int64_t from, int64_t to) {
-    for (int64_t g = from; g < to; ++g) quantise(largest, &groups_[g]);
-  };
-  parallel_for(static_cast<int64_t>(groups_.size()), 1, some, poll);
-  return true;
+  if (make_groups(poll)) return true;
+  groups_.clear();
+  return false;
 }
 
 void PowerScreen::set_heights(const float* h) {

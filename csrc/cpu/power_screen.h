@@ -91,9 +91,11 @@ class PowerScreen {
   bool centre(const float* x, int64_t B);
   int64_t least_sum(const uint8_t* x, int64_t place) const;
   int64_t violations(class ScreenBlock* block, const ScreenGroup& group) const;
+  bool make_groups(Poll* poll);
+  uint32_t usual() const;
+  void add_groups(int64_t begin, int64_t count);
   void order(const Buffer<uint32_t>& largest);
-  void quantise(const Buffer<uint32_t>& largest, ScreenGroup* group);
-  void quantise_row(int64_t place, const ScreenGroup& group);
+  void quantise(uint32_t bits, ScreenGroup* group);
 
   ScreenKernels level_{};   // those that made the integers
   ScreenKernels narrow_{};  // the same for few samples, or for none
@@ -101,6 +103,7 @@ class PowerScreen {
   int64_t N_ = 0, D_ = 0, steps_ = 0, sums_ = 0;
   double gamma_ = 0, mu_norm_ = 0, nu_norm_ = 0;
   double sum_error_ = 0;                      // of sums, as a part of the norms' product
+  uint32_t usual_ = 0;                        // exponent that most targets share
   double most_target_ = 0, most_sample_ = 0;  // of a coordinate, in units
   Buffer<float> mu_, nu_;                     // [D]
   Buffer<int32_t> order_;                     // [N]: place -> target

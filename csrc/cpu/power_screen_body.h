@@ -14,18 +14,11 @@
 #pragma once
 
 #include "common/power_argmax.h"
-#include "cpu/power_screen_kernel.h"
+#include "cpu/power_screen_rows_body.h"
 
 namespace otcuda::cpu {
 namespace {
 
-// Eight numbers anywhere in memory; the compiler makes them what the instruction set has.
-typedef float Floats __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(32), aligned(4), may_alias));
-typedef float Fours __attribute__((vector_size(16), aligned(4), may_alias));
-typedef double Doubles __attribute__((vector_size(32), aligned(8), may_alias));
-typedef int8_t Bytes __attribute__((vector_size(32), aligned(1), may_alias));
-typedef int16_t Shorts __attribute__((vector_size(32), aligned(2), may_alias));
 typedef int32_t Word __attribute__((aligned(4), may_alias));
 
 template <class Lanes>
@@ -246,137 +239,6 @@ inline void screen_bounds(const ScreenBounds& b) {
   }
 }
 
-// Eight numbers of a row of which `left` are left, then zeros.
-inline __attribute__((always_inline)) void screen_load(const float* row, int64_t left, Floats* to) {
-  if (left >= 8) {
-    *to = *reinterpret_cast<const Floats*>(row);
-    return;
-  }
-  *to = Floats{};
-  for (int64_t k = 0; k < left; ++k) (*to)[k] = row[k];
-}
-
-inline uint32_t screen_largest(const float* row, const float* centre, int64_t D) {
-  Ints most = {};
-  for (int64_t d = 0; d < D; d += 8) {
-    Floats a, from;
-    screen_load(row + d, D - d, &a);
-    screen_load(centre + d, D - d, &from);
-    a -= from;
-    const Ints bits = reinterpret_cast<const Ints&>(a) & 0x7fffffff;  // NaN and inf are largest
-    most = bits > most ? bits : most;
-  }
-  int32_t found = 0;
-  for (int k = 0; k < 8; ++k) found = most[k] > found ? most[k] : found;
-  return static_cast<uint32_t>(found);
-}
-
-inline float screen_sum(const Floats& a) {
-  return ((a[0] + a[4]) + (a[1] + a[5])) + ((a[2] + a[6]) + (a[3] + a[7]));
-}
-
-// |row - centre| <= 127.4 unit. Sums are in float, `middle` in double.
-template <bool kWide>
-inline ScreenRowSums screen_quantise(const ScreenRow& row, const float* other) {
-  const ScreenRow r = row;  // which writing bytes does not change
-  constexpr Bytes kLowBytes = {0, 4, 8, 12, 16, 20, 24, 28};
-  constexpr float kShift = 12582912.0f;  // 1.5 2^23: what is added to it is rounded to an integer
-  Floats residue = {}, square = {}, whole = {};
-  Doubles middle = {}, more = {};
-  Ints integers = {}, total = {}, lanes = {}, halves = {};
-  int32_t* start = r.start;
-  int32_t most = 0;
-  const int64_t bytes = (r.D + 3) / 4 * 4;
-  for (int64_t d = 0; d < r.D; d += 8) {
-    Floats a, from;
-    screen_load(r.row + d, r.D - d, &a);
-    screen_load(r.centre + d, r.D - d, &from);
-    const Floats v = a - from;
-    const Floats shifted = v * r.inverse + kShift;
-    const Ints k = reinterpret_cast<const Ints&>(shifted) - 0x4b400000;
-    const Floats left = v - __builtin_convertvector(k, Floats) * r.unit;
-    residue += left * left;
-    square += v * v;
-    whole += a * a;
-    if (other != nullptr) {
-      screen_load(other + d, r.D - d, &from);
-      Fours half[2], with[2];
-      __builtin_memcpy(half, &a, sizeof a);
-      __builtin_memcpy(with, &from, sizeof from);
-      middle +=
-          __builtin_convertvector(half[0], Doubles) * __builtin_convertvector(with[0], Doubles);
-      more += __builtin_convertvector(half[1], Doubles) * __builtin_convertvector(with[1], Doubles);
-    }
-    integers += k * k;
-    total += k;
-    if constexpr (!kWide) {
-      lanes += k * k;
-      halves += k;
-    }
-    if (!kWide && (d % (4 * kScreenSteps) == 4 * kScreenSteps - 8 || d + 8 >= r.D)) {
-      const int32_t low = lanes[0] + lanes[1] + lanes[4] + lanes[5];
-      const int32_t high = lanes[2] + lanes[3] + lanes[6] + lanes[7];
-      most = low > most ? low : most;
-      most = high > most ? high : most;
-      lanes = Ints{};
-      if (start != nullptr) {
-        const uint32_t first = uint32_t(halves[0] + halves[1] + halves[4] + halves[5]);
-        const uint32_t second = uint32_t(halves[2] + halves[3] + halves[6] + halves[7]);
-        *start++ = int32_t((-kScreenOffset * first & 0xffff) | -kScreenOffset * second << 16);
-        halves = Ints{};
-      }
-    }
-    const Ints written = k + r.offset;
-    const Bytes low = __builtin_shuffle(reinterpret_cast<const Bytes&>(written), kLowBytes);
-    int64_t eight;
-    __builtin_memcpy(&eight, &low, 8);
-    __builtin_memcpy(r.out + d, &eight, bytes - d < 8 ? 4 : 8);
-  }
-  ScreenRowSums sums{screen_sum(residue), screen_sum(square), screen_sum(whole), 0, 0, 0, most};
-  for (int k = 0; k < 8; ++k) {
-    sums.integers += integers[k];
-    sums.total += total[k];
-  }
-  for (int k = 0; k < 4; ++k) sums.middle += middle[k] + more[k];
-  return sums;
-}
-
-// The same into bfloat16, rounded to nearest; what `integers` sums is their squares.
-inline ScreenRowSums screen_halve(const ScreenRow& row, const float* other) {
-  const ScreenRow r = row;
-  constexpr Shorts kHighHalves = {1, 3, 5, 7, 9, 11, 13, 15};
-  Floats residue = {}, square = {}, whole = {}, written = {};
-  double middle = 0;
-  const int64_t bytes = (r.D + 1) / 2 * 4;
-  for (int64_t d = 0; d < r.D; d += 8) {
-    Floats a, from;
-    screen_load(r.row + d, r.D - d, &a);
-    screen_load(r.centre + d, r.D - d, &from);
-    const Floats v = a - from, scaled = v * r.inverse;
-    const Ints bits = reinterpret_cast<const Ints&>(scaled);
-    const Ints near = (bits + 0x7fff + (bits >> 16 & 1)) & Ints(~0xffff - Ints{});
-    const Floats half = reinterpret_cast<const Floats&>(near), left = v - half * r.unit;
-    residue += left * left;
-    square += v * v;
-    whole += a * a;
-    written += half * half;
-    if (other != nullptr) {
-      screen_load(other + d, r.D - d, &from);
-      for (int k = 0; k < 8; ++k) middle += double(a[k]) * double(from[k]);
-    }
-    const Shorts high = __builtin_shuffle(reinterpret_cast<const Shorts&>(near), kHighHalves);
-    const int64_t still = bytes - 2 * d;
-    __builtin_memcpy(r.out + 2 * d, &high, still < 16 ? still : 16);
-  }
-  return {screen_sum(residue),
-          screen_sum(square),
-          screen_sum(whole),
-          middle,
-          double(screen_sum(written)),
-          0,
-          0};
-}
-
 // The chain of the contract for kScreenChains pairs side by side.
 inline void screen_chains(const ScreenPairs& p) {
   float score[kScreenChains] = {};
@@ -426,6 +288,7 @@ ScreenKernels screen_kernels(double pair_cost, double chain_cost, double most_sp
           &screen_bounds,
           &screen_largest,
           Lanes::kHalves ? &screen_halve : &screen_quantise<Lanes::kWide>,
+          &screen_targets<Lanes::kWide, Lanes::kHalves>,
           &screen_chains,
           &screen_enter};
 }

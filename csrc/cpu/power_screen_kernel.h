@@ -76,6 +76,24 @@ struct ScreenRowSums {
   int32_t most_lane;  // narrow: the most that a 16-bit sum has of integer^2
 };
 
+// A group of targets into integers of one unit, into which their coordinates fit.
+struct ScreenTargets {
+  const float* y;        // [.., D]
+  const int32_t* order;  // [count]: which rows of y
+  int64_t count, D, steps, sums;
+  const float* centre;  // [D]
+  const float* other;   // [D], or null
+  float unit;
+  int8_t* integers;       // [count][4 steps], zeros beyond D
+  int32_t* start;         // narrow, [count][sums]: as of ScreenPanel
+  float *norm, *residue;  // [count]: |unit integers| and |row - centre - unit integers|, or more
+  int32_t* total;         // [count]: sums of the integers
+  double* lift;           // [count]: row times `other`, where there is one
+  // Of the group:
+  float most_norm, most_residue, most_reach;  // reach: of the sum of both
+  int32_t most_lane;                          // as of ScreenRowSums
+};
+
 struct ScreenPairs {
   const float* const* x;
   const float* const* y;
@@ -96,8 +114,10 @@ struct ScreenKernels {
   int64_t (*panel)(ScreenPanel*, int64_t from);
   void (*warm)(ScreenPanel*, int64_t targets);  // the largest sums of the first targets
   void (*bounds)(const ScreenBounds&);
-  uint32_t (*largest)(const float* row, const float* centre, int64_t D);  // bits of max |row - c|
+  // Of each row, the bits of max |row - centre|.
+  void (*largest)(const float* row, const float* centre, int64_t rows, int64_t D, uint32_t* bits);
   ScreenRowSums (*quantise)(const ScreenRow&, const float* other);
+  void (*targets_in)(ScreenTargets*);
   void (*chains)(const ScreenPairs&);  // kScreenChains pairs
   // Puts a target where it belongs; of equal scores the lower target comes first. `room`: places of
   // the list in use, whole steps.

@@ -50,11 +50,9 @@ bool ScreenBlock::pack(const PowerScreen& s, const ScreenKernels& level, const f
   lost = false;
   std::fill_n(best, kMostSamples, -std::numeric_limits<float>::infinity());
   std::fill_n(index, kMostSamples, -1);
-  uint32_t bits = 0;
-  for (int64_t q = 0; q < count; ++q) {
-    bits = std::max(bits, level.largest(x + q * s.D_, s.nu_.data(), s.D_));
-  }
-  const float most = bits_float(bits);
+  uint32_t bits[kMostSamples] = {};
+  level.largest(x, s.nu_.data(), count, s.D_, bits);
+  const float most = bits_float(*std::max_element(bits, bits + kMostSamples));
   if (!(most < 1e15f) || (most > 0 && most < 1e-15f)) return false;  // squares would not be sound
   unit_ = most > 0 ? up(double(most) / s.most_sample_ * 1.000001) : 1.0f;
   // Narrow: a 16-bit sum ends within 16 bits, by Cauchy-Schwarz on its integers.

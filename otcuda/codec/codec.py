@@ -29,6 +29,7 @@ from otcuda.codec.integer_context import Choice
 from otcuda.codec.model import Model
 from otcuda.codec.pictures import Networks
 from otcuda.codec.quantiser import dequantised, latent_shape, step_size
+from otcuda.codec.scale import place
 from otcuda.errors import ArgumentError, BudgetError, Notice
 
 EFFORTS = (0, 1)
@@ -63,8 +64,9 @@ class _Picture:
         """The same on its way through the networks of a family."""
         networks = _networks(self.engine, family.model)
         latents = networks.analyse(self.image, _share(self.say, "analysis"))
-        coarsest = family.steps[1]
-        return _Task(self.image, self.grey, family.model, networks, latents, coarsest, self.say)
+        multiplier = family.multiplier if self.effort > 0 and family.multiplier > 0 else None
+        about = (family.steps[1], multiplier)
+        return _Task(self.image, self.grey, family.model, networks, latents, *about, self.say)
 
 
 @dataclass
@@ -77,6 +79,7 @@ class _Task:
     networks: Any
     latents: np.ndarray
     coarsest: int
+    fixed_multiplier: float | None  # of the heights at a fixed quality
     say: Callback
     _done: tuple[str, float] = ("rate", 0.0)
 
@@ -103,6 +106,10 @@ class _Task:
         """Symbols, values and bits of the latents at a step."""
         u = self.latents / step_size(step)
         return self.model.context.quantise(u, step, multiplier, self.off, self._heard)
+
+    def at_quality(self, step: int) -> Choice:
+        """The same where the step is given and no budget is to be met."""
+        return self.quantised(step, self.fixed_multiplier)
 
     def error(self, step: int, values: np.ndarray) -> float:
         """Mean squared error of the decoded picture, 8 bit."""
@@ -138,8 +145,9 @@ def compress(
         mode: "coded" (context model and range coder) or "fixed" (balanced codebooks, the size
             depends on the size of the picture alone).
         effort: 0 is the plain quantiser (of the mode "fixed": balanced heights, each index equally
-            likely). 1 tries finer steps with conditional heights; in the mode "fixed" it takes the
-            nearest codes and corrects the latents by what the decoder gets wrong.
+            likely). 1 tries finer steps with conditional heights; of a `quality` it takes the
+            heights that the weights say pay; in the mode "fixed" it takes the nearest codes and
+            corrects the latents by what the decoder gets wrong.
         model: weights, or several (`load_models`), of which the best at this rate are taken; None
             stands for those of the package.
         engine: what runs the networks, "native" or "torch".
@@ -407,41 +415,15 @@ def _head_bytes(task: _Task) -> int:
 
 
 def _compress_at_quality(picture: _Picture, models: Models, quality: float) -> bytes:
-    """The file at a place of the one scale of all families, see `_step_of`."""
+    """The file at a place of the one scale of all families."""
     if quality > best_quality(models):
         raise ArgumentError(
             f"quality {quality:g} needs weights for high rates; those at hand reach "
             f"{best_quality(models)}"
         )
     nominal = STEP_OF_LEAST_QUALITY - STEPS_A_QUALITY * quality
-    step = round(nominal)
-    family = models.for_step(step)
-    task, k = picture.task(family), models.index(family)
-    if k > 0 and step > family.steps[0]:
-        step = _step_of(picture, models[k - 1], family, task, nominal)
-    return task.file(step, task.quantised(step).symbols)
-
-
-def _step_of(
-    picture: _Picture, coarser: Family, family: Family, task: _Task, nominal: float
-) -> int:
-    """The step of a family where the scale says `nominal`, so that the scale has no leap.
-
-    At one step two families differ in rate by up to a factor. So the steps of the second run from
-    the coarsest whose file is neither smaller nor worse than the last one of the first, down to its
-    own finest: that is where the picture's curves meet, and bytes and quality rise on.
-    """
-    other, finest = picture.task(coarser), family.steps[0]
-    last = other.quantised(coarser.steps[0])
-    error = other.error(coarser.steps[0], last.values)
-    low, high = finest, family.steps[1] + 1  # the step sought is >= low and < high
-    while high - low > 1:
-        task.tell("scale", 1 - (high - low) / (family.steps[1] + 1 - finest))
-        middle = (low + high) // 2
-        found = task.quantised(middle)
-        no_worse = found.bits >= last.bits and task.error(middle, found.values) <= error
-        low, high = (middle, high) if no_worse else (low, middle)
-    return round(finest + (nominal - finest) / (coarser.steps[0] - finest) * (low - finest))
+    task, step = place(picture, models, nominal)
+    return task.file(step, task.at_quality(step).symbols)
 
 
 def _compress_fixed(picture: _Picture, models: Models, budget: int | None) -> bytes:

@@ -8,6 +8,7 @@ picture is chosen in `otcuda.codec.codec`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,11 @@ class Family:
         id: number of the release, or 7 for weights of one's own.
         digest: SHA-256 of the tensors, as the file says.
         steps: finest and coarsest index of the quantiser step that was trained.
+        multiplier: c in lambda = c D^2 of the conditional heights that pay at a fixed quality, as
+            measured when the weights were made; 0 where none do.
+
+    Raises:
+        ModelMismatchError: the record of the training is not one.
     """
 
     def __init__(
@@ -41,8 +47,15 @@ class Family:
         self._path, self._model = path, model
         self.name = "the weights given" if path is None else path.name
         self.id, self.digest = int(record["id"]), str(record["digest"])
-        low, high = record.get("training", {}).get("steps", TRAINED_STEPS)
-        self.steps = (int(low), int(high))
+        training = record.get("training", {})
+        try:
+            low, high = (int(step) for step in training.get("steps", TRAINED_STEPS))
+            multiplier = float(training.get("multiplier", 0.0))
+        except (TypeError, ValueError) as error:
+            raise ModelMismatchError(f"{self.name}: training is {training}, {error}") from error
+        if not 0 <= multiplier < math.inf:
+            raise ModelMismatchError(f"{self.name}: multiplier is {multiplier}; it must be >= 0")
+        self.steps, self.multiplier = (low, high), multiplier
 
     @property
     def model(self) -> Model:
@@ -107,10 +120,6 @@ class Models(Sequence[Family]):
                 "(model=) with the weights that wrote it"
             )
         return family.model
-
-    def for_step(self, step: int) -> Family:
-        """The coarsest family that was trained at a step, or at coarser ones; else the finest."""
-        return next((family for family in self if family.steps[0] <= step), self[-1])
 
 
 def load_models(path: str | Path | None = None) -> Models:

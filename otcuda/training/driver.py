@@ -49,12 +49,13 @@ from otcuda.training.gan import GanConfig, GanInputs, GanStage
 from otcuda.training.growth import take_over
 from otcuda.training.loop import Callback, LoopConfig, Stage, run_stage
 from otcuda.training.noise import NoiseConfig, NoiseStage
-from otcuda.training.release import assemble, fixed_tables
+from otcuda.training.release import assemble, fixed_tables, quality_multiplier
 from otcuda.training.synthesis import SynthesisConfig, SynthesisStage
 from otcuda.training.transport import TransportConfig, TransportStage, parts_of
 
 PRESETS = ("low", "middle", "high", "paper")
 STARTS = ("klt", "shipped")
+MULTIPLIER_PICTURES = 8  # held out, on which conditional heights are measured
 HELD_OUT = 16  # most pictures that are taken from the training set to judge by
 
 
@@ -383,6 +384,9 @@ def export(folder: Path, settings: Settings, callback: Callback = lambda _: None
     }
     parts = transport[0] if transport else None
     model = assemble(net, stage.arrays(), tables, parts, head, training)
+    held_out = run.held_out[:MULTIPLIER_PICTURES]
+    multiplier = quality_multiplier(model, held_out, stage.config.judged_at)
+    model.training["multiplier"] = multiplier
     path = folder / "weights.safetensors"
     model.save(path)
     callback({"say": f"{path}: {model}"})

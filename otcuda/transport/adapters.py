@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from otcuda.errors import ArgumentError
+from otcuda.errors import ArgumentError, ShapeError
 from otcuda.transport.arrays import Home, is_torch, real_numpy, to_numpy
 from otcuda.transport.classes import ClassedOT
 from otcuda.transport.ott_adapter import SemidiscreteOutput, SemidiscreteSolver
@@ -72,7 +72,7 @@ def solve_semidiscrete(
     if reg != 0:
         raise ArgumentError(f"reg is {reg!r}, expected 0: only the hard problem is solved for")
     steps = {name: options.pop(name) for name in _POT_STEPS if name in options}
-    ot = SemiDiscreteOT(X_target, a_target, _pot_source(sampler_source, X_target))
+    ot = SemiDiscreteOT(X_target, a_target, _pot_source(sampler_source, to_numpy(X_target)))
     result = ot.fit(chi2=chi2, **options)
     h, y = to_numpy(ot.heights).astype(np.float64), to_numpy(ot.y).astype(np.float64)
     g = 2 * h + (y * y).sum(1)
@@ -98,7 +98,7 @@ def semidiscrete_ot_map(
         weights = semidiscrete_atom_weights(
             X_target, X_source, semi_dual_potential, a_target, metric, reg
         )
-        return weights @ Home.of(X_source).bring(X_target)
+        return weights @ Home.of(weights).bring(X_target)
     return _map_of(X_target, semi_dual_potential, a_target, metric, reg).transport(X_source)
 
 
@@ -119,8 +119,9 @@ def semidiscrete_c_transform(
         scores = _soft_scores(X_target, X_source, semi_dual_potential, a_target, reg)
         top = scores.max(1)
         soft = top + np.log(np.exp(scores - top[:, None]).sum(1))
-        return Home.of(X_source).bring(-reg * soft)
+        return Home.of(_array(X_source)).bring(-reg * soft)
     ot = _map_of(X_target, semi_dual_potential, a_target, metric, reg)
+    X_source = _array(X_source)
     # The heights of `ot` are shifted to a mean of zero; the shift is known on any target.
     g = to_numpy(semi_dual_potential).astype(np.float64)
     y, h = to_numpy(ot.y).astype(np.float64), to_numpy(ot.heights).astype(np.float64)
@@ -138,7 +139,7 @@ def semidiscrete_atom_weights(
     reg: float = 0.0,
 ) -> Any:
     """POT's `semidiscrete_atom_weights`, [B, N]; dear: rows of the identity, softened by reg."""
-    home = Home.of(X_source)
+    home = Home.of(_array(X_source))
     if reg > 0:
         _check(metric, reg)
         scores = _soft_scores(X_target, X_source, semi_dual_potential, a_target, reg)
@@ -150,8 +151,13 @@ def semidiscrete_atom_weights(
 
 def _soft_scores(y: Any, x: Any, g: Any, nu: Any, reg: float) -> np.ndarray:
     """(g_j - |x_b - y_j|^2) / reg + log nu_j, float64 [B, N]."""
-    y, x, g = (real_numpy(*pair).astype(np.float64) for pair in zip("yxg", (y, x, g), strict=True))
-    weights = np.full(len(y), 1 / len(y)) if nu is None else to_numpy(nu).astype(np.float64)
+    ot = SemiDiscreteOT(y, nu)  # checks both
+    names = ("X_source", "semi_dual_potential")
+    x, g = (real_numpy(*each).astype(np.float64) for each in zip(names, (x, g), strict=True))
+    if x.ndim != 2 or x.shape[1] != ot.D:
+        raise ShapeError(f"X_source has shape {list(x.shape)}, expected [B, {ot.D}]")
+    _check_potential(g, ot.N)
+    y, weights = to_numpy(ot.y).astype(np.float64), to_numpy(ot.nu).astype(np.float64)
     cost = (x * x).sum(1)[:, None] - 2 * x @ y.T + (y * y).sum(1)
     with np.errstate(divide="ignore"):  # no weight, no share
         return (g - cost) / reg + np.log(weights)
@@ -181,9 +187,20 @@ def _check(metric: str | None, reg: float) -> None:
 def _map_of(y: Any, g: Any, nu: Any, metric: str | None, reg: float) -> SemiDiscreteOT:
     _check(metric, reg)
     ot = SemiDiscreteOT(y, nu)
-    y = to_numpy(ot.y).astype(np.float64)
-    ot.heights = (to_numpy(g).astype(np.float64) - (y * y).sum(1)) / 2
+    y, g = to_numpy(ot.y).astype(np.float64), real_numpy("semi_dual_potential", g)
+    _check_potential(g, ot.N)
+    ot.heights = (g.astype(np.float64) - (y * y).sum(1)) / 2
     return ot
+
+
+def _check_potential(g: np.ndarray, N: int) -> None:
+    if g.shape != (N,):
+        raise ShapeError(f"semi_dual_potential has shape {list(g.shape)}, expected [{N}]")
+
+
+def _array(x: Any) -> Any:
+    """What has a shape as it is, lists as an array."""
+    return x if hasattr(x, "shape") else real_numpy("x", x)
 
 
 class SemiDiscretePlanSampler:
@@ -198,6 +215,10 @@ class SemiDiscretePlanSampler:
             a conditional flow needs.
         labels: a label of each target, [N]; for `sample_plan_with_labels` of a map without classes.
 
+    Raises:
+        ArgumentError: `ot` is no such map.
+        ShapeError: not a label for each target.
+
     >>> import numpy as np
     >>> ot = SemiDiscreteOT(np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32))
     >>> ot.fit(chi2=0.1).converged
@@ -208,6 +229,11 @@ class SemiDiscretePlanSampler:
     """
 
     def __init__(self, ot: SemiDiscreteOT | ClassedOT, labels: Any = None):
+        if not isinstance(ot, (SemiDiscreteOT, ClassedOT)):
+            kind = type(ot).__name__
+            raise ArgumentError(f"ot is {kind}, expected a SemiDiscreteOT or a ClassedOT")
+        if labels is not None and len(labels) != len(ot.y):
+            raise ShapeError(f"labels has shape [{len(labels)}], expected [{len(ot.y)}]")
         self.ot, self.labels = ot, labels
 
     def sample_plan(self, x0: Any, x1: Any = None, replace: bool = True) -> tuple[Any, Any]:
@@ -218,6 +244,7 @@ class SemiDiscretePlanSampler:
         """
         if isinstance(self.ot, ClassedOT):
             raise ArgumentError("a map with classes couples by sample_plan_with_labels only")
+        x0 = _array(x0)
         return x0, self.ot.transport(_flat(x0)).reshape(x0.shape)
 
     def sample_plan_with_labels(
@@ -231,6 +258,7 @@ class SemiDiscretePlanSampler:
         Raises:
             ArgumentError: no labels and no classes.
         """
+        x0 = _array(x0)
         if isinstance(self.ot, ClassedOT):
             if y1 is None:
                 raise ArgumentError("sample_plan_with_labels of a map with classes needs y1")
@@ -239,7 +267,8 @@ class SemiDiscretePlanSampler:
             raise ArgumentError("SemiDiscretePlanSampler has no labels; pass labels=")
         index = self.ot.assign(_flat(x0))
         x1 = Home.of(x0).bring(self.ot.y)[index].reshape(x0.shape)
-        return x0, x1, y0, self.labels[index if is_torch(self.labels) else to_numpy(index)]
+        labels = _array(self.labels)
+        return x0, x1, y0, labels[index if is_torch(labels) else to_numpy(index)]
 
 
 def _flat(x: Any) -> Any:

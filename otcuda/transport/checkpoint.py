@@ -19,7 +19,7 @@ from otcuda._io import atomic_write
 from otcuda.errors import ArgumentError, CorruptDataError
 
 _FORMAT = "otcuda.fit"
-_VERSION = 2
+_VERSION = 3
 
 
 class Checkpoint:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from otcuda.errors import ArgumentError, ShapeError
-from otcuda.transport.arrays import Home, to_numpy
+from otcuda.transport.arrays import Home, real_numpy, to_numpy
 from otcuda.transport.fitting import FitResult
 from otcuda.transport.semidiscrete import SemiDiscreteOT
 from otcuda.transport.sources import key
@@ -42,15 +42,17 @@ class ClassedOT:
 
     def __init__(self, y: Any, classes: Any, nu: Any = None, source: Any = "normal"):
         of = self._labels("classes", classes)
-        if getattr(y, "ndim", 2) < 1 or len(y) != len(of):
+        y = y if hasattr(y, "dtype") else real_numpy("y", y)
+        if len(y.shape) != 2 or not len(y):
+            raise ShapeError(f"ClassedOT takes y [N, D], N >= 1; got {list(map(int, y.shape))}")
+        if len(y) != len(of):
             raise ShapeError(f"classes has shape [{len(of)}], expected [N] of y, [{len(y)}]")
         weights = np.ones(len(of)) if nu is None else to_numpy(nu).astype(np.float64)
         if weights.shape != of.shape:
             raise ShapeError(f"nu has shape {list(weights.shape)}, expected [{len(of)}]")
         self.labels = np.unique(of)
         self._rows = {int(c): np.flatnonzero(of == c) for c in self.labels}
-        self._home = Home.of(y) if hasattr(y, "dtype") else Home(None, "float64")
-        self.y = y if hasattr(y, "dtype") else np.asarray(y)
+        self._home, self.y = Home.of(y), y
         self._ots = {}
         for c, rows in self._rows.items():
             total = weights[rows].sum()
@@ -66,11 +68,11 @@ class ClassedOT:
         """The problem of a class.
 
         Raises:
-            ArgumentError: there is no such class.
+            ArgumentError: there is no such class, or it is no integer.
         """
-        if int(label) not in self._ots:
-            raise ArgumentError(f"class {label} has no target; there are {self._named()}")
-        return self._ots[int(label)]
+        if not hasattr(label, "__index__") or label.__index__() not in self._ots:
+            raise ArgumentError(f"class {label!r} has no target; there are {self._named()}")
+        return self._ots[label.__index__()]
 
     def fit(
         self, *args: Any, max_seconds: float | None = None, seed: int = 0, **options: Any
@@ -100,6 +102,7 @@ class ClassedOT:
     def assign(self, x: Any, classes: Any) -> Any:
         """Target among all N for each sample x [B, D] meant for a class [B]: index [B], int64."""
         wanted = self._labels("classes", classes)
+        x = x if hasattr(x, "dtype") else real_numpy("x", x)
         if len(x) != len(wanted):
             raise ShapeError(f"classes has shape [{len(wanted)}], expected [B] of x, [{len(x)}]")
         home, out = Home.of(x), np.empty(len(wanted), np.int64)

@@ -7,8 +7,6 @@ A pool is its key: block b of it is a function of (key, b). docs/transport.md, s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -21,33 +19,11 @@ from otcuda.transport.sources import NAMED, Source
 _GROUP = HALVES**2
 _BLOCK = 4096  # samples of a block where nothing asks for another size
 _AUDIT = 16  # one sample in so many is scanned again
-_SETS = 8  # of Sobol points in a pool, with a scramble each: their counts are independent
-_FEW_SETS, _FEW_D = 2, 6  # in so few dimensions long sets are what makes them even
-_MOST_POINTS = 1 << 31  # of a set
 
 
 def takes_sobol(D: int, named: bool) -> bool:
     """Whether Sobol points are there: they cost no more than independent ones, and tell more."""
     return named and D <= SOBOL_DIMENSIONS
-
-
-@dataclass
-class Tally:
-    """What a scan of a pool has counted so far.
-
-    Attributes:
-        counts: samples in each cell, int64 [N]; inside: sum over independent groups of squared
-            counts, float64 [N]; None for independent samples.
-        group: counts of the group of Sobol points under way, int64 [N].
-        value: sum of the best values; blocks: that were scanned; samples: in them.
-    """
-
-    counts: np.ndarray
-    inside: np.ndarray | None = None
-    group: np.ndarray | None = None
-    value: float = 0.0
-    blocks: int = 0
-    samples: int = 0
 
 
 class Pool:
@@ -56,25 +32,29 @@ class Pool:
     Attributes:
         M: samples; rows: their place in the lists of the solver.
         design: "iid"; "product": samples are all pairs of 16 left and 16 right halves, group by
-            group; "sobol": eight sets of Sobol points, two up to six dimensions, each
-            with a scramble of its own.
+            group; "sobol": part of the sequence of Sobol points that `key` has scrambled.
+        first: number of the first of these points. Pools that follow each other in one sequence are
+            together as even as one of their size.
         h: heights at which the lists were made, float64 [N].
     """
 
     def __init__(
-        self, source: Source, D: int, key: int, M: int, design: str = "iid", block: int = _BLOCK
+        self,
+        source: Source,
+        D: int,
+        key: int,
+        M: int,
+        design: str = "iid",
+        block: int = _BLOCK,
+        first: int = 0,
     ):
         self.source, self.D, self.key, self.design = source, D, key, design
-        sets = _FEW_SETS if D <= _FEW_D else _SETS
-        unit = {"iid": 1, "product": _GROUP, "sobol": sets}[design]
+        self.product, self.first = design == "product", first
+        unit = _GROUP if self.product else 1
         self.M, self.block = max(1, M // unit) * unit, max(1, block // unit) * unit
-        self.product = design == "product"
-        # Samples that depend on each other: blocks do not straddle two such sets.
-        self.set = self.M // sets if design == "sobol" else self.M
-        self.places = [  # first sample and size of each block
-            (start, min(self.block, begin + self.set - start))
-            for begin in range(0, self.M, self.set)
-            for start in range(begin, begin + self.set, self.block)
+        # First sample and size of each block.
+        self.places = [
+            (start, min(self.block, self.M - start)) for start in range(0, self.M, self.block)
         ]
         self.rows = slice(0, 0)
         self.h: np.ndarray | None = None
@@ -96,15 +76,9 @@ class Pool:
     def _samples(self, number: int, n: int, part: int) -> np.ndarray:
         rows = part // HALVES if self.product else part
         if self.design == "sobol":
-            scramble, first = divmod(self.places[number][0], self.set)
             x = np.empty((rows, self.D), np.float32)
-            return sobol_samples(
-                x,
-                self.source.name,
-                seed=self.key,
-                stream=scramble,
-                offset=first,
-            )
+            offset = self.first + self.places[number][0]
+            return sobol_samples(x, self.source.name, seed=self.key, offset=offset)
         if self.source.name in NAMED:
             x = np.empty((rows, self.D), np.float32)
             otcuda.source_samples(x, self.source.name, seed=self.key, stream=number + 1)
@@ -157,70 +131,20 @@ class Pool:
                 x = np.concatenate([left, right], -1).reshape(-1, self.D)
             yield rows, np.ascontiguousarray(x)
 
-    def chi2(self, lists: Lists, nu: np.ndarray) -> Chi2:
-        """Chi2 of the heights that the pool was scanned at, which must not have seen it."""
-        tally = self.tally(len(nu))
-        for start, n in self.places:
-            rows = slice(self.rows.start + start, self.rows.start + start + n)
-            self._enter(tally, lists.index[rows, 0])
-        return self.chi2_of(tally, nu)
+    def chi2(self, lists: Lists, nu: np.ndarray) -> Chi2 | None:
+        """Chi2 of the heights that the pool was scanned at, which must not have seen it.
 
-    def tally(self, N: int) -> Tally:
-        """An empty tally."""
-        tally = Tally(np.zeros(N, np.int64))
-        if self.design != "iid":
-            tally.inside = np.zeros(N)
-        if self.design == "sobol":
-            tally.group = np.zeros(N, np.int64)
-        return tally
-
-    def count(
-        self,
-        y: np.ndarray,
-        h: np.ndarray,
-        tally: Tally,
-        tick: Callable[[Tally], Any],
-    ) -> None:
-        """Goes on with a tally at heights h, to the end of the pool.
-
-        `tick` is called before each block and may raise.
+        None for Sobol points: each of them avoids the others, those of earlier pools too.
         """
-        y, heights = self.targets(y), h.astype(np.float32)
-        for number, (_, n) in enumerate(self.places):
-            if number < tally.blocks:
-                continue
-            tick(tally)
-            x = self._samples(number, n, n)
-            if self.product:
-                winner, inner = np.empty((n, 1), np.int32), np.empty((n, 1), np.float32)
-                top_cells(x, y, heights, (winner, inner, np.empty(n, np.float32)))
-                winner = winner[:, 0]
-                value = inner[:, 0] + heights[winner]
-            else:
-                value, winner = otcuda.power_argmax(x, y, heights)
-            self._enter(tally, winner)
-            tally.value += float(value.sum(dtype=np.float64))
-
-    def _enter(self, tally: Tally, winner: np.ndarray) -> None:
-        """Adds the winners of the next block."""
-        N, n = len(tally.counts), len(winner)
-        counts = np.bincount(winner, minlength=N)
-        tally.counts += counts
-        tally.blocks += 1
-        tally.samples += n
-        if self.product:
-            group = np.arange(n) // _GROUP
-            cells, hits = np.unique(group * N + winner, return_counts=True)
-            np.add.at(tally.inside, cells % N, (hits * hits).astype(float))
-        elif self.design == "sobol":
-            tally.group += counts
-            if tally.samples % self.set == 0:
-                tally.inside += tally.group.astype(float) ** 2
-                tally.group[:] = 0
-
-    def chi2_of(self, tally: Tally, nu: np.ndarray) -> Chi2:
-        """Chi2 of a whole tally, without bias."""
-        if tally.inside is None:
-            return chi2_from_counts(tally.counts, nu)
-        group = _GROUP if self.product else self.set
-        return chi2_from_counts(tally.counts, nu, tally.inside, group)
+        if self.design == "sobol":
+            return None
+        N = len(nu)
+        if not self.product:
+            return chi2_from_counts(np.bincount(lists.index[self.rows, 0], minlength=N), nu)
+        counts, inside = np.zeros(N, np.int64), np.zeros(N)
+        for start, n in self.places:
+            winner = lists.index[self.rows.start + start : self.rows.start + start + n, 0]
+            counts += np.bincount(winner, minlength=N)
+            cells, hits = np.unique(np.arange(n) // _GROUP * N + winner, return_counts=True)
+            np.add.at(inside, cells % N, (hits * hits).astype(float))
+        return chi2_from_counts(counts, nu, inside, _GROUP)

@@ -124,10 +124,14 @@ class Words:
         if not measured and now - self._last < _EVERY:
             return
         self._last = now
-        text = f"{record['stage']}: {record['samples']} samples, {record['seconds']:.0f} s"
-        done = record["samples"] / max(1, record.get("planned", 0))
-        if not measured and done < 1:  # what is planned is a guess: nothing to say beyond it
-            text += f", about {100 * done:.0f} % of what is planned"
+        exact = "exact_chi2" in record  # of polygons, without samples
+        scanned = "" if exact else f"{record['samples']} samples, "
+        text = f"{record['stage']}: {scanned}{record['seconds']:.0f} s"
+        planned = record.get("planned", 0)
+        if not measured and record["samples"] < planned:  # a guess: nothing to say beyond it
+            text += f", about {100 * record['samples'] / planned:.0f} % of what is planned"
+        if exact:
+            text += f", chi2 {record['exact_chi2']:.4g}"
         if measured:
             low, high = record["chi2_interval"]
             text += f", chi2 {record['chi2']:.4g} ({low:.4g} to {high:.4g})"

@@ -104,12 +104,6 @@ class Lister(Descent):
         pool.scan(self.y, h, self.lists, self.run.tick)
         self.run.scanned += pool.M
 
-    def forget(self) -> None:
-        """Leaves the last pool alone."""
-        last = self.pools[-1]
-        self.lists = Lists(*[a[last.rows].copy() for a in self.lists.arrays()])
-        last.rows, self.pools = slice(0, last.M), [last]
-
     def linear(self, h: np.ndarray) -> float:
         """<nu, h>, by a sum that no BLAS shares out."""
         return float((self.nu * h).sum())
@@ -224,11 +218,12 @@ class Lister(Descent):
         return False
 
 
-def coarse_start(lister: Lister, seed: int) -> np.ndarray:
+def coarse_start(lister: Lister, seed: int, sequence: int | None) -> np.ndarray:
     """Heights from ever larger random parts of the targets, each extended to the next.
 
     The extension is the double conjugate, eq. (9): the height at which a target's plane touches the
-    potential of the part from below on the samples.
+    potential of the part from below on the samples: the first Sobol points of the key `sequence`,
+    which the pools begin with again, or independent ones.
     """
     n, run = lister.n, lister.run
     order = np.random.default_rng(seed % 2**32).permutation(n)
@@ -244,8 +239,11 @@ def coarse_start(lister: Lister, seed: int) -> np.ndarray:
             h = part.guess(key(seed, 4, level))
             h = part.descend(AveragedState(h, h.copy()), 8 * size, key(seed, 5, level))
         part.h = h
-        part.add(Pool(lister.source, lister.D, key(seed, 6, level), 4 * size))
-        run.samples += 4 * size
+        if sequence is None:
+            part.add(Pool(lister.source, lister.D, key(seed, 6, level), 4 * size))
+            run.samples += 4 * size
+        else:
+            part.add(Pool(lister.source, lister.D, sequence, 4 * size, "sobol"))
         part.fit(0.5)
         values = part.lists.values(part.h)
         y = np.ascontiguousarray(lister.y[order[:finer]])
@@ -315,6 +313,7 @@ class Pooler:
         run.reserved = min(self.check, 0.2 * run.samples_left())
         self.plan = planned_samples(cells.n, cells.D, run.goal.chi2, self.design)
         self.given: np.ndarray | None = None  # heights to start from instead of a descent
+        self.sequence = key(seed, TRAINING, 16)  # of Sobol points
 
     def affordable(self) -> float:
         """Samples that a limit leaves to fit on, validation set aside."""
@@ -329,8 +328,9 @@ class Pooler:
         purpose = key(self.seed, TRAINING)
         burn = int(min(_BURN * n, self.plan / 3, 0.25 * self.affordable()))
         if lister.D <= _COARSE and n >= 1024 and self.affordable() > 64 * n:
-            lister.h = coarse_start(lister, purpose)
-            burn = min(burn, 2 * n) if self.design != "sobol" else 0
+            sequence = self.sequence if self.design == "sobol" else None
+            lister.h = coarse_start(lister, purpose, sequence)
+            burn = min(burn, 2 * n) if sequence is None else 0
         else:
             lister.h = lister.guess(key(purpose, 1))
         state = AveragedState(lister.h, lister.h.copy())
@@ -368,21 +368,20 @@ class Pooler:
         wanted = max(self.plan - lister.M, lister.M // 16, 256)
         affordable = self.affordable() / 1.3
         doubled = max(lister.M, 4 * lister.n, _FEWEST)
-        # One large set of Sobol points in few dimensions is worth more than all before it.
-        alone = self.design == "sobol" and lister.D <= _COARSE
-        last = wanted <= 1.5 * doubled or (alone and 4 * lister.n <= lister.M)
+        few = lister.D <= _COARSE and 4 * lister.n <= lister.M  # rescans of small pools are no help
+        last = wanted <= 1.5 * doubled or (self.design == "sobol" and few)
         M = int(min(wanted if last else doubled, affordable))
         if max(256, lister.M // 16) > M or run.late():
             return False
-        purpose = key(self.seed, TRAINING, 16 + count)
-        pool = Pool(self.cells.source, self.cells.D, purpose, M, self.design)
+        # Sobol points go on where the last pool ended.
+        first = sum(pool.M for pool in lister.pools if pool.design == "sobol")
+        seed = self.sequence if self.design == "sobol" else key(self.seed, TRAINING, 16 + count)
+        pool = Pool(self.cells.source, self.cells.D, seed, M, self.design, first=first)
         lister.add(pool)
-        chi2 = pool.chi2(lister.lists, lister.nu)
         run.samples += pool.M
-        run.report(stage="fresh pool", chi2=chi2.value, chi2_interval=chi2.interval)
-        if alone and last and 3 * pool.M > 2 * lister.M:
-            lister.forget()
-            self.plan = lister.M
+        chi2 = pool.chi2(lister.lists, lister.nu)
+        measured = {} if chi2 is None else {"chi2": chi2.value, "chi2_interval": chi2.interval}
+        run.report(stage="fresh pool", **measured)
         self.fit(f"pool {count}", _TOLERANCE if last else _LOOSE)
         return True
 
@@ -431,7 +430,7 @@ class Pooler:
         numbers = {
             "stage": stage,
             "run": self.run.state(),
-            "pools": [[p.key, p.M, p.design, p.block] for p in lister.pools],
+            "pools": [[p.key, p.M, p.design, p.block, p.first] for p in lister.pools],
             "unit": lister.unit,
             "rescans": lister.rescans,
             "plan": self.plan,
@@ -446,9 +445,9 @@ class Pooler:
     def restore(self, arrays: dict[str, np.ndarray], numbers: dict[str, Any]) -> None:
         """Goes back to what `save` wrote: samples and lists are made again."""
         lister = self.lister
-        for k, (seed, M, design, block) in enumerate(numbers["pools"]):
+        for k, (seed, *of_pool) in enumerate(numbers["pools"]):
             lister.h = arrays[f"pool{k}"]
-            lister.add(Pool(self.cells.source, self.cells.D, seed, M, design, block))
+            lister.add(Pool(self.cells.source, self.cells.D, seed, *of_pool))
         lister.h, lister.unit, lister.rescans = arrays["h"], numbers["unit"], numbers["rescans"]
         self.stage, self.plan = numbers["stage"], numbers["plan"]
         self.count, self.checks = numbers["count"], numbers["checks"]

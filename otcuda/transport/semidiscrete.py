@@ -183,13 +183,12 @@ class SemiDiscreteOT:
             ShapeError: a source that gives a wrong shape.
             LimitError: it would take more memory than is free.
         """
-        if method not in METHODS:
-            raise ArgumentError(
-                f"fit: method is {method!r}, expected {', '.join(map(repr, METHODS))}"
-            )
+        _check_method("fit", method)
         _check_seed("fit", seed)
         if callback is not None and not callable(callback):
             raise ArgumentError(f"fit: callback is {type(callback).__name__}, expected a function")
+        if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
+            raise ArgumentError(f"fit: checkpoint is {type(checkpoint).__name__}, expected a path")
         if checkpoint is not None and method == "adam":
             raise ArgumentError('fit: method "adam" takes no checkpoint; the others do')
         if checkpoint is not None and self.source.name not in NAMED:
@@ -221,6 +220,7 @@ class SemiDiscreteOT:
         `fit` raises LimitError where the memory is not there; "auto" takes less first. See
         `Estimate`.
         """
+        _check_method("estimate", method)
         return self._estimate(Goal(chi2, max_samples), method)
 
     def _estimate(self, goal: Goal, method: str) -> Estimate:
@@ -461,6 +461,12 @@ def _fit_in_closed_form(cells: Cells, run: Run, seed: int) -> tuple[np.ndarray, 
     run.scanned += chi2.samples
     run.stopped_by = "closed_form"
     return h, run.result(chi2, cells.n)
+
+
+def _check_method(name: str, method: Any) -> None:
+    if not isinstance(method, str) or method not in METHODS:
+        allowed = ", ".join(map(repr, METHODS))
+        raise ArgumentError(f"{name}: method is {method!r}, expected {allowed}")
 
 
 def _check_count(name: str, n: Any) -> None:

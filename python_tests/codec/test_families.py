@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from PIL import Image
 from tiny_codec import TINY, packed, structured_picture
 
 import otcuda
-from otcuda.codec import codec, compress, decompress, families, info, load_model, load_models
+from otcuda.codec import codec, compress, decompress, families, info, load_model, load_models, scale
 from otcuda.codec.bitstream import Header, read_header, write_file
 from otcuda.codec.codec import best_quality
 from otcuda.codec.integer_context import quantise_network
@@ -114,7 +116,7 @@ def test_of_three_families_each_has_its_budgets(picture, three, effort):
     order = [family.label for family in three]
     assert set(wrote) == set(order)
     assert [order.index(label) for label in wrote] == sorted(map(order.index, wrote))
-    qualities = [compress(picture, quality=q, model=three) for q in (40, 110, 180)]
+    qualities = [compress(picture, quality=q, effort=0, model=three) for q in (40, 110, 180)]
     assert [info(data).model for data in qualities] == order
 
 
@@ -128,7 +130,8 @@ def test_files_of_both_families_decode_from_one_folder(picture, models):
 
 def test_quality_goes_on_where_there_are_weights_for_it(picture, models):
     low, high = models
-    files = [compress(picture, quality=q, model=models) for q in (0, 40, 77, 78, 80, 120, 170)]
+    asked = (0, 40, 77, 78, 80, 120, 170)
+    files = [compress(picture, quality=q, effort=0, model=models) for q in asked]
     wrote = [info(data).model for data in files]
     assert wrote == [low.label] * 3 + [high.label] * 4
     closeness = [psnr(picture, decompress(data, model=models)) for data in files]
@@ -142,8 +145,9 @@ def test_quality_goes_on_where_there_are_weights_for_it(picture, models):
 def test_the_scale_has_no_leap_where_families_meet(picture, models):
     """The finer family goes on from its coarsest step that is neither smaller nor worse."""
     low, high = models
-    before = compress(picture, quality=(224 - low.steps[0]) / 0.96, model=models)
-    after = compress(picture, quality=(224 - low.steps[0]) / 0.96 + 0.6, model=models)
+    last = (224 - low.steps[0]) / 0.96
+    before = compress(picture, quality=last, effort=0, model=models)
+    after = compress(picture, quality=last + 0.6, effort=0, model=models)
     assert [info(data).model for data in (before, after)] == [low.label, high.label]
     close = psnr(picture, decompress(before, model=models))
     candidates = [
@@ -171,12 +175,112 @@ def test_where_families_meet_the_finer_one_is_no_worse(picture, models, monkeypa
         picture, False, 0, ("native", "cpu"), lambda what, share: None
     ).task(high)
     monkeypatch.setattr(codec._Task, "error", error)
-    after = compress(picture, quality=(224 - low.steps[0]) / 0.96 + 0.6, model=models)
+    after = compress(picture, quality=(224 - low.steps[0]) / 0.96 + 0.6, effort=0, model=models)
     assert 87 <= info(after).step <= 90
     with pytest.raises(otcuda.ArgumentError, match="quality 120 needs weights for high rates"):
         compress(picture, quality=120, model=low.model)
     with pytest.raises(otcuda.ArgumentError, match=r"\[0, 200\]"):
         compress(picture, quality=201, model=models)
+
+
+def test_with_effort_families_meet_where_their_curves_cross(picture, three):
+    """Over the whole scale bytes and PSNR rise, and neither neighbour would do it better."""
+    silent = codec._Picture(picture, False, 1, ("native", "cpu"), lambda what, share: None)
+    curves = [scale._Curve(silent, family) for family in three]
+    nominal = list(range(224, 5, -2))
+    places = [scale.place(silent, three, n) for n in nominal]
+    owners = [next(k for k, c in enumerate(curves) if c.task.model is t.model) for t, _ in places]
+    assert owners == sorted(owners)
+    assert set(owners) == {0, 1, 2}
+    steps = [step for _, step in places]
+    bits = [curves[k].bits(step) for k, step in zip(owners, steps, strict=True)]
+    errors = [curves[k].error(step) for k, step in zip(owners, steps, strict=True)]
+    assert bits == sorted(bits)
+    for before, after in itertools.pairwise(errors):
+        assert after < 1.03 * before  # a step within a family may do so much harm
+    for k in (1, 2):
+        (bottom, top), last = scale._zones(three, 1)[k - 1], owners.index(k) - 1
+        assert bottom <= nominal[last] <= top + scale.CLOSE
+        assert errors[last + 1] <= errors[last]
+        finer, coarser = steps[last] - 8, steps[last] + 8
+        assert finer < bottom or scale._overtakes(*curves[k - 1 : k + 1], finer)
+        assert coarser > top or not scale._overtakes(*curves[k - 1 : k + 1], coarser)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_a_family_hands_over_within_its_zone(picture, models, factor, monkeypatch):
+    """However much better or worse the finer family is."""
+    honest, low = codec._Task.error, models[0].model
+    monkeypatch.setattr(
+        codec._Task,
+        "error",
+        lambda task, k, v: honest(task, k, v) * (1 if task.model is low else factor),
+    )
+    silent = codec._Picture(picture, False, 1, ("native", "cpu"), lambda what, share: None)
+    bottom, top = scale._zones(models, 1)[0]
+    assert (bottom, top) == (150 - 24, 150 + 28)
+    wrote = {n: scale.place(silent, models, n)[0].model is low for n in range(120, 182)}
+    assert all(wrote[n] for n in range(top + 1, 182))
+    assert not any(wrote[n] for n in range(120, bottom))
+    assert min(n for n in wrote if wrote[n]) in (
+        range(top - 4, top + 4) if factor < 1 else [bottom]
+    )
+    if factor > 1:  # nothing is as good as the coarser family: all that is left is the finest step
+        assert scale.place(silent, models, bottom - 1)[1] == HIGH[0]
+
+
+def test_zones_of_handing_over_do_not_overlap():
+    def at(*finest):
+        return [SimpleNamespace(steps=(k, k + 90)) for k in finest]
+
+    for finest in ((128, 54, 13), (150, 60, 5), (100, 90, 80), (50, 49, 48), (9,)):
+        zones = scale._zones(at(*finest), 1)
+        assert len(zones) == len(finest) - 1
+        for k, (bottom, top) in enumerate(zones):
+            assert bottom <= finest[k] <= top
+            assert finest[k + 1] <= bottom
+            assert k == 0 or top < zones[k - 1][0]
+        assert [bottom for bottom, _ in scale._zones(at(*finest), 0)] == list(finest[:-1])
+
+
+def test_at_a_fixed_quality_effort_takes_the_heights_that_pay(picture, models):
+    """Fewer bits for more error at the same step; what the weights do not say pays is not done."""
+    high = models[1].model
+    thrifty = families.Family(
+        None, {"id": 7, "digest": high.digest, "training": {"steps": HIGH, "multiplier": 0.1}}, high
+    )
+    both = families.Models([models[0], thrifty], "both")
+    for quality in (110, 150):
+        plain = compress(picture, quality=quality, model=models)
+        assert compress(picture, quality=quality, effort=0, model=both) == compress(
+            picture, quality=quality, effort=0, model=models
+        )
+        spared = compress(picture, quality=quality, model=both)
+        assert abs(info(spared).step - info(plain).step) < 5  # the scale starts where sizes meet
+        assert len(spared) < len(plain)
+        assert psnr(picture, decompress(spared, model=both)) < psnr(
+            picture, decompress(plain, model=both)
+        )
+    step = round(224 - 0.96 * 150)
+    task = codec._Picture(picture, False, 1, ("native", "cpu"), lambda what, share: None).task(
+        thrifty
+    )
+    chosen = task.at_quality(step)
+    assert np.array_equal(chosen.symbols, task.quantised(step, 0.1).symbols)
+    assert not np.array_equal(chosen.symbols, task.quantised(step).symbols)
+    files = [compress(picture, quality=q, model=both) for q in range(0, 171, 10)]
+    assert [len(f) for f in files] == sorted(len(f) for f in files)
+    closeness = [psnr(picture, decompress(f, model=both)) for f in files]
+    assert closeness == sorted(closeness)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [{"multiplier": -1}, {"multiplier": float("nan")}, {"multiplier": "x"}, {"steps": [1]}],
+)
+def test_a_record_of_training_that_is_none_is_named(training):
+    with pytest.raises(otcuda.ModelMismatchError, match=r"the weights given: (training|multip)"):
+        families.Family(None, {"id": 7, "digest": "0" * 64, "training": training})
 
 
 def test_weights_that_are_not_at_hand_are_named(picture, models):

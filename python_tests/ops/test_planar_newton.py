@@ -101,6 +101,36 @@ def test_steps_keep_every_cell_and_lower_chi2_by_their_length():
     assert chi2 < 1e-12
 
 
+@pytest.mark.parametrize("source", ["uniform", "normal"])
+def test_a_whole_step_is_newtons(source):
+    """Against a dense Hessian of differences; 90 cells are dissected twice."""
+    y, nu = clusters(90, 2), np.full(90, 1 / 90)
+    h = roomy_heights(y.astype(float), source)
+    solve(y, nu, h, source, tolerance=1e-4)
+    before = h.copy()
+    found = solve(y, nu, h, source, tolerance=1e-20, iterations=1)
+    assert (found["iterations"], found["diagrams"]) == (1, 2)
+    unit = 1e-6 * np.ptp(before)
+    hessian = np.empty((90, 90))
+    for i in range(90):
+        up, down = before.copy(), before.copy()
+        up[i] += unit
+        down[i] -= unit
+        hessian[i] = (planar_mass(y, up, source) - planar_mass(y, down, source)) / (2 * unit)
+    expected = np.linalg.lstsq(hessian.T, nu - planar_mass(y, before, source), rcond=1e-9)[0]
+    step = h - before
+    np.testing.assert_allclose(
+        step - step.mean(), expected - expected.mean(), rtol=0, atol=1e-6 * abs(expected).max()
+    )
+
+
+def test_factors_of_the_plane_are_sparse():
+    y = clusters(6000, 2)
+    h = roomy_heights(y.astype(float), "uniform")
+    found = solve(y, np.full(6000, 1 / 6000), h, "uniform", iterations=1)
+    assert 3 * 6000 < found["entries"] < 32 * 6000  # 16,384: 32, in the order of the tree 153
+
+
 def test_empty_cells_are_said_to_be_stuck():
     y = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     h = np.zeros(50)

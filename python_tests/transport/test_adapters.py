@@ -10,7 +10,7 @@ import pytest
 import torch
 from problems import clusters
 
-from otcuda.errors import ArgumentError
+from otcuda.errors import ArgumentError, ShapeError
 from otcuda.transport import ClassedOT, SemiDiscreteOT, adapters
 
 NAMES = ["semidiscrete_ot_map", "semidiscrete_c_transform", "semidiscrete_atom_weights"]
@@ -113,6 +113,39 @@ def test_plan_sampler_takes_pictures_and_classes():
         sampler.sample_plan(x0)
     with pytest.raises(ArgumentError, match="needs y1"):
         sampler.sample_plan_with_labels(x0)
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.5])
+def test_pots_functions_take_lists_and_name_what_does_not_fit(reg):
+    y, x, g = clusters(20, 3).astype(float), np.zeros((4, 3)), np.arange(20.0)
+    for name in NAMES:
+        door = getattr(adapters, name)
+        expected = door(y, x, g, reg=reg)
+        np.testing.assert_array_equal(door(y.tolist(), x.tolist(), g.tolist(), reg=reg), expected)
+        with pytest.raises(
+            ShapeError, match=r"semi_dual_potential has shape \[5\], expected \[20\]"
+        ):
+            door(y, x, g[:5], reg=reg)
+        with pytest.raises(ShapeError, match=r"shape \[4, 2\], expected \[B, 3\]"):
+            door(y, x[:, :2], g, reg=reg)
+        with pytest.raises(ArgumentError, match="negative"):
+            door(y, x, g, -np.full(20, 0.05), reg=reg)
+        with pytest.raises(ShapeError, match=r"nu \[3\]"):
+            door(y, x, g, np.full(3, 1 / 3), reg=reg)
+    assert adapters.solve_semidiscrete(y.tolist(), "ball", chi2=0.5).shape == (20,)
+
+
+def test_plan_sampler_takes_lists_and_names_what_does_not_fit():
+    ot = SemiDiscreteOT(clusters(20, 3))
+    ot.fit(chi2=0.5)
+    with pytest.raises(ArgumentError, match="ot is str, expected a SemiDiscreteOT"):
+        adapters.SemiDiscretePlanSampler("exact")
+    with pytest.raises(ShapeError, match=r"labels has shape \[4\], expected \[20\]"):
+        adapters.SemiDiscretePlanSampler(ot, np.arange(4))
+    sampler = adapters.SemiDiscretePlanSampler(ot, list(range(20)))
+    x0 = np.eye(3).tolist()
+    np.testing.assert_array_equal(sampler.sample_plan(x0)[1], ot.transport(np.eye(3)))
+    np.testing.assert_array_equal(sampler.sample_plan_with_labels(x0)[3], ot.assign(np.eye(3)))
 
 
 @pytest.mark.slow

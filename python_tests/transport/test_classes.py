@@ -56,6 +56,9 @@ def test_kind_weights_and_time():
     x = torch.zeros(5, 3)
     assert isinstance(ot.assign(x, torch.zeros(5, dtype=torch.int64)), torch.Tensor)
     assert ot.transport(x, [0] * 5).dtype == torch.float32
+    lists = ClassedOT(Y.tolist(), OF.tolist())
+    lists.fit(chi2=0.5)
+    assert (OF[lists.assign(Y.tolist(), OF.tolist())] == OF).all()
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,10 @@ def test_kind_weights_and_time():
         (lambda: ClassedOT(Y, OF, np.ones(3)), ShapeError, r"nu has shape \[3\]"),
         (lambda: ClassedOT(Y, OF, OF != 0), ArgumentError, "nu gives class 0"),
         (lambda: ClassedOT(Y, OF)[1], ArgumentError, "class 1 has no target; there are -5, 0"),
+        (lambda: ClassedOT(Y, OF)["a"], ArgumentError, "class 'a' has no target"),
+        (lambda: ClassedOT(Y, OF)[0.5], ArgumentError, "class 0.5 has no target"),
+        (lambda: ClassedOT(Y[:, 0], OF), ShapeError, r"takes y \[N, D\].*got \[120\]"),
+        (lambda: ClassedOT(Y[:0], OF[:0]), ShapeError, r"got \[0, 3\]"),
         (lambda: ClassedOT(Y, OF).assign(Y, OF[:3]), ShapeError, r"\[3\], expected \[B\]"),
         (lambda: ClassedOT(Y, OF).fit(checkpoint="a"), ArgumentError, "no checkpoint"),
         (lambda: ClassedOT(Y, OF).fit(seed=-1), ArgumentError, "seed is -1"),

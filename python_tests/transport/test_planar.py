@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from interrupts import InterruptedAfter
 from problems import clusters
 
 from otcuda._lists import planar_mass
@@ -88,6 +89,30 @@ def test_limits_are_kept():
     stopped = ot.fit(callback=lambda record: False)
     assert stopped.stopped_by in ("callback", "chi2")
     assert len([r for r in stopped.history if r["stage"] == "planar"]) == 1
+
+
+@pytest.mark.parametrize("source", ["normal", "uniform"])
+def test_interrupt_stops_at_once_and_leaves_the_best_heights(source, monkeypatch):
+    """From the set-up to the last steps: what is left are the heights of the last whole step."""
+    monkeypatch.setattr(planar, "_STEPS", 1)
+    y, nu = clusters(10_000, 2).astype(float), 1e-4  # a float64 problem shows its own heights
+
+    def exact(h):
+        return ((planar_mass(y.astype(np.float32), h, source) - nu) ** 2 / nu).sum()
+
+    left = [exact(planar.roomy_heights(y, source))]
+    for seconds in (0.005, 0.15, 0.5):
+        ot, told = SemiDiscreteOT(y, source=source), [left[0]]
+        ot.heights = np.zeros(len(y))
+        with InterruptedAfter(seconds) as ctrl_c, pytest.raises(KeyboardInterrupt):
+            ot.fit(callback=lambda record, told=told: told.append(record["exact_chi2"]))
+        assert ctrl_c.late < 0.1, seconds
+        assert ot.result is None
+        if seconds > 0.05:  # else the old heights may be left
+            left.append(exact(ot.heights))
+            assert left[-1] <= 1.001 * told[-1]  # a step may lie between the report and the signal
+    assert left[1] <= left[0] * (1 + 1e-6)
+    assert left[2] < 0.999 * left[0]
 
 
 class CrashError(Exception):

@@ -180,28 +180,62 @@ def test_a_sampler_that_never_repeats_is_kept():
     assert judge.chi2(100_000).value < 0.1
 
 
-# --- product samples ------------------------------------------------------------------------------
+# --- Sobol points ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("D", [3, 8])
-def test_sets_of_sobol_points_give_chi2_without_bias(D):
-    """Pairs from different sets only: within a set points avoid each other."""
-    found = lister(clusters(256, D))
+def winners(found, pool):
+    pool.rows = slice(0, pool.M)
+    lists = pools.Lists(
+        np.empty((pool.M, 2), np.int32), np.empty((pool.M, 2), "f4"), np.empty(pool.M, "f4")
+    )
+    pool.scan(found.y, found.h, lists, lambda: None)
+    return lists, lists.index[:, 0]
+
+
+def test_pools_of_sobol_points_go_on_in_one_sequence():
+    """Samples of two are those of one, and cells vary less by them: less than half in D = 3."""
+    found = lister(clusters(256, 3))
     found.h = found.guess(0)
-    values, plain = [], []
-    for seed in range(60):
-        pool = Pool(found.source, D, seed, 1024, "sobol")
-        tally = pool.tally(256)
-        pool.count(found.y, found.h, tally, lambda _: None)
-        assert tally.samples == tally.counts.sum() == pool.M
-        values.append(pool.chi2_of(tally, found.nu).value)
-        plain.append(chi2_from_counts(tally.counts, found.nu).value)
-    ot = SemiDiscreteOT(found.y)
-    ot.heights = found.h
-    truth = ot.chi2(2_000_000, seed=99)
-    error = np.hypot(np.std(values) / 60**0.5, np.ptp(truth.interval) / 4)
-    assert abs(np.mean(values) - truth.value) < 4 * error
-    assert truth.value - np.mean(plain) > 3 * error  # what counting all pairs would say
+    one, halves = np.zeros((2, 40, 256))
+    for seed in range(40):
+        first = Pool(found.source, 3, seed, 1000, "sobol", block=256)
+        second = Pool(found.source, 3, seed, 3096, "sobol", first=1000)
+        whole = Pool(found.source, 3, seed, 4096, "sobol")
+        parts = [winners(found, pool) for pool in (first, second, whole)]
+        assert first.chi2(parts[0][0], found.nu) is None
+        halves[seed], one[seed] = (
+            np.bincount(index, minlength=256)
+            for index in (np.concatenate([parts[0][1], parts[1][1]]), parts[2][1])
+        )
+    np.testing.assert_array_equal(halves, one)
+    mass = one.mean(0) / 4096
+    assert one.var(0, ddof=1).sum() < 0.5 * (4096 * mass * (1 - mass)).sum()
+
+
+@pytest.mark.parametrize("D", [4, 10])
+def test_a_fit_draws_from_one_sequence(D, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(pools.Pooler, "save", lambda self, *_: kept.append(self.lister.pools))
+    SemiDiscreteOT(clusters(1100, D)).fit("pools", chi2=0.03)
+    drawn = [pool for pool in kept[-1] if pool.design == "sobol"]
+    assert len(drawn) >= 2
+    assert len({pool.key for pool in drawn}) == 1
+    ends = np.cumsum([pool.M for pool in drawn])
+    assert [pool.first for pool in drawn] == [0, *ends[:-1]]
+
+
+@pytest.mark.parametrize(("kind", "least"), [("normal", 2.1), ("clusters", 1.7)])
+def test_efficiency_in_four_dimensions(kind, least):
+    """Twice what independent samples allow, at as few samples a cell as chi2 0.05 asks for."""
+    y = normal(4096, 4) if kind == "normal" else clusters(4096, 4)
+    ot = SemiDiscreteOT(y)
+    result = ot.fit("pools", chi2=0.05)
+    assert result.converged
+    assert result.samples < 16 * 4096
+    assert 4095 / (result.samples * ot.chi2(100 * 4096, seed=77).value) > least
+
+
+# --- product samples ------------------------------------------------------------------------------
 
 
 def test_product_samples_solve_and_their_chi2_has_no_bias(monkeypatch):

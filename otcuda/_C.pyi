@@ -152,6 +152,12 @@ class Tables:
     """
     def __init__(self, frequencies: Array, low: int, precision: int, escape: bool) -> None:
         ...
+class CausalPrior:
+    """
+    Contract: csrc/common/causal_prior.h.
+    """
+    def __init__(self, codes: Array, neighbours: tuple, layers: tuple, precision: int) -> None:
+        ...
 class RangeEncoder:
     """
     Contract: csrc/common/range64.h.
@@ -164,7 +170,7 @@ class RangeEncoder:
         ...
     def bits(self, values: Array, k: int) -> None:
         ...
-    def causal(self, symbols: Array, prior: ...) -> None:
+    def causal(self, symbols: Array, prior: CausalPrior) -> None:
         ...
     def exp_golomb(self, values: Array) -> None:
         ...
@@ -186,7 +192,7 @@ class RangeDecoder:
         ...
     def bits(self, values: Array, k: int) -> None:
         ...
-    def causal(self, symbols: Array, prior: ...) -> None:
+    def causal(self, symbols: Array, prior: CausalPrior) -> None:
         ...
     def exp_golomb(self, values: Array) -> None:
         ...
@@ -195,12 +201,6 @@ class RangeDecoder:
     def get(self, tables: Tables, index: Array | None, symbols: Array) -> None:
         ...
     def uniform(self, values: Array, K: int) -> None:
-        ...
-class CausalPrior:
-    """
-    Contract: csrc/common/causal_prior.h.
-    """
-    def __init__(self, codes: Array, neighbours: tuple, layers: tuple, precision: int) -> None:
         ...
 class CompatEncoder:
     """

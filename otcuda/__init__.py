@@ -42,9 +42,15 @@ _HOME = {
     "TableMismatchError": "otcuda.errors",
 }
 
+_PACKAGES = ("codec", "coding", "evaluation", "transport")  # training asks for torch when imported
+
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:  # what checkers and editors see; the same names as in _HOME
+    from otcuda import codec as codec
+    from otcuda import coding as coding
+    from otcuda import evaluation as evaluation
+    from otcuda import transport as transport
     from otcuda._heights import HeightsState as HeightsState
     from otcuda._heights import heights_adam_solve as heights_adam_solve
     from otcuda._heights import heights_adam_step as heights_adam_step
@@ -75,6 +81,8 @@ if TYPE_CHECKING:  # what checkers and editors see; the same names as in _HOME
 else:
 
     def __getattr__(name: str) -> Any:
+        if name in _PACKAGES:
+            return importlib.import_module(f"otcuda.{name}")
         if name not in _HOME:
             raise AttributeError(f"module 'otcuda' has no attribute {name!r}")
         value = getattr(importlib.import_module(_HOME[name]), name)
@@ -83,4 +91,4 @@ else:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_HOME, *_PACKAGES})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only door to the disk for results: a file is there whole, or not at all."""
+"""The only door to the disk for results: a file is there whole, or not at all; and folders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,6 +59,35 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", error.filename) from None
+
+
+def files_below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Files of some suffixes in a folder and those in it, in order; what begins with a dot is none.
+
+    What cannot be looked at is in the list, so that it is named where it is opened: broken links,
+    and folders that cannot be read. Devices and pipes are not.
+
+    Raises:
+        OSError: the folder itself cannot be read.
+    """
+    files: list[Path] = []
+
+    def refused(error: OSError) -> None:
+        if error.filename == str(folder):
+            raise error
+        files.append(Path(error.filename))
+
+    for place, _, names in os.walk(str(folder), onerror=refused):
+        found = (Path(place, name) for name in names if not name.startswith("."))
+        files += [file for file in found if file.suffix.lower() in suffixes and _is_plain(file)]
+    return sorted(files)
+
+
+def _is_plain(file: Path) -> bool:
+    try:
+        return stat.S_ISREG(file.stat().st_mode)
+    except OSError:
+        return True
 
 
 def _write_whole(target: Path, data: Content, overwrite: bool) -> None:

@@ -17,7 +17,6 @@ import json
 import math
 import os
 import signal
-import stat
 import sys
 import time
 from collections import Counter
@@ -26,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from otcuda._io import atomic_write, make_folder
+from otcuda._io import atomic_write, files_below, make_folder
 from otcuda._torch import need_torch
 from otcuda.errors import (
     ArgumentError,
@@ -281,25 +280,8 @@ def _below(path: Path, accepts: frozenset[str]) -> list[tuple[Path, Path]]:
     """Files below a folder, or the file itself, each with its place in the output tree."""
     if not path.is_dir():
         return [(path, Path(path.name))]
-    files: list[Path] = []
-
-    def refused(error: OSError) -> None:
-        if error.filename == str(path):
-            raise error
-        files.append(Path(error.filename))  # a folder that cannot be read is named, as files are
-
-    for folder, _, names in os.walk(str(path), onerror=refused):
-        found = (Path(folder, name) for name in names if not name.startswith("."))
-        files += [file for file in found if file.suffix.lower() in accepts and _is_plain(file)]
-    return [(file, file.relative_to(path)) for file in sorted(files)]
-
-
-def _is_plain(file: Path) -> bool:
-    """No device and no pipe; what cannot be looked at, as a broken link, is kept, to be named."""
-    try:
-        return stat.S_ISREG(file.stat().st_mode)
-    except OSError:
-        return True
+    files = files_below(path, accepts)
+    return [(file, file.relative_to(path)) for file in files]
 
 
 def _jobs(found: Sequence[tuple[Path, Path]], folder: Path, suffix: str) -> Iterator[Job]:

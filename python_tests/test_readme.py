@@ -8,6 +8,7 @@ import importlib.util
 import re
 import shlex
 import shutil
+import tomllib
 from importlib.resources import files
 from pathlib import Path
 
@@ -110,6 +111,11 @@ def test_tables_are_the_recorded_ones():
     for name in list(tables.TABLES):
         tables.TABLES[name] = lambda name=name: f"new table of {name}"
         assert f"new table of {name}" in tables.with_tables(text)
+
+
+def test_the_source_archive_has_what_these_tests_read():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["scikit-build"]
+    assert settings["sdist"]["exclude"] == [".ci"]
 
 
 def test_the_readme_is_short():

@@ -49,6 +49,14 @@ symbols = np.array([0, 0, 2, 1, 0])
 assert coding.decode(coding.encode(symbols, tables), tables).tolist() == symbols.tolist()
 """
 
+PACKAGES = """
+import otcuda  # and nothing else
+assert [callable(f) for f in (otcuda.codec.compress, otcuda.coding.encode)] == [True] * 2
+assert otcuda.transport.SemiDiscreteOT is otcuda.SemiDiscreteOT
+assert {"codec", "coding", "evaluation", "transport"} <= set(dir(otcuda))
+assert callable(otcuda.evaluation.psnr)
+"""
+
 INFO = """
 import io, sys
 from otcuda.cli import main
@@ -144,6 +152,7 @@ def test_torch_cannot_be_imported_here(environment):
     [
         pytest.param(OPS, id="ops"),
         pytest.param(CODING, id="coding"),
+        pytest.param(PACKAGES, id="packages"),
         pytest.param(INFO, id="info"),
         pytest.param(ALL, id="modules"),
         pytest.param(LIGHT, id="import is light"),

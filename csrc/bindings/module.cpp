@@ -138,9 +138,9 @@ PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   otcuda::bind_conv3(m);
   otcuda::bind_net(m);
   otcuda::bind_tables(m);
+  otcuda::bind_causal_prior(m);  // before range64, whose signatures name its class
   otcuda::bind_range64(m);
   otcuda::bind_adaptive(m);
-  otcuda::bind_causal_prior(m);
   otcuda::bind_compat64(m);
   otcuda::bind_rans32(m);
   otcuda::bind_sobol_samples(m);

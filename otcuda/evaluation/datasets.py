@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from otcuda._io import files_below
 from otcuda.errors import ArgumentError, CorruptDataError, LimitError
 from otcuda.evaluation.metrics import Pixels
 
@@ -197,11 +198,7 @@ def _few(files: list[str]) -> str:
 
 
 def _pictures_below(folder: Path) -> tuple[Picture, ...]:
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
-    )
+    files = files_below(folder, SUFFIXES)
     return tuple(Picture(_shown(path.relative_to(folder).as_posix()), path) for path in files)
 
 

@@ -114,6 +114,26 @@ def test_nothing_found_is_an_error(tmp_path):
         find_pictures("kodak", tmp_path / "nowhere")
 
 
+def test_of_a_folder_pipes_are_left_out_and_what_cannot_be_opened_is_named(tmp_path, monkeypatch):
+    Image.fromarray(picture()).save(tmp_path / "x.png")
+    os.mkfifo(tmp_path / "pipe.png")  # whoever opens it waits for ever
+    (tmp_path / "link.png").symlink_to("nowhere.png")
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # tests run as root, who may all
+    names = [p.name for p in find_pictures(tmp_path).pictures]
+    assert names == ["closed", "link.png", "x.png"]
+    with pytest.raises(PermissionError):
+        find_pictures(closed)
+
+
 def test_a_path_wins_over_no_name(tmp_path, monkeypatch):
     folder = tmp_path / "kodak"
     folder.mkdir()

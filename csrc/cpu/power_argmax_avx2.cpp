@@ -12,6 +12,7 @@ struct Lanes32 {
   using Vector = __m256;
   using Places = __m256i;
   static constexpr int kLanes = 8, kVectors = 3, kTargets = 4, kStreamD = 4, kChunk = 128;
+  static constexpr int kGroupTiles = 4;
 
   static Vector fill(float a) { return _mm256_set1_ps(a); }
   static Vector load(const float* from) { return _mm256_load_ps(from); }
@@ -59,6 +60,7 @@ struct Lanes64 {
   using Vector = __m256d;
   using Places = __m256i;
   static constexpr int kLanes = 4, kVectors = 3, kTargets = 4, kStreamD = 4, kChunk = 128;
+  static constexpr int kGroupTiles = 4;
 
   static Vector fill(double a) { return _mm256_set1_pd(a); }
   static Vector load(const double* from) { return _mm256_load_pd(from); }

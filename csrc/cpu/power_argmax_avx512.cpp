@@ -12,6 +12,7 @@ struct Lanes32 {
   using Vector = __m512;
   using Places = __m512i;
   static constexpr int kLanes = 16, kVectors = 4, kTargets = 6, kStreamD = 4, kChunk = 256;
+  static constexpr int kGroupTiles = 2;
 
   static Vector fill(float a) { return _mm512_set1_ps(a); }
   static Vector load(const float* from) { return _mm512_load_ps(from); }
@@ -66,6 +67,7 @@ struct Lanes64 {
   using Vector = __m512d;
   using Places = __m512i;
   static constexpr int kLanes = 8, kVectors = 4, kTargets = 6, kStreamD = 4, kChunk = 256;
+  static constexpr int kGroupTiles = 2;
 
   static Vector fill(double a) { return _mm512_set1_pd(a); }
   static Vector load(const double* from) { return _mm512_load_pd(from); }

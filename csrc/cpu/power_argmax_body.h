@@ -4,8 +4,8 @@
 // No branch asks who won: a group of targets that beats the best leaves its place by a blend, and
 // settle finds the winner in that group once, at the end.
 //
-// Lanes offers Value, Vector, Places, kLanes, kVectors, kTargets, kStreamD, kChunk; fill, load,
-// store, mul, fma, add, places, next, and
+// Lanes offers Value, Vector, Places, kLanes, kVectors, kTargets, kStreamD, kChunk, kGroupTiles;
+// fill, load, store, mul, fma, add, places, next, and
 //   max(a, b)  b where either is NaN, so a NaN score (given first) never replaces a best
 //   keep_place(highest, best, here, to)  the place `here` where highest > best, else what is there
 // Everything here has internal linkage: a copy built with AVX-512 must not become the one of
@@ -27,6 +27,10 @@ constexpr int kStripTiles = 8;  // tiles whose sums wait while a chunk of dimens
 
 template <class Lanes>
 constexpr int samples_of = Lanes::kLanes * Lanes::kVectors;
+
+// Targets of one place where samples stay on registers; elsewhere those of a tile.
+template <class Lanes>
+constexpr int stream_group = Lanes::kGroupTiles * Lanes::kTargets;
 
 template <class Lanes, int kTargets>
 using ArgmaxSums = typename Lanes::Vector[kTargets][Lanes::kVectors];
@@ -119,11 +123,10 @@ OTCUDA_INLINE void tile(const ArgmaxPlace<Lanes>& p) {
 // Low dimensions: samples and maxima stay on registers, and a group of targets passes one by one.
 template <class Lanes, int kD>
 OTCUDA_INLINE void stream(const ArgmaxPlace<Lanes>& p,
-                          const typename Lanes::Vector (&x)[kD][Lanes::kVectors]) {
-  typename Lanes::Vector highest[Lanes::kVectors];
-  load_best<Lanes>(p, highest);
+                          const typename Lanes::Vector (&x)[kD][Lanes::kVectors],
+                          typename Lanes::Vector (&highest)[Lanes::kVectors]) {
 #pragma GCC unroll 16
-  for (int t = 0; t < kGroupTiles * Lanes::kTargets; ++t) {
+  for (int t = 0; t < stream_group<Lanes>; ++t) {
     typename Lanes::Vector sum[Lanes::kVectors];
 #pragma GCC unroll 8
     for (int d = 0; d < kD; ++d) {
@@ -144,7 +147,7 @@ OTCUDA_INLINE void stream(const ArgmaxPlace<Lanes>& p,
 
 template <class Lanes, int kD>
 OTCUDA_INLINE int64_t stream_groups(ArgmaxPlace<Lanes>& p, int64_t targets) {
-  constexpr int kGroup = kGroupTiles * Lanes::kTargets;
+  constexpr int kGroup = stream_group<Lanes>;
   typename Lanes::Vector x[kD][Lanes::kVectors];
 #pragma GCC unroll 8
   for (int d = 0; d < kD; ++d) {
@@ -153,8 +156,10 @@ OTCUDA_INLINE int64_t stream_groups(ArgmaxPlace<Lanes>& p, int64_t targets) {
       x[d][q] = Lanes::load(p.x + (d * Lanes::kVectors + q) * Lanes::kLanes);
     }
   }
+  typename Lanes::Vector highest[Lanes::kVectors];  // from group to group, not through memory
+  load_best<Lanes>(p, highest);
   for (; targets >= kGroup; targets -= kGroup) {
-    stream<Lanes, kD>(p, x);
+    stream<Lanes, kD>(p, x, highest);
     p.advance(kGroup);
   }
   return targets;
@@ -257,7 +262,8 @@ void panel(const ArgmaxPanel<typename Lanes::Value>& p) {
 template <class Lanes, int kSamples, int kD, bool kWhole>
 OTCUDA_INLINE void settle_some(const ArgmaxSettle<typename Lanes::Value>& s, int64_t b) {
   using Value = typename Lanes::Value;
-  constexpr int kChains = kGroupTiles * Lanes::kTargets, kGroup = kChains / kSamples;
+  constexpr int kGroup = kSamples == 1 ? stream_group<Lanes> : Lanes::kTargets;
+  constexpr int kChains = kGroup * kSamples;
   const int64_t D = kD > 0 ? kD : s.D, last_b = s.samples - 1, last = s.targets - 1;
   const int64_t last_group = kWhole ? s.targets - kGroup : 0;
   const Value *x[kSamples], *y[kSamples];
@@ -271,11 +277,11 @@ OTCUDA_INLINE void settle_some(const ArgmaxSettle<typename Lanes::Value>& s, int
     x[n] = s.x + row * D;
     y[n] = s.y + first[n] * D;
   }
-#pragma GCC unroll 12
+#pragma GCC unroll 16
   for (int k = 0; k < kChains; ++k) score[k] = Value(0);
 #pragma GCC unroll 8
   for (int64_t d = 0; d < D; ++d) {
-#pragma GCC unroll 12
+#pragma GCC unroll 16
     for (int k = 0; k < kChains; ++k) {
       const int64_t t = kWhole || k % kGroup < last ? k % kGroup : last;
       score[k] = exact_fma(x[k / kGroup][d], y[k / kGroup][t * D + d], score[k]);
@@ -286,7 +292,7 @@ OTCUDA_INLINE void settle_some(const ArgmaxSettle<typename Lanes::Value>& s, int
     if (b + n > last_b || s.place[b + n] < 0) continue;
     const Value best = s.best[b + n];
     uint32_t has = 0;
-#pragma GCC unroll 12
+#pragma GCC unroll 16
     for (int t = 0; t < kGroup; ++t) {
       const int64_t i = first[n] + (kWhole || t < last ? t : last);
       score[n * kGroup + t] += s.h[i];
@@ -304,7 +310,7 @@ void settle(const ArgmaxSettle<typename Lanes::Value>& s) {
     if (s.D != kD) return settle<Lanes, kD - 1>(s);
   }
   constexpr int kSamples = kD > 0 && kD <= Lanes::kStreamD ? 1 : 2;
-  const bool whole = s.targets >= kGroupTiles * Lanes::kTargets / kSamples;
+  const bool whole = s.targets >= (kSamples == 1 ? stream_group<Lanes> : Lanes::kTargets);
   for (int64_t b = 0; b < s.samples; b += kSamples) {
     whole ? settle_some<Lanes, kSamples, kD, true>(s, b)
           : settle_some<Lanes, kSamples, kD, false>(s, b);
@@ -324,7 +330,7 @@ int64_t first_number(const typename Lanes::Value* x, const typename Lanes::Value
 
 template <class Lanes>
 constexpr ArgmaxKernel<typename Lanes::Value> kernel_of() {
-  return {samples_of<Lanes>, kGroupTiles * Lanes::kTargets, &panel<Lanes>, &settle<Lanes>,
+  return {samples_of<Lanes>, stream_group<Lanes>, &panel<Lanes>, &settle<Lanes>,
           &first_number<Lanes>};
 }
 

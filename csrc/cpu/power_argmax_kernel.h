@@ -18,8 +18,6 @@ struct ArgmaxIndex<double> {
   using Type = int64_t;
 };
 
-constexpr int kGroupTiles = 2;  // a place stands for the targets of at most so many tiles
-
 // A block of packed samples against a panel of targets.
 template <class T>
 struct ArgmaxPanel {

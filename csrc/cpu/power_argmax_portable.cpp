@@ -8,6 +8,7 @@ template <class T>
 struct Lanes {
   using Value = T;
   static constexpr int kLanes = 4, kVectors = 1, kTargets = 4, kStreamD = 0, kChunk = 1024;
+  static constexpr int kGroupTiles = 2;
   struct Vector {
     T lane[kLanes];
   };

@@ -77,7 +77,7 @@ class PowerIndex {
   void by_halves(const ArgmaxProblem<float>& problem, bool gave_up, Poll* poll);
   bool topk_takes_tree(const T* x, int64_t B, int k, IndexMethod method, Poll* poll);
   bool topk_pays(const T* x, int64_t B, int k, Poll* poll);
-  bool topk_query(const T* x, int k, int64_t* visits, TreeTopk<T>* q) const;
+  bool topk_query(const T* x, int k, TreeTopk<T>* q) const;
   void topk_by_tree(const T* x, int64_t B, int k, T* value, int64_t* index, Poll* poll) const;
   bool topk_screened(const T* x, int64_t B, int k, T* value, int64_t* index, bool forced,
                      Poll* poll);
@@ -85,7 +85,9 @@ class PowerIndex {
   void by_brute(const T* x, int64_t B, T* value, int64_t* index, Poll* poll) const;
   void out_of_range(const T* x, int64_t B, int64_t count, T* value, int64_t* index,
                     Poll* poll) const;
-  bool query(const T* x, int32_t hint, TreeQuery<T>* q) const;
+  class Walk;
+  class TopkWalk;
+  bool query(const T* x, TreeQuery<T>* q) const;
 
   const int64_t N_, D_;
   Buffer<T> y_, h_;

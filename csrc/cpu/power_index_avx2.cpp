@@ -21,6 +21,36 @@ struct Lanes {
     };
     return bits(0) | bits(4) << 4 | bits(8) << 8 | bits(12) << 12;
   }
+  static void scores(const float* x, const float* y, const float* h, int64_t D,
+                     float (&score)[kTreeWidth]) {
+    __m256 sum[2] = {};
+    for (int64_t d = 0; d < D; ++d) {
+      const __m256 at = _mm256_set1_ps(x[d]);
+#pragma GCC unroll 2
+      for (int k = 0; k < 2; ++k) {
+        sum[k] = _mm256_fmadd_ps(at, _mm256_loadu_ps(y + d * kTreeWidth + 8 * k), sum[k]);
+      }
+    }
+#pragma GCC unroll 2
+    for (int k = 0; k < 2; ++k) {
+      _mm256_storeu_ps(score + 8 * k, _mm256_add_ps(sum[k], _mm256_loadu_ps(h + 8 * k)));
+    }
+  }
+  static void scores(const double* x, const double* y, const double* h, int64_t D,
+                     double (&score)[kTreeWidth]) {
+    __m256d sum[4] = {};
+    for (int64_t d = 0; d < D; ++d) {
+      const __m256d at = _mm256_set1_pd(x[d]);
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) {
+        sum[k] = _mm256_fmadd_pd(at, _mm256_loadu_pd(y + d * kTreeWidth + 4 * k), sum[k]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) {
+      _mm256_storeu_pd(score + 4 * k, _mm256_add_pd(sum[k], _mm256_loadu_pd(h + 4 * k)));
+    }
+  }
 };
 
 }  // namespace

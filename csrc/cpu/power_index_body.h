@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A query of the box tree, once for all instruction sets: loops of 16 that the compiler turns into
-// vectors, and of Lanes at_least(a, b): bit k is set where a[k] >= b. Internal linkage, as in
-// power_argmax_body.h.
+// vectors, and of Lanes
+//   at_least(a, b)                bit k is set where a[k] >= b
+//   scores(x, y, h, D, score)     the contract's of 16 targets, y [D][16]
+// Internal linkage, as in power_argmax_body.h.
 #pragma once
 
 #include "common/power_argmax.h"
@@ -46,41 +48,27 @@ inline void bounds(const T* box, const T* x, int64_t D, T* bound) {
   for (int k = 0; k < kTreeWidth; ++k) bound[k] = w[k] - T(0.5) * square[k];
 }
 
-// The chain of the contract for the targets of a leaf; the largest of their scores.
-template <class T>
-inline T leaf_scores(const TreeView<T>& tree, int64_t leaf, const T* sample,
-                     T (&score)[kTreeWidth]) {
-  const T* const y = tree.leaf_y + leaf * tree.D * kTreeWidth;
-  for (int k = 0; k < kTreeWidth; ++k) score[k] = T(0);
-  for (int64_t d = 0; d < tree.D; ++d) {
-    const T x = sample[d];
-    for (int k = 0; k < kTreeWidth; ++k) {
-      score[k] = exact_fma(x, y[d * kTreeWidth + k], score[k]);
-    }
-  }
-  const T* const h = tree.leaf_h + leaf * kTreeWidth;
-  for (int k = 0; k < kTreeWidth; ++k) score[k] += h[k];
-  T highest[kTreeWidth / 2];
-  for (int k = 0; k < 8; ++k) highest[k] = score[k] > score[k + 8] ? score[k] : score[k + 8];
-  for (int k = 0; k < 4; ++k) {
-    highest[k] = highest[k] > highest[k + 4] ? highest[k] : highest[k + 4];
-  }
-  const T a = highest[0] > highest[2] ? highest[0] : highest[2];
-  const T b = highest[1] > highest[3] ? highest[1] : highest[3];
-  return a > b ? a : b;
+// The contract's scores of the targets of a leaf; bit k of what is returned: it may be the best.
+template <class Lanes, class T>
+inline uint32_t leaf_scores(const TreeView<T>& tree, int64_t leaf, const TreeQuery<T>& q,
+                            T (&score)[kTreeWidth]) {
+  Lanes::scores(q.x, tree.leaf_y + leaf * tree.D * kTreeWidth, tree.leaf_h + leaf * kTreeWidth,
+                tree.D, score);
+  return Lanes::at_least(score, q.best);
 }
 
 // True when a target of the leaf is the best now.
-template <class T>
+template <class Lanes, class T>
 inline bool visit_leaf(const TreeView<T>& tree, int64_t leaf, TreeQuery<T>* q) {
   T score[kTreeWidth];
-  if (leaf_scores(tree, leaf, q->x, score) < q->best) return false;
   const int32_t* const id = tree.leaf_id + leaf * kTreeWidth;
   bool better = false;
-  for (int k = 0; k < kTreeWidth; ++k) {  // targets lie in no order: the index decides a tie
+  for (uint32_t mask = leaf_scores<Lanes>(tree, leaf, *q, score); mask != 0; mask &= mask - 1) {
+    const int k = __builtin_ctz(mask);  // targets lie in no order: the index decides a tie
     if (score[k] > q->best || (score[k] == q->best && id[k] < q->index)) {
       q->best = score[k];
       q->index = id[k];
+      q->place = leaf * kTreeWidth + k;
       better = true;
     }
   }
@@ -88,13 +76,13 @@ inline bool visit_leaf(const TreeView<T>& tree, int64_t leaf, TreeQuery<T>* q) {
 }
 
 // True when a target of the leaf has entered the list.
-template <class T>
+template <class Lanes, class T>
 inline bool visit_leaf(const TreeView<T>& tree, int64_t leaf, TreeTopk<T>* q) {
   T score[kTreeWidth];
-  if (leaf_scores(tree, leaf, q->x, score) < q->best) return false;
   const int32_t* const id = tree.leaf_id + leaf * kTreeWidth;
   bool better = false;
-  for (int k = 0; k < kTreeWidth; ++k) {
+  for (uint32_t mask = leaf_scores<Lanes>(tree, leaf, *q, score); mask != 0; mask &= mask - 1) {
+    const int k = __builtin_ctz(mask);
     const T s = score[k];
     if (!(s > q->best || (s == q->best && id[k] < q->index)) || s == T(-__builtin_inf())) continue;
     int at = q->k - 1;
@@ -112,48 +100,120 @@ inline bool visit_leaf(const TreeView<T>& tree, int64_t leaf, TreeTopk<T>* q) {
   return better;
 }
 
-// Depth first, the most promising child next.
-template <class Lanes, class T, class Query>
-bool tree_search(const TreeView<T>& tree, Query* q) {
+constexpr int kTreeStack = kTreeWidth * 16;
+
+// Where a query stands: boxes not yet visited, the most promising last.
+template <class T>
+struct TreeSearch {
   struct Entry {
     int32_t child;
     T bound;
   };
-  Entry stack[kTreeWidth * 16];
+  Entry stack[kTreeStack];
   int top = 0;
-  stack[top++] = {tree.root, static_cast<T>(__builtin_inf())};
-  T least = threshold<T>(*q);
-  int64_t left = q->most;
-  while (top > 0) {
-    const Entry entry = stack[--top];
-    if (entry.bound < least) continue;
-    if (--left < 0) return false;
-    if (entry.child < 0) {
-      ++q->leaves;
-      if (visit_leaf(tree, ~entry.child, q)) least = threshold<T>(*q);
-      continue;
-    }
+  T least = 0;
+};
+
+template <class T, class Query>
+inline void tree_start(const TreeView<T>& tree, const Query& q, TreeSearch<T>* s) {
+  s->stack[0] = {tree.root, static_cast<T>(__builtin_inf())};
+  s->top = 1;
+  s->least = threshold<T>(q);
+}
+
+// Inlined by force: g++ takes a function that only asks for lines for one without any effect.
+inline __attribute__((always_inline)) void prefetch_lines(const void* from, int64_t bytes) {
+  const char* const at = static_cast<const char*>(from);
+#pragma GCC unroll 1
+  for (int64_t k = 0; k < bytes && k < kTreeAhead; k += 64) __builtin_prefetch(at + k);
+}
+
+template <class T>
+inline __attribute__((always_inline)) void prefetch_child(const TreeView<T>& tree, int32_t child) {
+  constexpr int64_t kBytes = kTreeWidth * sizeof(T);
+  if (child < 0) {
+    const int64_t leaf = ~child;
+    prefetch_lines(tree.leaf_y + leaf * tree.D * kTreeWidth, tree.D * kBytes);
+    prefetch_lines(tree.leaf_h + leaf * kTreeWidth, kBytes);
+    __builtin_prefetch(tree.leaf_id + leaf * kTreeWidth);
+  } else {
+    const int64_t sides = 2 * tree.D + 1;
+    prefetch_lines(tree.boxes + child * sides * kTreeWidth, sides * kBytes);
+    __builtin_prefetch(tree.child + int64_t(child) * kTreeWidth);
+  }
+}
+
+// Visits the most promising box, depth first; false when none is left that could hold a winner.
+template <class Lanes, class T, class Query>
+inline bool tree_step(const TreeView<T>& tree, Query* q, TreeSearch<T>* s) {
+  const auto entry = s->stack[--s->top];
+  if (entry.child < 0) {
+    ++q->leaves;
+    if (visit_leaf<Lanes>(tree, ~entry.child, q)) s->least = threshold<T>(*q);
+  } else {
     ++q->nodes;
     T bound[kTreeWidth];
     bounds(tree.boxes + entry.child * (2 * tree.D + 1) * kTreeWidth, q->x, tree.D, bound);
     const int32_t* const child = tree.child + int64_t(entry.child) * kTreeWidth;
-    const int base = top;
-    for (uint32_t mask = Lanes::at_least(bound, least); mask != 0; mask &= mask - 1) {
+    const int base = s->top;
+    for (uint32_t mask = Lanes::at_least(bound, s->least); mask != 0; mask &= mask - 1) {
       const int k = __builtin_ctz(mask);
       if (child[k] == kNoChild) continue;
-      int at = top++;
-      for (; at > base && stack[at - 1].bound > bound[k]; --at) stack[at] = stack[at - 1];
-      stack[at] = {child[k], bound[k]};
+      int at = s->top++;
+      for (; at > base && s->stack[at - 1].bound > bound[k]; --at) {
+        s->stack[at] = s->stack[at - 1];
+      }
+      s->stack[at] = {child[k], bound[k]};
     }
   }
+  while (s->top > 0 && s->stack[s->top - 1].bound < s->least) --s->top;
+  return s->top > 0;
+}
+
+template <class Lanes, class T, class Query>
+bool tree_search(const TreeView<T>& tree, Query* q) {
+  TreeSearch<T> search;
+  tree_start(tree, *q, &search);
+  int64_t left = q->most;
+  do {
+    if (--left < 0) return false;
+  } while (tree_step<Lanes>(tree, q, &search));
   return true;
+}
+
+// Several queries in turn: while memory brings what one visits next, the others visit theirs.
+template <class Lanes, class T, class Query>
+void tree_search_many(const TreeView<T>& tree, const TreeQueue<Query>& queue) {
+  TreeSearch<T> search[kTreeTogether];
+  Query query[kTreeTogether];
+  int slot[kTreeTogether], count = 0;
+  for (int k = 0; k < kTreeTogether; ++k) {
+    if (!queue.next(queue.context, k, &query[k])) continue;
+    tree_start(tree, query[k], &search[k]);
+    slot[count++] = k;
+  }
+  for (int at = 0; count > 0; at = at + 1 < count ? at + 1 : 0) {
+    const int k = slot[at];
+    if (tree_step<Lanes>(tree, &query[k], &search[k])) {
+      prefetch_child(tree, search[k].stack[search[k].top - 1].child);
+    } else if (queue.next(queue.context, k, &query[k])) {
+      tree_start(tree, query[k], &search[k]);
+    } else {
+      slot[at] = slot[--count];
+    }
+  }
 }
 
 template <class Lanes>
 TreeKernels kernels_of_tree() {
-  return {
-      &tree_search<Lanes, float, TreeQuery<float>>, &tree_search<Lanes, double, TreeQuery<double>>,
-      &tree_search<Lanes, float, TreeTopk<float>>, &tree_search<Lanes, double, TreeTopk<double>>};
+  return {&tree_search<Lanes, float, TreeQuery<float>>,
+          &tree_search<Lanes, double, TreeQuery<double>>,
+          &tree_search<Lanes, float, TreeTopk<float>>,
+          &tree_search<Lanes, double, TreeTopk<double>>,
+          &tree_search_many<Lanes, float, TreeQuery<float>>,
+          &tree_search_many<Lanes, double, TreeQuery<double>>,
+          &tree_search_many<Lanes, float, TreeTopk<float>>,
+          &tree_search_many<Lanes, double, TreeTopk<double>>};
 }
 
 }  // namespace

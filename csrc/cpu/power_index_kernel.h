@@ -24,6 +24,7 @@ struct TreeQuery {
   double shift;           // |x|^2 / 2 and the slack: what a box's bound lacks to be that of a score
   T best;                 // -inf, or the score of
   int32_t index;          // this target; INT32_MAX
+  int64_t place;          // where in the leaves it was found, if it was
   int64_t nodes, leaves;  // visited so far, counted on
   int64_t most;           // leaves and nodes after which to give up
 };
@@ -36,11 +37,27 @@ struct TreeTopk : TreeQuery<T> {
   int k;
 };
 
+constexpr int kTreeTogether = 8;      // queries that are searched in turn
+constexpr int64_t kTreeAhead = 1024;  // bytes of a box that are asked for before it is visited
+
+// Queries one after the other in each of kTreeTogether slots: `next` takes over the one that is
+// done (the first time there is none) and puts the next in its place; false: the slot stays empty.
+template <class Query>
+struct TreeQueue {
+  bool (*next)(void* context, int slot, Query* query);
+  void* context;
+};
+
 struct TreeKernels {
   bool (*f32)(const TreeView<float>&, TreeQuery<float>*);  // false: given up
   bool (*f64)(const TreeView<double>&, TreeQuery<double>*);
   bool (*topk_f32)(const TreeView<float>&, TreeTopk<float>*);
   bool (*topk_f64)(const TreeView<double>&, TreeTopk<double>*);
+  // Whatever visits they take.
+  void (*many_f32)(const TreeView<float>&, const TreeQueue<TreeQuery<float>>&);
+  void (*many_f64)(const TreeView<double>&, const TreeQueue<TreeQuery<double>>&);
+  void (*many_topk_f32)(const TreeView<float>&, const TreeQueue<TreeTopk<float>>&);
+  void (*many_topk_f64)(const TreeView<double>&, const TreeQueue<TreeTopk<double>>&);
 };
 
 TreeKernels power_index_portable();

@@ -11,6 +11,16 @@ struct Lanes {
     for (int k = 0; k < kTreeWidth; ++k) mask |= uint32_t(a[k] >= b) << k;
     return mask;
   }
+  template <class T>
+  static void scores(const T* x, const T* y, const T* h, int64_t D, T (&score)[kTreeWidth]) {
+    for (int k = 0; k < kTreeWidth; ++k) score[k] = T(0);
+    for (int64_t d = 0; d < D; ++d) {
+      for (int k = 0; k < kTreeWidth; ++k) {
+        score[k] = exact_fma(x[d], y[d * kTreeWidth + k], score[k]);
+      }
+    }
+    for (int k = 0; k < kTreeWidth; ++k) score[k] += h[k];
+  }
 };
 
 }  // namespace

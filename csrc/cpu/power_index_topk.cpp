@@ -19,7 +19,7 @@ namespace otcuda::cpu {
 namespace {
 
 constexpr int64_t kGrain = 1024;     // samples of a task, most
-constexpr int64_t kBeat = 64;        // samples between heartbeats
+constexpr int64_t kBeat = 4096;      // visits between heartbeats
 constexpr double kListCost = 1.5;    // of the blocked loop, against the best alone
 constexpr int64_t kTrial = 32;       // samples of a trial
 constexpr int64_t kTrialBatch = 64;  // samples from which on a trial is worth it
@@ -31,21 +31,23 @@ bool tree_topk(const TreeView<float>& tree, TreeTopk<float>* q) {
 bool tree_topk(const TreeView<double>& tree, TreeTopk<double>* q) {
   return tree_kernels().topk_f64(tree, q);
 }
+void tree_topk_of(const TreeView<float>& tree, const TreeQueue<TreeTopk<float>>& queue) {
+  tree_kernels().many_topk_f32(tree, queue);
+}
+void tree_topk_of(const TreeView<double>& tree, const TreeQueue<TreeTopk<double>>& queue) {
+  tree_kernels().many_topk_f64(tree, queue);
+}
 
 }  // namespace
 
-// A query of q->score and q->place [k]; false where the sample is out of the tree's range, or its
-// list could not be filled within the visits, which are counted down.
+// Prepares a query of q->score and q->place [k]; false where the sample is out of the tree's range.
 template <class T>
-bool PowerIndex<T>::topk_query(const T* x, int k, int64_t* visits, TreeTopk<T>* q) const {
-  if (!query(x, -1, q)) return false;
+bool PowerIndex<T>::topk_query(const T* x, int k, TreeTopk<T>* q) const {
+  if (!query(x, q)) return false;
   q->k = k;
-  q->most = *visits;
   std::fill_n(q->score, k, -std::numeric_limits<T>::infinity());
   std::fill_n(q->place, k, std::numeric_limits<int32_t>::max());
-  const bool finished = tree_topk(tree_.view(), q);
-  *visits -= q->nodes + q->leaves;
-  return finished && q->best > -std::numeric_limits<T>::infinity();
+  return true;
 }
 
 // Some samples by the tree, which gives up when it would cost more than the blocked loop.
@@ -58,13 +60,17 @@ bool PowerIndex<T>::topk_pays(const T* x, int64_t B, int k, Poll* poll) {
   const auto trial = [&](int64_t, int64_t) {
     T score[kMostTopk];
     int32_t place[kMostTopk];
+    const TreeView<T> tree = tree_.view();
     int64_t left =
         std::max<int64_t>(1, int64_t(kListCost * double(N_) / tree_visit_cost(N_, D_))) * kTrial;
     for (int64_t b = 0; b < kTrial && left > 0; ++b) {
       TreeTopk<T> q{};
       q.score = score;
       q.place = place;
-      topk_query(x + b * (B / kTrial) * D_, k, &left, &q);
+      if (!topk_query(x + b * (B / kTrial) * D_, k, &q)) continue;
+      q.most = left;
+      tree_topk(tree, &q);
+      left -= q.nodes + q.leaves;
       heartbeat();
     }
     pays = left > 0;
@@ -74,32 +80,77 @@ bool PowerIndex<T>::topk_pays(const T* x, int64_t B, int k, Poll* poll) {
   return pays;
 }
 
+// Some samples in order, in kTreeTogether stretches.
+template <class T>
+class PowerIndex<T>::TopkWalk {
+ public:
+  TopkWalk(const PowerIndex& index, const T* x, int64_t count, int k, T* value, int64_t* place)
+      : index_(index), x_(x), k_(k), value_(value), place_(place) {
+    for (int slot = 0; slot < kTreeTogether; ++slot) {
+      at_[slot] = count * slot / kTreeTogether - 1;
+      end_[slot] = count * (slot + 1) / kTreeTogether;
+    }
+  }
+
+  void run() { tree_topk_of(index_.tree_.view(), {&TopkWalk::next, this}); }
+
+  int64_t scores = 0, out = 0;
+
+ private:
+  static bool next(void* context, int slot, TreeTopk<T>* q) {
+    return static_cast<TopkWalk*>(context)->advance(slot, q);
+  }
+
+  bool advance(int slot, TreeTopk<T>* q) {
+    if (started_[slot]) finish(slot, *q);
+    started_[slot] = false;
+    while (!started_[slot] && ++at_[slot] < end_[slot]) {
+      *q = {};
+      q->score = scores_[slot];
+      q->place = targets_[slot];
+      started_[slot] = index_.topk_query(x_ + at_[slot] * index_.D_, k_, q);
+      if (!started_[slot]) leave_out(slot);
+    }
+    return started_[slot];
+  }
+
+  void finish(int slot, const TreeTopk<T>& q) {
+    visits_ += q.nodes + q.leaves;
+    if (visits_ > kBeat) heartbeat(), visits_ = 0;
+    scores += q.leaves * kTreeWidth;
+    if (q.best > -std::numeric_limits<T>::infinity()) {
+      std::copy_n(q.score, k_, value_ + at_[slot] * k_);
+      std::copy_n(q.place, k_, place_ + at_[slot] * k_);
+    } else {  // the list is not full
+      leave_out(slot);
+    }
+  }
+
+  void leave_out(int slot) {
+    place_[at_[slot] * k_] = kOutOfRange;
+    ++out;
+  }
+
+  const PowerIndex& index_;
+  const T* const x_;
+  const int k_;
+  T* const value_;
+  int64_t* const place_;
+  int64_t at_[kTreeTogether], end_[kTreeTogether], visits_ = 0;
+  bool started_[kTreeTogether] = {};
+  T scores_[kTreeTogether][kMostTopk];
+  int32_t targets_[kTreeTogether][kMostTopk];
+};
+
 template <class T>
 void PowerIndex<T>::topk_by_tree(const T* x, int64_t B, int k, T* value, int64_t* index,
                                  Poll* poll) const {
   std::atomic<int64_t> scores{0}, plain{0};
   const auto rows = [&](int64_t begin, int64_t end) {
-    T score[kMostTopk];
-    int32_t place[kMostTopk];
-    int64_t seen = 0, out = 0;
-    for (int64_t b = begin; b < end; ++b) {
-      if (b % kBeat == 0) heartbeat();
-      TreeTopk<T> q{};
-      q.score = score;
-      q.place = place;
-      int64_t visits = std::numeric_limits<int64_t>::max();
-      const bool found = topk_query(x + b * D_, k, &visits, &q);
-      seen += q.leaves * kTreeWidth;
-      out += !found;
-      if (found) {
-        std::copy_n(score, k, value + b * k);
-        std::copy_n(place, k, index + b * k);
-      } else {
-        index[b * k] = kOutOfRange;
-      }
-    }
-    scores += seen;
-    plain += out;
+    TopkWalk walk(*this, x + begin * D_, end - begin, k, value + begin * k, index + begin * k);
+    walk.run();
+    scores += walk.scores;
+    plain += walk.out;
   };
   const int threads = threads_for(5e3 * double(B));
   const int64_t share = (B + threads - 1) / threads;
@@ -205,7 +256,7 @@ void PowerIndex<T>::targets(const int64_t* index, int64_t M, T* out) const {
 
 // Members by name: power_index.cpp instantiates the class where these are not defined.
 #define OTCUDA_TOPK_OF(T)                                                                        \
-  template bool PowerIndex<T>::topk_query(const T*, int, int64_t*, TreeTopk<T>*) const;          \
+  template bool PowerIndex<T>::topk_query(const T*, int, TreeTopk<T>*) const;                    \
   template bool PowerIndex<T>::topk_pays(const T*, int64_t, int, Poll*);                         \
   template void PowerIndex<T>::topk_by_tree(const T*, int64_t, int, T*, int64_t*, Poll*) const;  \
   template bool PowerIndex<T>::topk_takes_tree(const T*, int64_t, int, IndexMethod, Poll*);      \

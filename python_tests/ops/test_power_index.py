@@ -83,6 +83,20 @@ def test_every_way_to_split(N, simd_level):
     assert_same(otcuda.PowerIndex(y, h), x, y, h)
 
 
+def test_samples_are_searched_in_turn_whatever_their_number(simd_level):
+    # Eight at a time, in stretches; some are out of the tree's range, alone or side by side.
+    rng = np.random.default_rng(5)
+    y = rng.standard_normal((600, 3)).astype("f4")
+    index = otcuda.PowerIndex(y, (-np.square(y).sum(1) / 2).astype("f4"))
+    for B in (*range(1, 35), 300):
+        x = rng.standard_normal((B, 3)).astype("f4")
+        x[rng.random(B) < 0.3, 1] = np.float32(3e20)
+        x[B // 2, 0] = np.nan
+        for argmax in (index.argmax, lambda x, method: index.topk(x, 3, method=method)):
+            found, want = argmax(x, method="tree"), argmax(x, method="brute")
+            assert [a.tobytes() for a in found] == [a.tobytes() for a in want]
+
+
 def test_golden_cases(simd_level):
     trees = 0
     for _, x, y, h in argmax_cases.cases():

@@ -12,19 +12,19 @@ independent ones: efficiency (N-1) / (M chi2) by the distinct samples that it wa
 all, checks included; `--only TEXT` measures some of its rows, `--design iid` half of them. `--race`
 gives OTT-JAX five times our CPU seconds at each step of a grid, and POT and AE-OT's loop ten times.
 `--million N` is one fit of N targets in 64 dimensions to chi2 0.5. `--evenness` measures how much
-less the samples in a cell vary where they are Sobol points.
+less the samples in a cell vary where they are Sobol points. `--plot` draws what is stored.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ CASES = [
     (1024, 64, "clusters", "uniform"),
     (4096, 16, "normal", "normal"),
 ]
+PICTURE = Path(__file__).parent.parent / "docs" / "img" / "semidiscrete.png"
 METHODS = {"otcuda": "auto", "its pools": "pools", "its adam": "adam"}
 SHARE = 3  # CPU seconds of a rival, as a multiple of ours
 
@@ -299,18 +300,22 @@ def race_row(case: tuple, goal: float, steps: tuple[float, ...], others: bool) -
     return {"case": f"N={N} D={D} {kind} to {source}", "goal": goal, "rivals": found}
 
 
-def race() -> Iterator[dict[str, Any]]:
+def race(options: argparse.Namespace) -> None:
     """Both goals; from 16,384 targets on the second one with OTT-JAX at its best step alone."""
-    for case in RACE:
+    rows = {(row["case"], row["goal"]): row for row in stored("semidiscrete_race", options)}
+    for case, goal in itertools.product(RACE, RACE_GOALS):
+        N, D, kind, source = case
+        name = f"N={N} D={D} {kind} to {source}"
+        if options.only not in f"{name} goal {goal}":
+            continue
         steps, others = OTT_STEPS, True
-        for goal in RACE_GOALS:
-            row = race_row(case, goal, steps, others)
-            yield row
-            if case[0] >= 16384:
-                reached = [
-                    row["rivals"][f"OTT-JAX, step {step:g} sqrt N"]["chi2"] for step in steps
-                ]
-                steps, others = (steps[reached.index(min(reached))],), False
+        if N >= 16384 and goal < RACE_GOALS[0]:
+            rivals = rows[name, RACE_GOALS[0]]["rivals"]
+            reached = [rivals[f"OTT-JAX, step {step:g} sqrt N"]["chi2"] for step in steps]
+            steps, others = (steps[reached.index(min(reached))],), False
+        rows[name, goal] = race_row(case, goal, steps, others)
+        rows[name, goal]["commit"] = harness.environment([])["commit"]
+        write("semidiscrete_race", options.machine, list(rows.values()))
 
 
 # --- a million targets ----------------------------------------------------------------------------
@@ -341,19 +346,73 @@ def million_row(N: int, D: int, goal: float) -> dict[str, Any]:
     }
 
 
+# --- the picture ----------------------------------------------------------------------------------
+
+
+def draw(machine: str) -> None:
+    """Chi2 by CPU seconds of the race, and by samples of the grid; needs matplotlib."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot, ticker
+
+    kept = [
+        json.loads((harness.RESULTS / f"semidiscrete_{name}.{machine}.json").read_text())["rows"]
+        for name in ("race", "grid")
+    ]
+    problems = list(dict.fromkeys(row["case"] for row in kept[0]))
+    figure, axes = pyplot.subplots(1, len(problems) + 1, figsize=(4 * len(problems) + 4, 3.6))
+    for panel, problem in zip(axes, problems, strict=False):
+        found: dict[str, list[tuple[float, float]]] = {}
+        for row in (row for row in kept[0] if row["case"] == problem):
+            theirs = {name: each for name, each in row["rivals"].items() if "OTT" in name}
+            best = min(theirs, key=lambda name: theirs[name]["chi2"])
+            for name, each in row["rivals"].items():
+                if name in theirs and name != best:
+                    continue
+                label = "OTT-JAX, best of three steps" if name == best else name
+                found.setdefault(label, []).append((each["seconds"], each["chi2"]))
+        for name, points in found.items():
+            panel.plot(*zip(*points, strict=True), "o-", label=name, ms=4)
+        panel.set(xlabel="CPU seconds", title=problem)
+    for design, label in (("iid", "independent samples"), ("auto", "default")):
+        runs = [row[design] for row in kept[1] if design in row and "D=2 " not in row["case"]]
+        points = [(run["samples_per_target"]["median"], run["chi2"]["median"]) for run in runs]
+        axes[-1].plot(*zip(*points, strict=True), "o", label=label, ms=4)
+    samples = np.array([10.0, 100.0])
+    axes[-1].plot(samples, 1 / samples, "k--", lw=1, label="floor (6)")
+    axes[-1].set(xlabel="samples a target", title="the grid")
+    for panel in axes:
+        panel.set(xscale="log", yscale="log", ylabel="chi2")
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(ticker.NullFormatter())
+        panel.legend(fontsize=7)
+        panel.title.set_fontsize(9)
+    figure.tight_layout()
+    figure.savefig(PICTURE, dpi=80, pil_kwargs={"optimize": True})
+    pyplot.close(figure)
+
+
 def grid(options: argparse.Namespace) -> None:
     """Rows of the grid whose case holds the text, put in the place of the stored ones."""
-    path = harness.RESULTS / f"semidiscrete_grid.{options.machine}.json"
-    stored = json.loads(path.read_text())["rows"] if options.only and path.exists() else []
-    rows = {row["case"]: row for row in stored}
+    rows = {row["case"]: row for row in stored("semidiscrete_grid", options)}
     for case in GRID:
         N, D, kind, source, _ = case
         if options.only in f"N={N} D={D} {kind} to {source}":
             designs = (options.design,) if options.design else ("auto", "iid")
             row = grid_row(case, options.seeds if N < 65536 else 1, designs)
-            row["commit"] = harness.environment([])["commit"]
+            measured = f"commit of {options.design}" if options.design else "commit"
+            row[measured] = harness.environment([])["commit"]
             rows[row["case"]] = rows.get(row["case"], {}) | row
             write("semidiscrete_grid", options.machine, list(rows.values()))
+
+
+def stored(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of an earlier run where only some are to be measured."""
+    path = harness.RESULTS / f"{name}.{options.machine}.json"
+    return json.loads(path.read_text())["rows"] if options.only and path.exists() else []
 
 
 def write(name: str, machine: str, rows: list[dict[str, Any]]) -> None:
@@ -375,10 +434,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--machine", default=platform.machine(), help="part of the result's name")
     parser.add_argument("--grid", action="store_true", help="the default alone, on many problems")
-    parser.add_argument("--only", default="", help="rows of the grid whose case holds this text")
+    parser.add_argument("--only", default="", help="rows of grid or race whose name holds this")
     parser.add_argument("--design", default="", help="of the grid: auto or iid; both if not said")
     parser.add_argument("--evenness", action="store_true", help="variance of Sobol points in cells")
     parser.add_argument("--million", type=int, default=0, help="targets of one fit, D = 64")
+    parser.add_argument(
+        "--plot", action="store_true", help="docs/img/semidiscrete.png of stored rows"
+    )
     parser.add_argument("--race", action="store_true", help="time to a goal, with OTT-JAX")
     options = parser.parse_args()
     otcuda.set_num_threads(1)
@@ -386,6 +448,9 @@ def main() -> None:
     rows = []
     if options.grid:
         grid(options)
+        return
+    if options.plot:
+        draw(options.machine)
         return
     if options.evenness:
         write("semidiscrete_sobol", options.machine, [evenness_row(case) for case in EVEN])
@@ -395,9 +460,7 @@ def main() -> None:
         return
     if options.race:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # XLA asks nobody else
-        for row_of_race in race():
-            rows.append(row_of_race)
-            write("semidiscrete_race", options.machine, rows)
+        race(options)
         return
     for case in CASES:
         rows.append(row(*case, options.seeds))

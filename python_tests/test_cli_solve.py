@@ -158,3 +158,13 @@ def test_words_are_few_and_say_how_far():
     words._last -= 11
     words({"stage": "planar", "samples": 0, "seconds": 12.0, "planned": 0, "exact_chi2": 13.25})
     assert said[2] == "planar: 12 s, chi2 13.25"
+    words(
+        {
+            "stage": "validation",
+            "samples": 0,
+            "seconds": 13.0,
+            "chi2": 0.01,
+            "chi2_interval": (0, 0.02),
+        }
+    )
+    assert said[3] == "validation: 13 s, chi2 0.01 (0 to 0.02)"

@@ -125,7 +125,7 @@ class Words:
             return
         self._last = now
         exact = "exact_chi2" in record  # of polygons, without samples
-        scanned = "" if exact else f"{record['samples']} samples, "
+        scanned = f"{record['samples']} samples, " if record["samples"] else ""
         text = f"{record['stage']}: {scanned}{record['seconds']:.0f} s"
         planned = record.get("planned", 0)
         if not measured and record["samples"] < planned:  # a guess: nothing to say beyond it

@@ -123,22 +123,34 @@ class Lister(Descent):
             if wanted and self.may_revive(count, rescans) and self.revive(empty, energy):
                 counts, value, gap, self.unit = self.lists.measure(self.h)
                 energy = value - self.linear(self.h)
-            done, room, residual = self.move(gap.clip(1e-30), energy, room, tolerance)
-            self.run.keep(self.h)
+            # Of lists made at these heights: what a move promises holds on those before it only.
+            residual = self.residual(counts)
             idle = idle + 1 if residual > _IDLE * least else 0
             least = min(least, residual)
             near = least < _NEAR and residual < 1.5 * least  # small cells allow no better
-            if done or (idle >= _IDLE_MOVES and near) or self.run.late():
+            if idle >= _IDLE_MOVES and near:
+                break
+            done, room, reached = self.move(gap.clip(1e-30), energy, room, tolerance)
+            self.run.keep(self.h)
+            if done:
+                return residual if reached is None else reached
+            if self.run.late():
                 break
         return residual
 
+    def residual(self, counts: np.ndarray) -> float:
+        """Chi2 of counts on the lists, over that of sampling noise."""
+        chi2 = ((counts / self.M - self.nu) ** 2 / self.nu).sum()
+        return float(chi2 * self.M / max(1, self.n - 1))
+
     def move(
         self, gap: np.ndarray, energy: float, room: float, tolerance: float
-    ) -> tuple[bool, float, float]:
+    ) -> tuple[bool, float, float | None]:
         """Newton on the lists, then new lists where the old ones do not vouch for it.
 
         Returns:
-            whether the fit is done, the room of the next move, chi2 left on the lists.
+            whether the fit is done, the room of the next move, chi2 left on the lists over that of
+            sampling noise; None where no move was any good.
         """
         while True:
             h = self.h.copy()
@@ -162,7 +174,7 @@ class Lister(Descent):
                 self.scan(pool, old)
             room /= 4
             if room < 1e-3 or self.run.late():
-                return True, room, found["residual"]
+                return True, room, None
 
     def doubted(self, h: np.ndarray, unlisted: bool) -> list[Pool]:
         """Pools whose lists do not vouch for heights h: a cheap test first, then the audit."""

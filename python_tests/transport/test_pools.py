@@ -139,6 +139,22 @@ def test_a_cell_that_no_list_holds_does_not_cost_scans_for_ever(monkeypatch):
         assert found.rescans < 5
 
 
+def test_a_fit_does_not_end_on_what_moves_promise(monkeypatch):
+    """A move balances the lists before it; those after it may say otherwise (N = 12,000, D = 5)."""
+    found, moves = lister(clusters(300, 4)), []
+
+    def move(self, *_):
+        moves.append(1)
+        self.h = np.zeros(self.n)
+        self.scan(self.pools[0], self.h)
+        return False, 1.0, 0.3
+
+    monkeypatch.setattr(pools.Lister, "move", move)
+    monkeypatch.setattr(pools.GUARDS, "revival", False)
+    assert found.fit(rescans=9) > 10
+    assert len(moves) == 9
+
+
 def test_weights_over_six_orders_of_magnitude():
     y = clusters(1000, 8)
     nu = np.exp(np.random.default_rng(0).normal(size=1000) * 2)

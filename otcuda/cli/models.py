@@ -57,7 +57,9 @@ from otcuda.errors import ArgumentError
     metavar="0..1",
     help="Of the pictures that otcuda decodes.",
 )
-@click.option("-e", "--effort", type=Effort(), metavar="0..1", help="Of otcuda's encoder.")
+@click.option(
+    "-e", "--effort", type=Effort(), metavar="0..1", help="Of otcuda's encoder.  [default: 1]"
+)
 @click.option(
     "--networks",
     type=click.Path(file_okay=False),
@@ -214,7 +216,13 @@ class _Teller:
 
 
 @click.command()
-@click.option("-o", "--output", default=".", metavar="FOLDER", help="Where the pictures go.")
+@click.option(
+    *("-o", "--output"),
+    default=".",
+    show_default=True,
+    metavar="FOLDER",
+    help="Where the pictures go.",
+)
 @click.option(
     "--count", type=click.IntRange(1), default=4, show_default=True, metavar="N", help="How many."
 )

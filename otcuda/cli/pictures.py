@@ -58,7 +58,7 @@ from otcuda.cli.talk import (
     "--effort",
     type=Effort(),
     metavar="0..1",
-    help="How long to search for a better file.",
+    help="How long to search for a better file.  [default: 1]",
 )
 @click.option("--measure", is_flag=True, help="Decode again and report PSNR and MS-SSIM.")
 @batch_options
@@ -230,7 +230,7 @@ def _description(record: dict[str, Any]) -> str:
 @talk_options
 @talks
 def demo(talk: Talk, output: str, picture: str | None, bpp: float, as_json: bool) -> int:
-    """Compress a photograph and show it beside JPEG 2000 of the same size."""
+    """Compress a photograph, and show it beside JPEG 2000."""
     from otcuda import demo as show
 
     with talk.progress("demo", len(show.STEPS)) as move:

@@ -221,6 +221,7 @@ def batch_options(command: Callable) -> Callable:
             "--jobs",
             type=click.IntRange(1, 1024),
             default=1,
+            show_default=True,
             metavar="N",
             help="Pictures at once, each in its own process.",
         ),

@@ -53,7 +53,14 @@ from otcuda.cli.talk import Talk, exists_options, json_option, talk_options, tal
     metavar="X",
     help="Stop after so long with what there is.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Of the samples: same seed, same heights.",
+)
 @exists_options
 @json_option
 @talk_options

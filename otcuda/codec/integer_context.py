@@ -49,7 +49,6 @@ VALUE_BITS = 4  # what the network sees, and scales, have so many bits behind th
 MEAN_LIMIT = 8191  # of means, in their unit
 STEP_LOWEST = 3  # log2 D = STEP_LOWEST + k / STEP_GRID
 STEP_GRID = 32
-LARGEST_STEP = 255
 WEIGHT_LIMIT = 127
 MOST_SHIFT = 24
 

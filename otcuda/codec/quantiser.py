@@ -28,8 +28,6 @@ from otcuda._ops import cell_mass
 from otcuda._power import power_argmax
 from otcuda.errors import ArgumentError, check_shapes
 
-RULES = ("nearest", "balanced", "ecvq", "conditional")
-
 
 def step_size(step: int) -> np.float32:
     """The quantiser step D = 2^(3 + step/32) in orthonormal units."""

@@ -212,6 +212,12 @@ def test_wrong_arguments_are_named(image, options, words):
         compress(image, **options)
 
 
+def test_bits_a_pixel_are_bytes_of_the_whole_file(small):
+    whole = compress(small, bpp=0.2, effort=0)
+    assert whole == compress(small, bytes=0.2 * 160 * 224 / 8, effort=0)
+    assert 0.19 < info(whole).bpp <= 0.2
+
+
 @pytest.mark.parametrize(
     ("data", "options", "words"),
     [

@@ -24,7 +24,7 @@ constexpr int64_t kFmasABeat = 1 << 20;    // of one sample, done one after the 
 constexpr int64_t kProbeSamples = 32;      // that a screen is tried on
 constexpr int64_t kProbePart =
     25'000;  // pairs of a call for a target it is tried on, in high D: 2 %
-constexpr int64_t kLeastProbe = 160, kMostProbe = 2048, kProbeRun = 8;
+constexpr int64_t kLeastProbe = 240, kMostProbe = 2048, kProbeRun = 8;
 constexpr double kNanosecondsPerFma = 0.025;
 constexpr int64_t kMostFew = 24;  // the most that any level's few_most is
 

@@ -6,6 +6,7 @@
 
 #include "common/alloc.h"
 #include "common/threads.h"
+#include "cpu/conjugate_gradients.h"
 #include "cpu/graph_cholesky.h"
 #include "cpu/planar_cells.h"
 
@@ -90,10 +91,7 @@ class Newton {
     for (int64_t i = 0; i < N_; ++i) step_[i] = nu_[i] - cells_.mass(i);
     factor_.factor(poll_);
     factor_.solve(&step_);
-    double mean = 0.0;
-    for (const double each : step_) mean += each;
-    mean /= double(N_);
-    for (double& each : step_) each -= mean;
+    centre(&step_);
   }
 
   double* const out_;

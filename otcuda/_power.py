@@ -31,6 +31,9 @@ MOST_K = 64  # csrc/common/power_topk.h
 
 def check_problem(op: str, arrays: Any, x: Any, y: Any, h: Any, weights: Any = None) -> None:
     """Shapes and dtypes of one problem, or of G in a row."""
+    for name, array in {"x": x, "y": y, "h": h}.items():
+        if array is None:
+            raise ArgumentError(f"{op}: {name} is None, expected an array")
     group = "G " if len(x.shape) == 3 else ""
     check_shapes(
         op,

@@ -32,11 +32,13 @@ constexpr double kCacheBytes = 1 << 24;
 
 }  // namespace
 
-// About 30 ns, and what bytes take where the tree does not fit the cache, against 0.008 ns for a
-// target and dimension (0.016 without AVX-512).
+// About 30 ns, and what its bytes take where the tree does not fit the cache, against 0.008 ns for
+// a target and dimension (0.016 without AVX-512).
 double tree_visit_cost(int64_t N, int64_t D) {
   const double bytes = double(N) * double(D + 1) * 12;
-  const double visit = bytes > kCacheBytes ? 20 + 4 * double(D) : 30 + 0.5 * double(D);
+  const double visit = bytes > 4 * kCacheBytes ? 20 + 5 * double(D)
+                       : bytes > kCacheBytes   ? 20 + 2.2 * double(D)
+                                               : 30 + 0.5 * double(D);
   return visit / ((simd_level() == SimdLevel::avx512 ? 0.008 : 0.016) * (double(D) + 0.8));
 }
 

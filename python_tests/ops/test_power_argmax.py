@@ -331,6 +331,12 @@ def test_bad_dtypes_and_kinds_are_named():
         otcuda.power_argmax(x.long(), y.long(), h.long())
     with pytest.raises(otcuda.ArgumentError, match="h is ndarray, x is a torch tensor"):
         otcuda.power_argmax(x, y, h.numpy())
+    for missing in range(3):
+        arrays = [None if k == missing else a.numpy() for k, a in enumerate((x, y, h))]
+        with pytest.raises(otcuda.ArgumentError, match=f"{'xyh'[missing]} is None, expected an ar"):
+            otcuda.power_argmax(*arrays)
+        with pytest.raises(otcuda.ArgumentError, match=f"{'xyh'[missing]} is None, expected an ar"):
+            otcuda.power_topk(*arrays, 1)
     with pytest.raises(otcuda.ArgumentError, match="y is a torch tensor"):
         otcuda.power_argmax(x.numpy(), y, h.numpy())
 

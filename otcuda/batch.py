@@ -377,11 +377,25 @@ def _windowed(
     running: set[Future] = set()
     while True:
         for job in itertools.islice(waiting, width - len(running)):
-            running.add(pool.submit(attempt, work, job))
+            with _uninterrupted():
+                running.add(pool.submit(attempt, work, job))
         if not running:
             return
         done, running = wait(running, return_when=FIRST_COMPLETED)
         yield from (future.result() for future in done)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits, in the workers that are started here for ever: theirs is SIGTERM.
+
+    A worker that is half started when its parent gives up complains, or is missed and stays.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(threads: int) -> None:

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from cli_runner import photograph, png, run
@@ -81,6 +83,50 @@ def test_ctrl_c_while_modules_are_read(capsys, monkeypatch):
     monkeypatch.setattr("gc.freeze", lambda: None)
     assert __main__.main() == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
+
+
+SLOW_WORKER = """
+import os, signal, sys, time
+if "spawn_main" in " ".join(sys.orig_argv):
+    with open(r"{begun}", "a") as file:
+        file.write(".")
+    os.kill(os.getpid(), signal.SIGINT)  # as a terminal does
+    time.sleep(0.5)
+"""
+
+
+def test_ctrl_c_while_workers_are_starting(tmp_path, python_environment):
+    begun, pictures = tmp_path / "begun", tmp_path / "pictures"
+    pictures.mkdir()
+    for k in range(2):
+        (pictures / f"{k}.png").write_bytes(png(photograph(seed=k)))
+    (tmp_path / "sitecustomize.py").write_text(SLOW_WORKER.format(begun=begun))
+    path = f"{tmp_path}{os.pathsep}{python_environment['PYTHONPATH']}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "otcuda", "compress", pictures, "-o", tmp_path / "out", "-j", "2"],
+        env=python_environment | {"PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (begun.exists() and begun.stat().st_size == 2) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[1].strip() == "interrupted"
+    assert process.returncode == 130
+    deadline = time.monotonic() + 10
+    while any(group_of(folder) == process.pid for folder in Path("/proc").glob("[0-9]*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def group_of(folder):
+    """The process group of a folder of /proc, or None of one that has just ended."""
+    try:
+        return os.getpgid(int(folder.name))
+    except ProcessLookupError:
+        return None
 
 
 # --- names ----------------------------------------------------------------------------------------

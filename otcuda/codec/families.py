@@ -86,7 +86,6 @@ class Models(Sequence[Family]):
         if not families:
             raise ModelMismatchError(f"{where} holds no weights of this codec")
         self._families = sorted(families, key=lambda family: -family.steps[0])
-        self._where = where
         labels = [family.label for family in families]
         for family in families:
             if labels.count(family.label) > 1:

@@ -107,6 +107,8 @@ def read_settings(
     if stage != "all" and stage not in STAGES:
         raise ArgumentError(f"--stage {stage} is none of {', '.join(STAGES)}, all")
     if steps is not None:
+        if stage == "all":
+            raise ArgumentError("--steps is of one stage: say which by --stage")
         settings = (*settings, f"steps={steps}")
     stored = _stored(folder)
     changes = {name: dict(values) for name, values in stored.pop("changes", {}).items()}
@@ -116,15 +118,23 @@ def read_settings(
     told = {name: value for name, value in given.items() if value not in (None, ())}
     if "sources" in told:
         told["sources"] = tuple(_absolute(text) for text in told["sources"])
+    if told.get("start", "klt") not in STARTS:
+        told["start"] = str(Path(told["start"]).absolute())  # a run goes on from any folder
     stages = tuple(STAGES) if stage == "all" else (stage,)
     whole = Settings(**{"sources": (), **stored, **told, "changes": changes, "stages": stages})
+    _check(whole, folder)
+    return whole
+
+
+def _check(whole: Settings, folder: Path) -> None:
     if not whole.sources:
         raise ArgumentError(f"{folder} is a new run: say where the pictures are, by --data FOLDER")
     if whole.preset not in PRESETS:
         raise ArgumentError(f"--preset {whole.preset} is none of {', '.join(PRESETS)}")
+    if whole.start not in STARTS and not Path(whole.start).is_file():
+        raise ArgumentError(f"--start {whole.start} is no file, nor {' or '.join(STARTS)}")
     for name in ("loop", *STAGES):
         configured(name, whole)
-    return whole
 
 
 def train(

@@ -270,3 +270,19 @@ def test_the_synthesis_goes_half_the_way_to_what_its_stage_left(folder, tmp_path
     assert torch.equal(moved.analysis.klt.weight, net.analysis.klt.weight)
     untouched = run.trained_net(finished=False)
     assert torch.equal(untouched.synthesis.klt.weight, net.synthesis.klt.weight)
+
+
+def test_a_start_that_is_no_file_is_named_before_it_is_kept(tmp_path, folder, monkeypatch):
+    with pytest.raises(otcuda.ArgumentError, match=r"--start .*none.* is no file, nor klt"):
+        settings(tmp_path / "run", folder, start="none.safetensors")
+    (tmp_path / "mine.safetensors").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    found = settings(tmp_path / "run", folder, start="mine.safetensors")
+    assert found.start == str(tmp_path / "mine.safetensors")
+    assert settings(tmp_path / "run", folder, start="shipped").start == "shipped"
+
+
+def test_steps_are_of_one_stage(tmp_path, folder):
+    with pytest.raises(otcuda.ArgumentError, match="--steps is of one stage"):
+        settings(tmp_path / "run", folder, stage="all", steps=3)
+    assert settings(tmp_path / "run", folder, steps=3).changes["autoencoder"]["steps"] == 3

@@ -15,12 +15,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from otcuda.codec.codec import _Picture, _Task
     from otcuda.codec.families import Family
 
 SOONER, LATER = 28, 24  # most steps before and after its finest one at which a family may hand over
 CLOSE = 4  # steps to which the place is found
+KEPT = 3  # steps whose values are remembered, 2.5 bytes a pixel each
 LEAST_ZONE = 3  # gaps between the finest steps of two families that a zone of handing over may fill
 
 
@@ -65,22 +68,30 @@ class _Curve:
 
     def __init__(self, picture: _Picture, family: Family) -> None:
         self.task, (self.finest, self.coarsest) = picture.task(family), family.steps
-        self._choices: dict[int, tuple[float, object]] = {}
+        self._bits: dict[int, float] = {}
         self._errors: dict[int, float] = {}
+        self._values: dict[int, np.ndarray] = {}  # of the last few steps: they are large
 
     def bits(self, step: int) -> float:
         """Bits of the latents at a step."""
-        if step not in self._choices:
+        if step not in self._bits:
             choice = self.task.at_quality(step)
-            self._choices[step] = max(choice.bits, 1.0), choice.values
-        return self._choices[step][0]
+            self._bits[step] = max(choice.bits, 1.0)
+            self._keep(step, choice.values)
+        return self._bits[step]
 
     def error(self, step: int) -> float:
         """Mean squared error of the decoded picture at a step."""
         if step not in self._errors:
-            self.bits(step)
-            self._errors[step] = self.task.error(step, self._choices[step][1])
+            if step not in self._values:
+                self._keep(step, self.task.at_quality(step).values)
+            self._errors[step] = self.task.error(step, self._values[step])
         return self._errors[step]
+
+    def _keep(self, step: int, values: np.ndarray) -> None:
+        self._values[step] = values
+        if len(self._values) > KEPT:
+            del self._values[next(iter(self._values))]
 
     def step_of(self, bits: float) -> int:
         """The coarsest trained step of no fewer bits; the finest where all have fewer."""

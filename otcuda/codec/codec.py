@@ -138,7 +138,7 @@ def compress(
             EXIF tag turns nothing, of 16-bit grey the upper byte is taken. (The command line shows
             what is transparent over white, and turns pictures upright.)
         bytes: the file has at most so many bytes.
-        bpp: the same as bits a pixel; 0.03 where nothing is said.
+        bpp: the same as bits a pixel; 0.03 where nothing is said, or the least that is possible.
         quality: a fixed quality in [0, 200] instead of a budget: the quantiser step falls from
             2^10 to 2^7 at 100 and to 2^4 at 200; over 100 only with weights for high rates. Where
             other weights take over, their steps start from a file that is no worse and no smaller.
@@ -178,7 +178,12 @@ def compress(
         return _compress_fixed(picture, models, budget)
     if quality is not None:
         return _compress_at_quality(picture, models, quality)
-    return _compress_coded(picture, models, budget)
+    try:
+        return _compress_coded(picture, models, budget)
+    except BudgetError:
+        if bytes is not None or bpp is not None:
+            raise
+        return _least_file(picture.task(models[0]))[1]  # a tiny picture: nobody set a limit
 
 
 def decompress(

@@ -536,3 +536,16 @@ def test_ctrl_c_is_heard_inside_the_networks():
     command = [sys.executable, "-c", INTERRUPTED]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert float(done.stdout) < 5  # without polls: a minute
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (8, 8), (3, 40)])
+def test_a_tiny_picture_needs_no_budget(shape):
+    """0.03 bit a pixel of it are no bytes: where no limit was set, the least file is made."""
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    data = compress(picture)
+    assert decompress(data).shape == picture.shape
+    with pytest.raises(otcuda.BudgetError, match=f"the least is {len(data)} bytes"):
+        compress(picture, bytes=1)
+    with pytest.raises(otcuda.BudgetError):
+        compress(picture, bpp=0.03)
+    assert len(compress(picture, bytes=len(data))) <= len(data)

@@ -120,10 +120,10 @@ def _meeting(coarser: _Curve, finer: _Curve, bottom: int, top: int) -> tuple[int
         coarser.task.tell("scale", 1 - (high - low) / (top + CLOSE - bottom))
         low, high = (middle, high) if _overtakes(coarser, finer, middle) else (low, middle)
     bits, error = coarser.bits(low), coarser.error(low)
-    good, worse, stride = finer.step_of(bits), finer.coarsest + 1, 1
+    good = finer.step_of(bits)
+    worse, stride = good + 1, 1
     while good > finer.finest and finer.error(good) > error:
         good, worse, stride = max(good - stride, finer.finest), good, 2 * stride
-    worse = min(worse, good + stride)
     while worse - good > 1:
         middle = (good + worse) // 2
         no_worse = finer.bits(middle) >= bits and finer.error(middle) <= error

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 import otcuda
+from otcuda.codec.families import as_models
 from otcuda.codec.integer_context import float_parameters, quantise_network
 from otcuda.codec.networks import Codec, CodecConfig
 from otcuda.training import driver
@@ -286,3 +287,24 @@ def test_steps_are_of_one_stage(tmp_path, folder):
     with pytest.raises(otcuda.ArgumentError, match="--steps is of one stage"):
         settings(tmp_path / "run", folder, stage="all", steps=3)
     assert settings(tmp_path / "run", folder, steps=3).changes["autoencoder"]["steps"] == 3
+
+
+def test_the_weights_say_which_heights_pay(tmp_path, folder, monkeypatch):
+    """What is measured on finished weights and held-out pictures lies in their record."""
+    seen = []
+
+    def measured(model, pictures, steps):
+        seen.append((model.digest, len(pictures), tuple(steps)))
+        return 0.04
+
+    monkeypatch.setattr(driver, "quality_multiplier", measured)
+    run = tmp_path / "run"
+    small = ("entropy.crop=64", "entropy.batch=1", "entropy.calibration=1", "entropy.counted=1")
+    for stage in ("autoencoder", "entropy"):
+        told = settings(run, folder, *small, stage=stage, steps=1, preset="middle")
+        driver.train(run, told)
+    path = driver.export(run, told)
+    model = otcuda.codec.load_model(path)
+    assert model.training["multiplier"] == 0.04
+    assert as_models(model)[0].multiplier == 0.04
+    assert seen[-1] == (model.digest, 1, (70, 109))

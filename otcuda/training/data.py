@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from otcuda._io import atomic_write
+from otcuda._io import atomic_write, files_below
 from otcuda.errors import ArgumentError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif"}
@@ -45,10 +45,10 @@ def parse_source(text: str) -> Source:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Every picture file below a folder, sorted by name."""
+    """Every picture file below a folder, sorted by name; what begins with a dot is none."""
     if not folder.is_dir():
         raise ArgumentError(f"{folder} is not a folder of pictures")
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    return [path for path in files_below(folder, SUFFIXES) if path.is_file()]
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -22,6 +22,8 @@ class ListRun : public ScreenRun {
     int64_t* index;  // [B, k]
     uint8_t* left;   // [B]
     int k;
+    const float* x;      // [B, D]
+    const float* floor;  // [B], or null
   };
 
   ListRun(const PowerScreen& screen, bool forced, int64_t blocks, const Out& to)
@@ -36,9 +38,12 @@ class ListRun : public ScreenRun {
     for (int64_t n = 0; n < used_; ++n) {
       const ScreenBlock& block = blocks_[n];
       for (int64_t q = 0; q < block.count; ++q, ++begin) {
-        to_.left[begin] = block.lost || block.index[q] < 0 || !certain(block, q);
-        if (to_.left[begin]) continue;
         const List& list = lists_[n * kMostSamples + q];
+        // The list is full, and did not end below a floor that turned others away.
+        const float last = list.score[List::kBefore + to_.k - 1];
+        const bool whole = last > float(kNothing) && last >= block.best[q];
+        to_.left[begin] = block.lost || !whole || !certain(block, q);
+        if (to_.left[begin]) continue;
         std::copy_n(list.score + List::kBefore, to_.k, to_.value + begin * to_.k);
         std::copy_n(list.index + List::kBefore, to_.k, to_.index + begin * to_.k);
       }
@@ -51,6 +56,13 @@ class ListRun : public ScreenRun {
       List& list = lists_[n * kMostSamples + q];
       std::fill_n(list.score, List::kBefore, std::numeric_limits<float>::infinity());
       std::fill_n(list.score + List::kBefore, kMostTopk, -std::numeric_limits<float>::infinity());
+    }
+    ScreenBlock& block = blocks_[n];
+    if (to_.floor == nullptr) return;
+    const float* const floor = to_.floor + (block.x - to_.x) / s_.D_;
+    for (int64_t q = 0; q < block.count; ++q) {
+      block.best[q] = floor[q];
+      block.index[q] = floor[q] > float(kNothing) ? 0 : -1;
     }
   }
 
@@ -70,6 +82,7 @@ class ListRun : public ScreenRun {
 
   // Parts of the targets: of their largest sums, the k-th is proved by k targets.
   void warm(ScreenBlock* block, const ScreenGroup& group, ScreenPanel* panel) override {
+    if (std::count(block->index, block->index + block->count, -1) == 0) return;  // all have floors
     const ScreenKernels& level = level_for(block->count);
     const int64_t tile = level.targets, k = to_.k, most = panel->targets / tile;
     const int64_t parts = std::min(k + k / 2 + 8, most);
@@ -152,9 +165,10 @@ class ListRun : public ScreenRun {
 };
 
 bool PowerScreen::topk(const float* x, int64_t B, int k, float* value, int64_t* index,
-                       uint8_t* left, ScreenTrust trust, Poll* poll, ScreenCounts* counts) const {
+                       uint8_t* left, ScreenTrust trust, Poll* poll, ScreenCounts* counts,
+                       const float* floor) const {
   return share_out({x, B, left, trust, poll, counts}, [&](bool forced, int64_t blocks) {
-    return ListRun(*this, forced, blocks, {value, index, left, k});
+    return ListRun(*this, forced, blocks, {value, index, left, k, x, floor});
   });
 }
 

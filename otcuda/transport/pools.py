@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import otcuda
-from otcuda._lists import AveragedState, Lists
+from otcuda._lists import AveragedState, Lists, TargetIndex
 from otcuda.transport.arrays import to_numpy
 from otcuda.transport.asgd import NUMPY, Descent
 from otcuda.transport.cells import TRAINING, VALIDATION, Cells
@@ -75,6 +75,7 @@ class Lister(Descent):
     def __init__(self, y: np.ndarray, nu: np.ndarray, source: Source, run: Run):
         super().__init__(y, nu, source, run)
         self.pools: list[Pool] = []
+        self.targets = TargetIndex(self.y)
         self.K = min(_K, self.n)
         self.lists = Lists(
             np.empty((0, self.K), np.int32), np.empty((0, self.K), np.float32), np.empty(0, "f4")
@@ -101,7 +102,7 @@ class Lister(Descent):
     def scan(self, pool: Pool, h: np.ndarray) -> None:
         """Lists of a pool at heights h."""
         self.run.afford(pool.M)
-        pool.scan(self.y, h, self.lists, self.run.tick)
+        pool.scan(self.targets, h, self.lists, self.run.tick)
         self.run.scanned += pool.M
 
     def linear(self, h: np.ndarray) -> float:
@@ -184,7 +185,7 @@ class Lister(Descent):
             bad = unlisted or lists.over_reach(h - pool.h) > _OVER_REACH
             if not bad and GUARDS.audit:
                 self.run.afford(pool.M // 16)
-                missed, scanned = pool.missed(self.y, h, self.lists)
+                missed, scanned = pool.missed(self.targets, h, self.lists)
                 self.run.scanned += scanned
                 bad = missed > _MISSED
             if bad and (GUARDS.audit or unlisted):

@@ -39,10 +39,9 @@ class ListRun : public ScreenRun {
       const ScreenBlock& block = blocks_[n];
       for (int64_t q = 0; q < block.count; ++q, ++begin) {
         const List& list = lists_[n * kMostSamples + q];
-        // The list is full, and did not end below a floor that turned others away.
-        const float last = list.score[List::kBefore + to_.k - 1];
-        const bool whole = last > float(kNothing) && last >= block.best[q];
-        to_.left[begin] = block.lost || !whole || !certain(block, q);
+        // What lies below a floor enters no list, so one that is full has missed nothing.
+        const bool full = list.score[List::kBefore + to_.k - 1] > float(kNothing);
+        to_.left[begin] = block.lost || !full || !certain(block, q);
         if (to_.left[begin]) continue;
         std::copy_n(list.score + List::kBefore, to_.k, to_.value + begin * to_.k);
         std::copy_n(list.index + List::kBefore, to_.k, to_.index + begin * to_.k);

@@ -75,6 +75,14 @@ def test_a_start_that_promises_too_much_is_scanned_again(screen_level):
     assert assert_same(index, x, h, 5, (index_of[::-1], inner[::-1])) < 300
 
 
+def test_a_floor_a_little_too_high(screen_level):
+    """It is where bounds still exceed it, of targets that do not."""
+    x, y, h = problem(400, 3000, 24)
+    index_of, inner, _ = plain(x, y, h, 5)
+    inner += np.linspace(0, 16, 400, dtype="f4")[:, None]
+    assert 10 < assert_same(TargetIndex(y), x, h, 5, (index_of, inner)) < 400
+
+
 def test_the_last_place_may_tie_with_the_floor(screen_level):
     """All places of a list tie, so the floor is the score of the last one and of others."""
     rng = np.random.default_rng(0)
@@ -82,6 +90,15 @@ def test_the_last_place_may_tie_with_the_floor(screen_level):
     y = np.repeat(y, 30, 0)
     h = np.zeros(len(y), "f4")
     assert assert_same(TargetIndex(y), x, h, 7, plain(x, y, h, 7)[:2]) == 40
+
+
+def test_a_product_that_vanishes_keeps_its_sign(screen_level):
+    x, y, h = problem(40, 1500, 20)
+    x, y = np.abs(x) * np.float32(1e-10), -np.abs(y) * np.float32(1e-38)
+    h *= np.float32(1e-26)
+    answered = assert_same(TargetIndex(y), x, h, 5)
+    assert answered == 40 or screen_level not in ("vnni", "bf16")
+    assert np.signbit(plain(x, y, h, 5)[1]).all()
 
 
 def test_fewer_live_targets_than_places(screen_level):

@@ -135,11 +135,6 @@ class Lists:
         value, mean_gap = native.list_measure(*self.arrays(), h, counts, gap)
         return counts, value, gap, mean_gap
 
-    def over_reach(self, d: np.ndarray) -> float:
-        """Share of the samples whose list does not certify the move d [N]."""
-        respect_torch_threads()
-        return native.list_over_reach(*self.arrays(), d)
-
     def newton(
         self, h: np.ndarray, nu: np.ndarray, gap: np.ndarray, tolerance: float, room: float
     ) -> dict[str, Any]:

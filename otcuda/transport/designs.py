@@ -7,6 +7,7 @@ A pool is its key: block b of it is a function of (key, b). docs/transport.md, s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,6 +32,22 @@ _AUDIT = 16  # one sample in so many is scanned again
 def takes_sobol(D: int, named: bool) -> bool:
     """Whether Sobol points are there: they cost no more than independent ones, and tell more."""
     return named and D <= SOBOL_DIMENSIONS
+
+
+@dataclass
+class Audit:
+    """What every 16th sample of a pool says of a move.
+
+    Attributes:
+        missed: share of those whose list lacks its winner.
+        rise: of the mean best value; variance: of that mean.
+        samples: that were scanned.
+    """
+
+    missed: float
+    rise: float
+    variance: float
+    samples: int
 
 
 class Pool:
@@ -119,11 +136,13 @@ class Pool:
             np.subtract(best, part.reach, out=part.reach)
         self.h = h.copy()
 
-    def missed(self, targets: TargetIndex, h: np.ndarray, lists: Lists) -> tuple[float, int]:
-        """Share of every 16th sample whose list lacks its winner at heights h; samples scanned."""
+    def audit(
+        self, targets: TargetIndex, h: np.ndarray, before: np.ndarray, lists: Lists
+    ) -> Audit:
+        """Scans every 16th sample at heights h; the lists have been good at heights `before`."""
         y, heights = self.targets(targets.y), h.astype(np.float32)
         targets.set_heights(heights)
-        missed = scanned = 0
+        missed, rises = 0, []
         for rows, x in self.blocks(_AUDIT):
             n = rows.stop - rows.start
             if self.product:
@@ -136,8 +155,10 @@ class Pool:
             listed = lists.part(slice(self.rows.start + rows.start, self.rows.start + rows.stop))
             slack = 1e-5 * np.abs(truth)
             missed += int((truth > listed.values(h) + slack).sum())
-            scanned += n
-        return missed / scanned, scanned
+            rises.append(truth.astype(np.float64) - listed.values(before))
+        rise = np.concatenate(rises)
+        n = len(rise)
+        return Audit(missed / n, float(rise.mean()), float(rise.var() / n), n)
 
     def whole(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Rows and samples [n, D], products written out, coordinates as in `targets`."""

@@ -136,9 +136,7 @@ class Pool:
             np.subtract(best, part.reach, out=part.reach)
         self.h = h.copy()
 
-    def audit(
-        self, targets: TargetIndex, h: np.ndarray, before: np.ndarray, lists: Lists
-    ) -> Audit:
+    def audit(self, targets: TargetIndex, h: np.ndarray, before: np.ndarray, lists: Lists) -> Audit:
         """Scans every 16th sample at heights h; the lists have been good at heights `before`."""
         y, heights = self.targets(targets.y), h.astype(np.float32)
         targets.set_heights(heights)

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "common/simd.h"
 #include "common/threads.h"
 #include "cpu/power_screen.h"
 
@@ -15,16 +16,19 @@ namespace otcuda::cpu {
 
 constexpr int64_t kMostSamples = 64;      // of a block, on any level
 constexpr int64_t kRoom = 1024;           // pairs that wait
+constexpr int64_t kScreenChains = 128;    // pairs that are scored in one call
 constexpr int64_t kRunBytes = 1 << 17;    // integers of samples that a thread keeps
 constexpr int64_t kTrialSamples = 32;     // that tell whether the bound bites
 constexpr double kLeastThreshold = -9e8;  // above the bound of what cannot win
 constexpr int32_t kNoThreshold = std::numeric_limits<int32_t>::max();  // of samples not there
 constexpr double kNothing = -std::numeric_limits<double>::infinity();
 constexpr double kMostWidth = 1e8;  // in units; a bound lies as far above 0 at most
-// A width so large that no sum, at most 1.2e8, proves more than kLeastThreshold, and that the least
-// sum, -1.07e9, does not overflow.
-constexpr int32_t kProvesNothing = 1070000000;
+constexpr double kHalvesWin =
+    0.38;  // from there on bfloat16 takes less, where there is such a level
 constexpr double kFirstPart = 0.35;  // of what may be spent, before any target is left out
+
+// The scores of pairs at the level in force, which may have come after the integers.
+void (*power_screen_chains())(const ScreenPairs&);
 
 // Some samples: their integers, the errors of those, and the winners so far.
 class ScreenBlock {
@@ -44,17 +48,27 @@ class ScreenBlock {
     const double fits = std::min(std::max(t, kLeastThreshold), 2e9);
     threshold[sample] = std::max(threshold[sample], static_cast<int32_t>(fits));
   }
+  // The same for those whose bits are set.
+  void raise_thresholds(const PowerScreen& s, const ScreenGroup& g, uint64_t samples,
+                        int32_t* threshold) const {
+    for (; samples != 0; samples &= samples - 1) {
+      raise_threshold(s, g, __builtin_ctzll(samples), threshold);
+    }
+  }
   // The same where nothing limits it. Only where it is kLeastThreshold or more have all targets
   // been looked at that could reach it.
   double exact_threshold(const PowerScreen& s, const ScreenGroup& g, int64_t sample) const;
   void bounds(const PowerScreen& s, const ScreenKernels& level, const ScreenGroup& g,
               int32_t* bound) const;
-  void offer(int64_t sample, float score, int32_t target) {
+  // Whether the best is another one now.
+  bool offer(int64_t sample, float score, int32_t target) {
     if (index[sample] < 0 || score > best[sample] ||
         (score == best[sample] && target < index[sample])) {
       best[sample] = score;
       index[sample] = target;
+      return true;
     }
+    return false;
   }
   void scale_errors(double factor) {
     residue_ *= factor;
@@ -86,12 +100,13 @@ class ScreenRun {
   ScreenRun(const PowerScreen& screen, bool forced, bool proves, int64_t blocks)
       : s_(screen),
         level_(screen.level_),
+        chains_(power_screen_chains()),
         forced_(forced),
         proves_(proves),
         packed_(blocks * level_.samples * 4 * screen.steps_),
         row_(4 * screen.steps_),
         blocks_(blocks),
-        hits_(kRoom) {
+        hits_(kRoom + 1) {
     int64_t most = 0;
     for (const ScreenGroup& g : s_.groups_) most = std::max(most, g.count);
     bound_ = Buffer<int32_t>(most + std::max(level_.targets, s_.narrow_.targets));
@@ -142,8 +157,14 @@ class ScreenRun {
       spent += blocks_[k].spent;
       early += blocks_[k].spent_early;
     }
-    return spent - early <= level_.most_spent * all * double(s_.N_ - s_.N_ / 2) &&
-           2 * spent <= level_.most_spent * all * double(N);
+    return spent - early <= most_spent() * all * double(s_.N_ - s_.N_ / 2) &&
+           2 * spent <= most_spent() * all * double(N);
+  }
+
+  // On pairs, as a part of the blocked loop, where the screen still wins.
+  virtual double most_spent() const {
+    return simd_bf16_too() && !level_.halves ? std::min(kHalvesWin, level_.most_spent)
+                                             : level_.most_spent;
   }
 
   int64_t pairs = 0, chains = 0;
@@ -160,7 +181,7 @@ class ScreenRun {
     const double seen = double(group.begin + group.count) / double(s_.N_);
     const double few = block->count <= s_.narrow_.samples ? 2 : 1;  // whose average says less
     const double part = few * (kFirstPart + (1 - kFirstPart) * seen);
-    const double most = forced_ ? most_forced() * all : level_.most_spent * all * part;
+    const double most = forced_ ? most_forced() * all : most_spent() * all * part;
     std::fill_n(threshold_, block->count, static_cast<int32_t>(kLeastThreshold));
     const ScreenKernels& level = level_for(block->count);
     std::fill(threshold_ + block->count, threshold_ + level.samples, kNoThreshold);
@@ -173,7 +194,7 @@ class ScreenRun {
                       (group.count + level.targets - 1) / level.targets * level.targets,
                       s_.steps_,
                       threshold_,
-                      proves_ ? static_cast<int32_t>(std::ceil(width)) : kProvesNothing,
+                      proves_ ? static_cast<int32_t>(std::ceil(width)) : kScreenProvesNothing,
                       hits_.data(),
                       0,
                       kRoom,
@@ -221,18 +242,18 @@ class ScreenRun {
              int64_t count, float* scores, int32_t* target) {
     const float *x[kScreenChains], *y[kScreenChains];
     float h[kScreenChains];
-    for (int64_t k = 0; k < kScreenChains; ++k) {
-      const ScreenHit& hit = hits[std::min(k, count - 1)];
-      target[k] = s_.order_[group.begin + hit.target];
-      x[k] = block.x + hit.sample * s_.D_;
+    for (int64_t k = 0; k < count; ++k) {
+      target[k] = s_.order_[group.begin + hits[k].target];
+      x[k] = block.x + hits[k].sample * s_.D_;
       y[k] = s_.y_ + target[k] * s_.D_;
       h[k] = s_.h_[target[k]];
     }
-    level_.chains({x, y, h, s_.D_, scores});
+    chains_({x, y, h, s_.D_, count, scores});
   }
 
   const PowerScreen& s_;
   const ScreenKernels& level_;
+  void (*const chains_)(const ScreenPairs&);
   const bool forced_, proves_;
   Buffer<uint8_t> packed_;
   Buffer<int8_t> row_;
@@ -273,7 +294,7 @@ bool PowerScreen::share_out(const ScreenCall& call, const Make& make) const {
     auto run = make(forced, blocks_of(end - begin));
     run.run(call.x, begin, end);
     run.write(begin);
-    if (!forced && run.spent() > level_.most_spent) stop = true;
+    if (!forced && run.spent() > run.most_spent()) stop = true;
     pairs += run.pairs;
     chains += run.chains;
   };

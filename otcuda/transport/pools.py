@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import otcuda
-from otcuda._lists import AveragedState, Lists
+from otcuda._lists import AveragedState, Lists, TargetIndex
 from otcuda.transport.arrays import to_numpy
 from otcuda.transport.asgd import NUMPY, Descent
 from otcuda.transport.cells import TRAINING, VALIDATION, Cells
@@ -75,6 +75,7 @@ class Lister(Descent):
     def __init__(self, y: np.ndarray, nu: np.ndarray, source: Source, run: Run):
         super().__init__(y, nu, source, run)
         self.pools: list[Pool] = []
+        self.targets = TargetIndex(self.y)
         self.K = min(_K, self.n)
         self.lists = Lists(
             np.empty((0, self.K), np.int32), np.empty((0, self.K), np.float32), np.empty(0, "f4")
@@ -101,7 +102,7 @@ class Lister(Descent):
     def scan(self, pool: Pool, h: np.ndarray) -> None:
         """Lists of a pool at heights h."""
         self.run.afford(pool.M)
-        pool.scan(self.y, h, self.lists, self.run.tick)
+        pool.scan(self.targets, h, self.lists, self.run.tick)
         self.run.scanned += pool.M
 
     def linear(self, h: np.ndarray) -> float:
@@ -194,7 +195,7 @@ class Lister(Descent):
         doubted, rise, variance = [], -self.linear(h - self.h), 0.0
         for pool in self.pools:
             self.run.afford(pool.M // 16)
-            found = pool.audit(self.y, h, self.h, self.lists)
+            found = pool.audit(self.targets, h, self.h, self.lists)
             self.run.scanned += found.samples
             share = pool.M / self.M
             rise += share * found.rise

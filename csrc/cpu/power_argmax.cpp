@@ -112,7 +112,8 @@ class Scan {
   void run(T* value, int64_t* index) {
     const int64_t rest = (end_ - begin_) % kernel_.blocks.samples, narrow = kernel_.narrow.samples;
     int64_t few = 0, whole = end_;
-    // Quarters of a block that take less than a whole one: in low D tiles of few have too few terms.
+    // Quarters of a block that take less than a whole one: in low D tiles of few have too few
+    // terms.
     const int64_t quarters = std::min<int64_t>(3, 1 + p_.D / 8);
     if (kernel_.few != nullptr && rest * 4 <= kernel_.blocks.samples * quarters) {
       few = rest % narrow > narrow / 2 ? 0 : rest % narrow;
@@ -305,13 +306,14 @@ void solve_blocked(const ArgmaxProblem<T>& p, Poll* poll) {
 
 // Heights that a screen can take: one is finite, none NaN or +inf.
 bool screen_takes(const float* h, int64_t N) {
-  bool any = false, wild = false;
+  int32_t any = 0, wild = 0;  // no branch, so that the compiler makes vectors of it
   for (int64_t i = 0; i < N; ++i) {
-    wild |= !(h[i] < 1e30f);
-    any |= h[i] > -1e30f;
-    wild |= h[i] <= -1e30f && h[i] > -std::numeric_limits<float>::infinity();
+    const int32_t below = h[i] < 1e30f ? 1 : 0, above = h[i] > -1e30f ? 1 : 0;
+    const int32_t live = h[i] > -std::numeric_limits<float>::infinity() ? 1 : 0;
+    any |= above;
+    wild |= (below ^ 1) | (live & (above ^ 1));
   }
-  return any && !wild;
+  return any != 0 && wild == 0;
 }
 
 }  // namespace

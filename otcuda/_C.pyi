@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 Array: typing.TypeAlias = typing.Any  # a DLPack capsule, or what has the buffer protocol
-__all__: list[str] = ['CausalPrior', 'CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'SOBOL_DIMENSIONS', 'Tables', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'list_over_reach', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'planar_mass', 'planar_newton', 'power_argmax', 'power_argmax_gap', 'power_argmax_has_wgmma', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_wgmma', 'power_argmax_workspace', 'power_topk', 'power_topk_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_messages', 'range64_decode_rows', 'range64_device_bytes', 'range64_encode', 'range64_encode_many', 'range64_encode_messages', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'simd_vnni', 'sobol_samples', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
+__all__: list[str] = ['CausalPrior', 'CompatDecoder', 'CompatEncoder', 'ContextNet', 'NetAnalysis', 'NetHead', 'NetSynthesis', 'PowerIndexF32', 'PowerIndexF64', 'RangeDecoder', 'RangeEncoder', 'SOBOL_DIMENSIONS', 'Tables', 'TopCellsIndex', 'adaptive_learn', 'allocation_count', 'backend_paths', 'build_options', 'cell_mass', 'cell_mass_workspace', 'conv3', 'conv3_kernel_gradient', 'fail_allocation', 'fma_peak', 'gaussian_weights', 'heights_adam_solve', 'heights_adam_solve_workspace', 'heights_adam_step', 'heights_asgd_solve', 'laplace_weights', 'list_measure', 'list_newton', 'memory_in_use', 'memory_limit', 'memory_peak', 'net_picture', 'num_threads', 'planar_mass', 'planar_newton', 'power_argmax', 'power_argmax_gap', 'power_argmax_has_wgmma', 'power_argmax_screen', 'power_argmax_screen_workspace', 'power_argmax_wgmma', 'power_argmax_workspace', 'power_topk', 'power_topk_workspace', 'quantise_weights', 'range64_decode', 'range64_decode_many', 'range64_decode_messages', 'range64_decode_rows', 'range64_device_bytes', 'range64_encode', 'range64_encode_many', 'range64_encode_messages', 'range64_encode_rows', 'rans32_decode', 'rans32_device_bytes', 'rans32_encode', 'rans32_image', 'rans32_shape', 'reset_backend_paths', 'reset_memory_peak', 'set_host_num_threads', 'set_memory_limit', 'set_num_threads', 'set_simd_level', 'simd_level', 'simd_levels', 'simd_vnni', 'sobol_samples', 'source_samples', 'symbol_sum', 'top_cells', 'top_cells_product']
 class PowerIndexF32:
     """
     Contract: csrc/common/power_index.h.
@@ -220,6 +220,24 @@ class CompatDecoder:
         ...
     def get(self, indexes: Array, cdfs: Array, cdf_sizes: Array, offsets: Array, symbols: Array) -> None:
         ...
+class TopCellsIndex:
+    """
+    Lists of y [N, D] at changing heights. Contract: csrc/common/top_cells.h.
+    """
+    def __init__(self, y: Array) -> None:
+        ...
+    def lists(self, x: Array, index: Array, inner: Array, cut: Array, start: bool, forced: bool) -> None:
+        """
+        x [B, D] -> index, inner [B, K], cut [B]; start: index and inner hold lists at other heights; forced: by the screen even where it does not seem to pay.
+        """
+    def set_heights(self, h: Array) -> None:
+        """
+        h [N], copied.
+        """
+    def winners(self, x: Array, index: Array, inner: Array, forced: bool) -> None:
+        """
+        x [B, D] -> index, inner [B]: the first of each list.
+        """
 def adaptive_learn(symbols: Array, model: tuple, counters: Array, weights: Array) -> None:
     """
     symbols [h, w] uint16, model -> counters, weights. Contract: csrc/common/adaptive.h.
@@ -309,10 +327,6 @@ def list_measure(index: Array, inner: Array, reach: Array, h: Array, counts: Arr
 def list_newton(index: Array, inner: Array, reach: Array, nu: Array, gap: Array, h: Array, *, tolerance: float, room: float, iterations: int) -> dict:
     """
     h [N] in place -> residual, energy, iterations. Contract: csrc/common/list_newton.h.
-    """
-def list_over_reach(index: Array, inner: Array, reach: Array, d: Array) -> float:
-    """
-    Share of samples whose list does not certify a move d [N].
     """
 def memory_in_use() -> int:
     ...

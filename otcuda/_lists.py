@@ -37,6 +37,51 @@ def top_cells(
         native.top_cells(x, y, h, *out)
 
 
+class TargetIndex:
+    """Targets whose lists are made at ever new heights: csrc/cpu/top_cells_index.h.
+
+    Small integers stand for the targets where that pays; the results are those of `top_cells`.
+
+    Attributes:
+        y: targets, float32 [N, D], which must not change.
+    """
+
+    def __init__(self, y: np.ndarray):
+        self.y = y
+        self._native = native.TopCellsIndex(y)
+
+    def set_heights(self, h: np.ndarray) -> None:
+        """Heights of the lists to come, float32 [N]."""
+        self._native.set_heights(h)
+
+    def lists(
+        self,
+        x: np.ndarray,
+        out: tuple[np.ndarray, np.ndarray, np.ndarray],
+        *,
+        start: bool = False,
+        forced: bool = False,
+    ) -> None:
+        """The K best cells of each sample of x [B, D], as `top_cells`.
+
+        Args:
+            x: samples, float32 [B, D].
+            out: index [B, K] int32, inner [B, K], cut [B], written.
+            start: whether index and inner hold lists of these samples at other heights, which tell
+                about where the new ones end.
+            forced: by the integers even where they do not seem to pay.
+        """
+        respect_torch_threads()
+        self._native.lists(x, *out, start, forced)
+
+    def winners(self, x: np.ndarray, *, forced: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """The best cell of each sample of x [B, D] and its inner product."""
+        respect_torch_threads()
+        index, inner = np.empty(len(x), np.int32), np.empty(len(x), np.float32)
+        self._native.winners(x, index, inner, forced)
+        return index, inner
+
+
 def sobol_samples(
     out: np.ndarray, source: str, *, seed: int, stream: int = 0, offset: int = 0
 ) -> np.ndarray:
@@ -89,11 +134,6 @@ class Lists:
         counts, gap = np.empty(len(h), np.int64), np.empty(len(h))
         value, mean_gap = native.list_measure(*self.arrays(), h, counts, gap)
         return counts, value, gap, mean_gap
-
-    def over_reach(self, d: np.ndarray) -> float:
-        """Share of the samples whose list does not certify the move d [N]."""
-        respect_torch_threads()
-        return native.list_over_reach(*self.arrays(), d)
 
     def newton(
         self, h: np.ndarray, nu: np.ndarray, gap: np.ndarray, tolerance: float, room: float

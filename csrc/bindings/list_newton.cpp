@@ -64,18 +64,6 @@ void bind_list_newton(pybind11::module_& m) {
       "-> (mean best value, mean gap); counts, gap [N] written. Contract: "
       "csrc/common/list_newton.h.");
   m.def(
-      "list_over_reach",
-      [](const TensorView& index, const TensorView& inner, const TensorView& reach,
-         const TensorView& d) {
-        check_tensor("d", d, DType::f64, {any});
-        const cpu::CellLists lists = checked_lists(index, inner, reach, d.shape[0]);
-        Poll poll = python_poll();
-        const pybind11::gil_scoped_release unlocked;
-        return cpu::list_over_reach(lists, d.read<double>(), &poll);
-      },
-      pybind11::arg("index"), pybind11::arg("inner"), pybind11::arg("reach"), pybind11::arg("d"),
-      "Share of samples whose list does not certify a move d [N].");
-  m.def(
       "list_newton",
       [](const TensorView& index, const TensorView& inner, const TensorView& reach,
          const TensorView& nu, const TensorView& gap, const TensorView& h, double tolerance,

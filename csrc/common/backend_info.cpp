@@ -47,6 +47,9 @@ constexpr const char* kNames[] = {
     "top_cells/portable",
     "top_cells/avx2",
     "top_cells/avx512",
+    "top_cells/screen",
+    "top_cells/screen_chains",
+    "top_cells/screen_fallbacks",
 };
 static_assert(sizeof kNames / sizeof *kNames == kPaths, "a name for each path, in order");
 

@@ -47,7 +47,10 @@ enum class BackendPath : int {
   top_cells_portable,
   top_cells_avx2,
   top_cells_avx512,
-  count,  // how many there are
+  top_cells_screen,            // samples
+  top_cells_screen_chains,     // targets whose scores were computed for them
+  top_cells_screen_fallbacks,  // samples of the plain loop after a screen was tried
+  count,                       // how many there are
 };
 
 const char* backend_path_name(BackendPath path);  // "power_argmax/avx2"

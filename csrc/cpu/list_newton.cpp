@@ -377,24 +377,6 @@ double list_measure(const CellLists& lists, const double* h, int64_t* counts, do
   return value / double(lists.M);
 }
 
-double list_over_reach(const CellLists& lists, const double* d, Poll* poll) {
-  const DefaultFloatMode mode;
-  Buffer<float> move(lists.N);
-  narrow(d, &move);
-  int64_t over[kListParts] = {};
-  over_parts(
-      lists.M,
-      [&](int64_t part, int64_t begin, int64_t end) {
-        for (int64_t s = begin; s < end; ++s) {
-          over[part] += oscillation(lists, move.data(), s) > half_reach(lists, s);
-        }
-      },
-      poll);
-  int64_t sum = 0;
-  for (const int64_t each : over) sum += each;
-  return double(sum) / double(lists.M);
-}
-
 NewtonResult list_newton(const CellLists& lists, const double* nu, const double* gap,
                          const NewtonSettings& settings, double* h, Poll* poll) {
   const DefaultFloatMode mode;

@@ -24,9 +24,6 @@ bool list_check(const CellLists& lists);
 double list_measure(const CellLists& lists, const double* h, int64_t* counts, double* gap,
                     double* mean_gap, Poll* poll);
 
-// ratio_s of the contract for the move d [N]: the share of samples above 1.
-double list_over_reach(const CellLists& lists, const double* d, Poll* poll);
-
 NewtonResult list_newton(const CellLists& lists, const double* nu, const double* gap,
                          const NewtonSettings& settings, double* h, Poll* poll);
 

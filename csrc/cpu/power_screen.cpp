@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t kGroupBytes = 1 << 17;  // integers that pass over the samples at a time: L2
 constexpr int64_t kSomeTargets = 256;     // that tell where targets lie and how large they are
 constexpr int64_t kMostD = 4096;          // sums of products stay far from 2^31
-constexpr double kListCost = 5000;        // of a pair above the threshold of a list
+constexpr double kListCost = 1000;        // of a pair above the threshold of a list
 constexpr int64_t kSpareRows = 12;        // that a last tile may read
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -84,7 +84,7 @@ bool power_screen_pays_topk(int64_t B, int64_t N, int64_t D, int k, bool built) 
   const double all = double(N) * double(D);
   const double pairs = 2.0 * k * std::log(std::max(2.0, double(N) / 256));
   return power_screen_kernels().wide && B > 8 && D >= 16 && power_screen_pays(B, N, D, built) &&
-         0.4 * all + pairs * (kListCost + 20 * double(D)) < 1.15 * all;
+         0.4 * all + pairs * (kListCost + 12 * double(D)) < 1.15 * all;
 }
 
 double power_screen_share(int64_t D) {

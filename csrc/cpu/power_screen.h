@@ -57,9 +57,11 @@ class PowerScreen {
               ScreenTrust trust, Poll* poll, ScreenCounts* counts = nullptr) const;
 
   // The k best of each sample, value, index [B, k], by the contract of common/power_topk.h; left
-  // over as in argmax, and where the screen cannot fill a list.
+  // over as in argmax, and where the screen cannot fill a list. `floor` [B]: below the k-th best as
+  // far as one can tell, -inf where one cannot; where it is not below, the sample is left over.
   bool topk(const float* x, int64_t B, int k, float* value, int64_t* index, uint8_t* left,
-            ScreenTrust trust, Poll* poll, ScreenCounts* counts = nullptr) const;
+            ScreenTrust trust, Poll* poll, ScreenCounts* counts = nullptr,
+            const float* floor = nullptr) const;
 
   // Whether it will bite on N targets of which these are some, judged by a block of samples: most
   // pairs come early in a scan, so what the later half of the targets costs is at least what

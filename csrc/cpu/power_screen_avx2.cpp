@@ -32,6 +32,6 @@ struct Lanes {
 
 }  // namespace
 
-ScreenKernels power_screen_avx2() { return screen_kernels<Lanes>(60, 8, 0.4); }
+ScreenKernels power_screen_avx2() { return screen_kernels<Lanes>(400, 7, 0.5); }
 
 }  // namespace otcuda::cpu

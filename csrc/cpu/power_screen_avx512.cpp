@@ -29,6 +29,6 @@ struct Lanes {
 
 }  // namespace
 
-ScreenKernels power_screen_avx512() { return screen_kernels<Lanes>(600, 32, 0.4); }
+ScreenKernels power_screen_avx512() { return screen_kernels<Lanes>(600, 12, 0.5); }
 
 }  // namespace otcuda::cpu

@@ -44,7 +44,7 @@ struct Narrow : Lanes {
 
 }  // namespace
 
-ScreenKernels power_screen_bf16() { return screen_kernels<Lanes>(600, 32, 0.3); }
-ScreenKernels power_screen_bf16_narrow() { return screen_kernels<Narrow>(600, 32, 0.3); }
+ScreenKernels power_screen_bf16() { return screen_kernels<Lanes>(600, 12, 0.3); }
+ScreenKernels power_screen_bf16_narrow() { return screen_kernels<Narrow>(600, 12, 0.3); }
 
 }  // namespace otcuda::cpu

@@ -71,36 +71,59 @@ inline __attribute__((always_inline)) void screen_start(const int32_t* start, in
   }
 }
 
-// The pairs of a tile above their thresholds, which rise by what the tile proves. Which vector
-// holds one is not asked until all are compared: it is nothing a branch could foresee.
+// Which sums of a tile are above their thresholds, bit by bit as they lie: 64 of them a word.
 template <class Lanes>
-__attribute__((noinline)) void screen_collect(ScreenPanel* p, int64_t i, const int32_t* total) {
-  constexpr int kVectors = Lanes::kVectors, kTargets = Lanes::kTargets;
-  uint32_t above[kTargets * kVectors], some = 0;
+inline __attribute__((always_inline)) void screen_above(const ScreenPanel& p, const int32_t* total,
+                                                        uint64_t* words) {
+  constexpr int kVectors = Lanes::kVectors, kMany = 64 / Lanes::kLanes;
+#pragma GCC unroll 24
+  for (int k = 0; k < Lanes::kTargets * kVectors; ++k) {
+    const auto threshold = Lanes::load(p.threshold + k % kVectors * Lanes::kLanes);
+    const auto sum = Lanes::load(total + k * Lanes::kLanes);
+    const uint64_t above = Lanes::bits(Lanes::above(sum, threshold));
+    words[k / kMany] |= above << k % kMany * Lanes::kLanes;
+  }
+}
+
+// Thresholds rise by what the sums of a tile prove.
+template <class Lanes>
+inline __attribute__((always_inline)) void screen_prove(ScreenPanel* p, const int32_t* total) {
+  constexpr int kVectors = Lanes::kVectors;
+  const auto width = Lanes::fill(p->width);
 #pragma GCC unroll 4
   for (int q = 0; q < kVectors; ++q) {
     int32_t* const at = p->threshold + q * Lanes::kLanes;
-    const auto threshold = Lanes::load(at);
-    auto proved = threshold;
+    auto most = Lanes::load(total + q * Lanes::kLanes);
 #pragma GCC unroll 12
-    for (int t = 0; t < kTargets; ++t) {
-      const int k = t * kVectors + q;
-      const auto sum = Lanes::load(total + k * Lanes::kLanes);
-      proved = Lanes::max32(Lanes::sub32(sum, Lanes::fill(p->width)), proved);
-      above[k] = Lanes::bits(Lanes::above(sum, threshold));
-      some |= uint32_t(above[k] != 0) << k;
+    for (int t = 1; t < Lanes::kTargets; ++t) {
+      most = Lanes::max32(most, Lanes::load(total + (t * kVectors + q) * Lanes::kLanes));
     }
-    Lanes::store(at, proved);
+    Lanes::store(at, Lanes::max32(Lanes::sub32(most, width), Lanes::load(at)));
   }
+}
+
+// The pairs of a tile above their thresholds. How many there are is nothing a branch could foresee,
+// so each word of bits gives one a round, which counts if it had any.
+template <class Lanes>
+__attribute__((noinline)) void screen_collect(ScreenPanel* p, int64_t i, const int32_t* total) {
+  constexpr int kSamples = screen_samples<Lanes>, kWords = (Lanes::kTargets * kSamples + 63) / 64;
+  uint64_t words[kWords] = {};
+  screen_above<Lanes>(*p, total, words);
+  if (p->width < kScreenProvesNothing) screen_prove<Lanes>(p, total);
   ScreenHit* to = p->hits + p->count;
-  for (; some != 0; some &= some - 1) {
-    const int k = __builtin_ctz(some);
-    for (uint32_t mask = above[k]; mask != 0; mask &= mask - 1) {
-      const int lane = __builtin_ctz(mask);
-      *to++ = {static_cast<int32_t>(i) + k / kVectors, k % kVectors * Lanes::kLanes + lane,
-               total[k * Lanes::kLanes + lane]};
+  uint64_t left;
+  do {
+    left = 0;
+#pragma GCC unroll 6
+    for (int w = 0; w < kWords; ++w) {
+      const uint32_t place = 64 * w + (__builtin_ctzll(words[w] | uint64_t(1) << 63));
+      *to = {static_cast<int32_t>(i + place / kSamples), static_cast<int32_t>(place % kSamples),
+             total[place]};
+      to += words[w] != 0;
+      words[w] &= words[w] - 1;
+      left |= words[w];
     }
-  }
+  } while (left != 0);
   p->count = to - p->hits;
 }
 
@@ -239,21 +262,6 @@ inline void screen_bounds(const ScreenBounds& b) {
   }
 }
 
-// The chain of the contract for kScreenChains pairs side by side.
-inline void screen_chains(const ScreenPairs& p) {
-  float score[kScreenChains] = {};
-  const float *x[kScreenChains], *y[kScreenChains];
-  for (int k = 0; k < kScreenChains; ++k) {
-    x[k] = p.x[k];
-    y[k] = p.y[k];
-  }
-  for (int64_t d = 0; d < p.D; ++d) {
-#pragma GCC unroll 8
-    for (int k = 0; k < kScreenChains; ++k) score[k] = exact_fma(x[k][d], y[k][d], score[k]);
-  }
-  for (int k = 0; k < kScreenChains; ++k) p.score[k] = score[k] + p.h[k];
-}
-
 typedef float ListScores __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t ListPlaces __attribute__((vector_size(64), aligned(4), may_alias));
 
@@ -289,7 +297,6 @@ ScreenKernels screen_kernels(double pair_cost, double chain_cost, double most_sp
           &screen_largest,
           Lanes::kHalves ? &screen_halve : &screen_quantise<Lanes::kWide>,
           &screen_targets<Lanes::kWide, Lanes::kHalves>,
-          &screen_chains,
           &screen_enter};
 }
 

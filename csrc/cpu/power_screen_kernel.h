@@ -23,6 +23,10 @@ constexpr double kScreenHalvesMost = 8000;     // norm of a row of bfloat16: sum
 constexpr int kScreenSteps = 8;                // of four coordinates, of a sum in 16 bits
 constexpr int32_t kScreenNever = -1000000000;  // bound of a target that cannot win its panel
 
+// A width so large that no sum, at most 1.2e8, proves more than any bound, and that the least sum,
+// -1.07e9, does not overflow.
+constexpr int32_t kScreenProvesNothing = 1070000000;
+
 struct ScreenHit {
   int32_t target;  // counted from the first of the panel
   int32_t sample;  // of the block
@@ -38,9 +42,11 @@ struct ScreenPanel {
   int64_t targets;       // a multiple of the level's; those too many have bound kScreenNever
   int64_t steps;
   int32_t* threshold;  // [samples], aligned; rises by what is found
-  int32_t width;       // a target whose sum is s scores more than any with a sum below s - width
+  // A target whose sum is s scores more than any with a sum below s - width, unless it is
+  // kScreenProvesNothing.
+  int32_t width;
   ScreenHit* hits;
-  int64_t count, room;  // room for a tile's pairs at least
+  int64_t count, room;  // room for a tile's pairs at least, and one more in `hits`
   int32_t* highest;     // [samples], aligned: where the warm-up leaves the largest sums
 };
 
@@ -94,15 +100,14 @@ struct ScreenTargets {
   int32_t most_lane;                          // as of ScreenRowSums
 };
 
+// Pairs whose scores are wanted: the chain of the contract, then the height.
 struct ScreenPairs {
-  const float* const* x;
+  const float* const* x;  // [count] rows
   const float* const* y;
   const float* h;
-  int64_t D;
+  int64_t D, count;
   float* score;
 };
-
-constexpr int kScreenChains = 8;
 
 struct ScreenKernels {
   int samples, targets;  // of a block, of a tile
@@ -118,7 +123,6 @@ struct ScreenKernels {
   void (*largest)(const float* row, const float* centre, int64_t rows, int64_t D, uint32_t* bits);
   ScreenRowSums (*quantise)(const ScreenRow&, const float* other);
   void (*targets_in)(ScreenTargets*);
-  void (*chains)(const ScreenPairs&);  // kScreenChains pairs
   // Puts a target where it belongs; of equal scores the lower target comes first. `room`: places of
   // the list in use, whole steps.
   void (*enter)(TopkList<float>*, int room, float score, int32_t target);
@@ -133,5 +137,9 @@ ScreenKernels power_screen_vnni();
 ScreenKernels power_screen_vnni_narrow();  // for the samples that fill no block
 ScreenKernels power_screen_bf16();
 ScreenKernels power_screen_bf16_narrow();
+
+void power_screen_chains_portable(const ScreenPairs& pairs);
+void power_screen_chains_avx2(const ScreenPairs& pairs);
+void power_screen_chains_avx512(const ScreenPairs& pairs);
 
 }  // namespace otcuda::cpu

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "common/simd.h"
 #include "common/threads.h"
 #include "cpu/power_screen.h"
 
@@ -15,20 +16,23 @@ namespace otcuda::cpu {
 
 constexpr int64_t kMostSamples = 64;      // of a block, on any level
 constexpr int64_t kRoom = 1024;           // pairs that wait
+constexpr int64_t kScreenChains = 128;    // pairs that are scored in one call
 constexpr int64_t kRunBytes = 1 << 17;    // integers of samples that a thread keeps
 constexpr int64_t kTrialSamples = 32;     // that tell whether the bound bites
 constexpr double kLeastThreshold = -9e8;  // above the bound of what cannot win
 constexpr int32_t kNoThreshold = std::numeric_limits<int32_t>::max();  // of samples not there
 constexpr double kNothing = -std::numeric_limits<double>::infinity();
-constexpr double kMostWidth = 1e8;  // in units; a bound lies as far above 0 at most
-// A width so large that no sum, at most 1.2e8, proves more than kLeastThreshold, and that the least
-// sum, -1.07e9, does not overflow.
-constexpr int32_t kProvesNothing = 1070000000;
-constexpr double kChainStart = 72;   // coordinates that getting at a pair's rows costs as much as
-constexpr double kMostEarly = 10;    // in a trial's earlier half, of what the later one may spend
-constexpr double kEarlyPart = 4.5;   // the same where it is taken to bite: most pairs come early,
-constexpr double kLaterPart = 1.35;  // and still come in the later half of so few targets
+constexpr double kMostWidth = 1e8;    // in units; a bound lies as far above 0 at most
+constexpr double kChainStart = 1200;  // steps of the blocked loop
+constexpr double kMostEarly = 10;     // in a trial's earlier half, of what the later one may spend
+constexpr double kEarlyPart = 4.5;    // the same where it is taken to bite: most pairs come early
+constexpr double kLaterPart = 0.8;    // of what may be spent, for what 32 samples do not show
+constexpr double kHalvesWin =
+    0.38;  // from there on bfloat16 takes less, where there is such a level
 constexpr double kFirstPart = 0.35;  // of what may be spent, before any target is left out
+
+// The scores of pairs at the level in force, which may have come after the integers.
+void (*power_screen_chains())(const ScreenPairs&);
 
 // Some samples: their integers, the errors of those, and the winners so far.
 class ScreenBlock {
@@ -48,17 +52,27 @@ class ScreenBlock {
     const double fits = std::min(std::max(t, kLeastThreshold), 2e9);
     threshold[sample] = std::max(threshold[sample], static_cast<int32_t>(fits));
   }
+  // The same for those whose bits are set.
+  void raise_thresholds(const PowerScreen& s, const ScreenGroup& g, uint64_t samples,
+                        int32_t* threshold) const {
+    for (; samples != 0; samples &= samples - 1) {
+      raise_threshold(s, g, __builtin_ctzll(samples), threshold);
+    }
+  }
   // The same where nothing limits it. Only where it is kLeastThreshold or more have all targets
   // been looked at that could reach it.
   double exact_threshold(const PowerScreen& s, const ScreenGroup& g, int64_t sample) const;
   void bounds(const PowerScreen& s, const ScreenKernels& level, const ScreenGroup& g,
               int32_t* bound) const;
-  void offer(int64_t sample, float score, int32_t target) {
+  // Whether the best is another one now.
+  bool offer(int64_t sample, float score, int32_t target) {
     if (index[sample] < 0 || score > best[sample] ||
         (score == best[sample] && target < index[sample])) {
       best[sample] = score;
       index[sample] = target;
+      return true;
     }
+    return false;
   }
   void scale_errors(double factor) {
     residue_ *= factor;
@@ -90,12 +104,13 @@ class ScreenRun {
   ScreenRun(const PowerScreen& screen, bool forced, bool proves, int64_t blocks)
       : s_(screen),
         level_(screen.level_),
+        chains_(power_screen_chains()),
         forced_(forced),
         proves_(proves),
         packed_(blocks * level_.samples * 4 * screen.steps_),
         row_(4 * screen.steps_),
         blocks_(blocks),
-        hits_(kRoom) {
+        hits_(kRoom + 1) {
     int64_t most = 0;
     for (const ScreenGroup& g : s_.groups_) most = std::max(most, g.count);
     bound_ = Buffer<int32_t>(most + std::max(level_.targets, s_.narrow_.targets));
@@ -129,14 +144,15 @@ class ScreenRun {
   // Whether other samples would cost as little as it takes: work beyond the integers, as a part of
   // the blocked loop's; that of lost blocks is done again.
   bool pays() const {
-    double sum = start_cost() * double(chains) / all(1), samples = 0;
+    double sum = 0, samples = 0;
     for (int64_t k = 0; k < used_; ++k) {
       if (blocks_[k].out_of_range) continue;  // was hardly looked at, and others may do
       sum += blocks_[k].spent / all(1);
       if (blocks_[k].lost) sum += double(blocks_[k].count);
       samples += double(blocks_[k].count);
     }
-    return sum <= (may_spend() - sample_cost()) * samples;
+    return sum <= most_spent() * samples &&
+           sum + start_cost() * double(chains) / all(1) <= (may_spend() - sample_cost()) * samples;
   }
 
   // One block that is lost decides, and none goes on once it must be.
@@ -144,18 +160,27 @@ class ScreenRun {
 
   // Whether another `N` targets would cost as little as it takes.
   bool bites(int64_t N) const {
-    double steps = 0, spent = 0, early = start_cost() * double(early_chains_);
+    double steps = 0, spent = 0, early = 0;
     for (int64_t k = 0; k < used_; ++k) {
       if (blocks_[k].lost) return false;
       steps += double(blocks_[k].count) * double(s_.D_);
       spent += blocks_[k].spent;
       early += blocks_[k].spent_early;
     }
-    spent += start_cost() * double(chains);
-    const double half = may_spend() * steps * double(s_.N_ - s_.N_ / 2);
-    return (simple() || early <= kEarlyPart * half) &&
-           spent - early <= (simple() ? 1 : kLaterPart) * half &&
-           2 * spent <= may_spend() * steps * double(N);
+    const double half = steps * double(s_.N_ - s_.N_ / 2);
+    const double early_starts = start_cost() * double(early_chains_);
+    const double later = spent - early;
+    const double with_starts = later + start_cost() * double(chains) - early_starts;
+    return later <= most_spent() * half * (simple() ? 1 : kLaterPart) &&
+           2 * spent <= most_spent() * steps * double(N) &&
+           with_starts <= kLaterPart * may_spend() * half &&
+           early + early_starts <= kEarlyPart * may_spend() * half;
+  }
+
+  // On pairs, as a part of the blocked loop, where the screen still wins.
+  virtual double most_spent() const {
+    return simd_bf16_too() && !level_.halves ? std::min(kHalvesWin, level_.most_spent)
+                                             : level_.most_spent;
   }
 
   int64_t pairs = 0, chains = 0;
@@ -172,8 +197,8 @@ class ScreenRun {
     const double seen = double(group.begin + group.count) / double(s_.N_);
     const double few = block->count <= s_.narrow_.samples ? 2 : 1;  // whose average says less
     const double part = few * (kFirstPart + (1 - kFirstPart) * seen);
-    double most = forced_ ? most_forced() * whole : level_.most_spent * whole * part;
-    if (trial_) most = std::min(most, kMostEarly / 2 * level_.most_spent * whole);
+    double most = forced_ ? most_forced() * whole : most_spent() * whole * part;
+    if (trial_) most = std::min(most, kMostEarly / 2 * most_spent() * whole);
     std::fill_n(threshold_, block->count, static_cast<int32_t>(kLeastThreshold));
     const ScreenKernels& level = level_for(block->count);
     std::fill(threshold_ + block->count, threshold_ + level.samples, kNoThreshold);
@@ -186,7 +211,7 @@ class ScreenRun {
                       (group.count + level.targets - 1) / level.targets * level.targets,
                       s_.steps_,
                       threshold_,
-                      proves_ ? static_cast<int32_t>(std::ceil(width)) : kProvesNothing,
+                      proves_ ? static_cast<int32_t>(std::ceil(width)) : kScreenProvesNothing,
                       hits_.data(),
                       0,
                       trial_ ? int64_t(2 * level.targets * level.samples) : kRoom,
@@ -212,13 +237,13 @@ class ScreenRun {
 
   // The blocked loop's work for so many samples.
   double all(int64_t samples) const { return double(samples) * double(s_.N_) * double(s_.D_); }
-  // Levels whose sums cost nearly half of the blocked loop are taken to have no other costs.
-  bool simple() const { return !level_.wide || level_.halves; }
-  // What a chain costs beyond its steps.
-  double start_cost() const { return simple() ? 0 : kChainStart * level_.chain_cost; }
-  // What is left for pairs and chains where sums and bounds take the rest, and of that what each
-  // sample's packing and warm start take where targets are few (measured).
-  double may_spend() const { return simple() ? level_.most_spent : 0.73 - 1.6 / double(s_.D_); }
+  // Levels whose sums cost nearly half of the blocked loop, and lists, are taken to have no others.
+  bool simple() const { return !level_.wide || level_.halves || !proves_; }
+  // What a chain costs beyond its steps, for getting at the rows; what is then left for pairs and
+  // chains where sums and bounds take the rest; and of that what each sample's packing and warm
+  // start take where targets are few. All measured, and all of the calls that make the integers.
+  double start_cost() const { return simple() ? 0 : kChainStart; }
+  double may_spend() const { return simple() ? 1e9 : 0.73 - 1.6 / double(s_.D_); }
   double sample_cost() const { return simple() ? 0 : std::min(0.29, 19e3 / all(1)); }
 
   // Of a group's targets, those in the earlier half of all; whole tiles.
@@ -249,18 +274,18 @@ class ScreenRun {
              int64_t count, float* scores, int32_t* target) {
     const float *x[kScreenChains], *y[kScreenChains];
     float h[kScreenChains];
-    for (int64_t k = 0; k < kScreenChains; ++k) {
-      const ScreenHit& hit = hits[std::min(k, count - 1)];
-      target[k] = s_.order_[group.begin + hit.target];
-      x[k] = block.x + hit.sample * s_.D_;
+    for (int64_t k = 0; k < count; ++k) {
+      target[k] = s_.order_[group.begin + hits[k].target];
+      x[k] = block.x + hits[k].sample * s_.D_;
       y[k] = s_.y_ + target[k] * s_.D_;
       h[k] = s_.h_[target[k]];
     }
-    level_.chains({x, y, h, s_.D_, scores});
+    chains_({x, y, h, s_.D_, count, scores});
   }
 
   const PowerScreen& s_;
   const ScreenKernels& level_;
+  void (*const chains_)(const ScreenPairs&);
   const bool forced_, proves_;
   bool trial_ = false;
   int64_t early_chains_ = 0;  // of the earlier half of the targets

@@ -4,6 +4,7 @@
 
 #include "common/host_device.h"
 #include "common/power_argmax.h"
+#include "common/simd.h"
 #include "cpu/power_screen_run.h"
 
 namespace otcuda::cpu {
@@ -13,6 +14,19 @@ constexpr int64_t kWarmPart = 12, kLeastWarm = 96, kMostWarm = 384;  // targets 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 }  // namespace
+
+void (*power_screen_chains())(const ScreenPairs&) {
+  switch (simd_level()) {
+#if OTCUDA_X86_LEVELS
+    case SimdLevel::avx512:
+      return &power_screen_chains_avx512;
+    case SimdLevel::avx2:
+      return &power_screen_chains_avx2;
+#endif
+    default:
+      return &power_screen_chains_portable;
+  }
+}
 
 int32_t ScreenBlock::quantise(const PowerScreen& s, const ScreenKernels& level, uint8_t* to,
                               int8_t* row) {
@@ -146,46 +160,59 @@ class BestRun : public ScreenRun {
   }
 
   // The contract's own scores of the pairs that are still above their thresholds: of each sample
-  // the one with the largest sum, which rules out most of the others, then the rest.
+  // the one with the largest sum, which rules out most of the others, then the rest. What is kept
+  // is nothing a branch could foresee, so all are written and some are counted.
   void settle(ScreenBlock* block, const ScreenGroup& group, int64_t count) override {
-    int64_t found = 0;
-    for (int64_t k = 0; k < count; ++k) {
-      if (hits_[k].sum > threshold_[hits_[k].sample]) hits_[found++] = hits_[k];
-    }
+    int64_t found = keep_above(hits_.data(), count);
     int32_t most[kMostSamples];
     std::copy(threshold_, threshold_ + block->count, most);
     for (int64_t k = 0; k < found; ++k) {
       most[hits_[k].sample] = std::max(most[hits_[k].sample], hits_[k].sum);
     }
-    const ScreenHit* const begin = hits_.data();
-    const auto first =
-        std::partition(hits_.data(), hits_.data() + found,
-                       [&](const ScreenHit& hit) { return hit.sum == most[hit.sample]; });
-    score_all(block, group, begin, first - begin);
-    int64_t kept = first - begin;
-    for (int64_t k = kept; k < found; ++k) {
-      if (hits_[k].sum > threshold_[hits_[k].sample]) hits_[kept++] = hits_[k];
+    int64_t first = 0, rest = 0;
+    for (int64_t k = 0; k < found; ++k) {
+      const ScreenHit hit = hits_[k];
+      const bool leads = hit.sum == most[hit.sample];
+      first_[first] = hits_[rest] = hit;
+      first += leads;
+      rest += !leads;
     }
-    score_all(block, group, first, begin + kept - first);
+    score_all(block, group, first_.data(), first);
+    rest = keep_above(hits_.data(), rest);
+    score_all(block, group, hits_.data(), rest);
     pairs += count;
-    chains += kept;
+    chains += first + rest;
     block->spent +=
-        level_.pair_cost * double(count) + level_.chain_cost * double(s_.D_) * double(kept);
+        level_.pair_cost * double(count) + level_.chain_cost * double(s_.D_) * double(first + rest);
+  }
+
+  int64_t keep_above(ScreenHit* hits, int64_t count) const {
+    int64_t kept = 0;
+    for (int64_t k = 0; k < count; ++k) {
+      const ScreenHit hit = hits[k];
+      hits[kept] = hit;
+      kept += hit.sum > threshold_[hit.sample];
+    }
+    return kept;
   }
 
   void score_all(ScreenBlock* block, const ScreenGroup& group, const ScreenHit* hits,
                  int64_t count) {
-    if (count == 0) return;
     float scores[kScreenChains];
     int32_t target[kScreenChains];
+    uint64_t risen = 0;
     for (int64_t k = 0; k < count; k += kScreenChains) {
       const int64_t some = std::min<int64_t>(kScreenChains, count - k);
       score(*block, group, hits + k, some, scores, target);
-      for (int64_t j = 0; j < some; ++j) block->offer(hits[k + j].sample, scores[j], target[j]);
+      for (int64_t j = 0; j < some; ++j) {
+        const int32_t q = hits[k + j].sample;
+        risen |= uint64_t(block->offer(q, scores[j], target[j])) << q;
+      }
     }
-    block->raise_thresholds(s_, group, threshold_);
+    block->raise_thresholds(s_, group, risen, threshold_);
   }
 
+  Buffer<ScreenHit> first_{kRoom};  // of each sample the pair of the largest sum
   const BestOut to_;
 };
 

@@ -38,7 +38,7 @@ struct Narrow : Lanes {
 
 }  // namespace
 
-ScreenKernels power_screen_vnni() { return screen_kernels<Lanes>(600, 32, 0.5); }
-ScreenKernels power_screen_vnni_narrow() { return screen_kernels<Narrow>(600, 32, 0.5); }
+ScreenKernels power_screen_vnni() { return screen_kernels<Lanes>(600, 12, 0.6); }
+ScreenKernels power_screen_vnni_narrow() { return screen_kernels<Narrow>(600, 12, 0.6); }
 
 }  // namespace otcuda::cpu

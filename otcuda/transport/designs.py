@@ -7,11 +7,19 @@ A pool is its key: block b of it is a function of (key, b). docs/transport.md, s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 import otcuda
-from otcuda._lists import HALVES, SOBOL_DIMENSIONS, Lists, sobol_samples, top_cells
+from otcuda._lists import (
+    HALVES,
+    SOBOL_DIMENSIONS,
+    Lists,
+    TargetIndex,
+    sobol_samples,
+    top_cells,
+)
 from otcuda.transport.arrays import Home
 from otcuda.transport.estimators import Chi2, chi2_from_counts
 from otcuda.transport.sources import NAMED, Source
@@ -24,6 +32,22 @@ _AUDIT = 16  # one sample in so many is scanned again
 def takes_sobol(D: int, named: bool) -> bool:
     """Whether Sobol points are there: they cost no more than independent ones, and tell more."""
     return named and D <= SOBOL_DIMENSIONS
+
+
+@dataclass
+class Audit:
+    """What every 16th sample of a pool says of a move.
+
+    Attributes:
+        missed: share of those whose list lacks its winner.
+        rise: of the mean best value; variance: of that mean.
+        samples: that were scanned.
+    """
+
+    missed: float
+    rise: float
+    variance: float
+    samples: int
 
 
 class Pool:
@@ -92,34 +116,47 @@ class Pool:
         """Targets with their coordinates in the order of this pool."""
         return np.ascontiguousarray(y[:, self.order]) if self.product else y
 
-    def scan(self, y: np.ndarray, h: np.ndarray, lists: Lists, tick: Callable[[], None]) -> None:
+    def scan(
+        self, targets: TargetIndex, h: np.ndarray, lists: Lists, tick: Callable[[], None]
+    ) -> None:
         """Makes the lists of all samples at heights h; `lists` are those of the whole solver.
 
         `tick` is called before each block and may raise.
         """
-        y, heights = self.targets(y), h.astype(np.float32)
+        y, heights = self.targets(targets.y), h.astype(np.float32)
+        targets.set_heights(heights)
         for rows, x in self.blocks():
             tick()
             part = lists.part(slice(self.rows.start + rows.start, self.rows.start + rows.stop))
-            top_cells(x, y, heights, part.arrays())  # reach holds the cut for a moment
+            if self.product:
+                top_cells(x, y, heights, part.arrays())  # reach holds the cut for a moment
+            else:
+                targets.lists(x, part.arrays(), start=self.h is not None)
             best = part.inner[:, 0] + heights[part.index[:, 0]]
             np.subtract(best, part.reach, out=part.reach)
         self.h = h.copy()
 
-    def missed(self, y: np.ndarray, h: np.ndarray, lists: Lists) -> tuple[float, int]:
-        """Share of every 16th sample whose list lacks its winner at heights h; samples scanned."""
-        y, heights = self.targets(y), h.astype(np.float32)
-        missed = scanned = 0
+    def audit(self, targets: TargetIndex, h: np.ndarray, before: np.ndarray, lists: Lists) -> Audit:
+        """Scans every 16th sample at heights h; the lists have been good at heights `before`."""
+        y, heights = self.targets(targets.y), h.astype(np.float32)
+        targets.set_heights(heights)
+        missed, rises = 0, []
         for rows, x in self.blocks(_AUDIT):
             n = rows.stop - rows.start
-            index, inner = np.empty((n, 1), np.int32), np.empty((n, 1), np.float32)
-            top_cells(x, y, heights, (index, inner, np.empty(n, np.float32)))
-            truth = inner[:, 0] + heights[index[:, 0]]
+            if self.product:
+                index, inner = np.empty((n, 1), np.int32), np.empty((n, 1), np.float32)
+                top_cells(x, y, heights, (index, inner, np.empty(n, np.float32)))
+                index, inner = index[:, 0], inner[:, 0]
+            else:
+                index, inner = targets.winners(x)
+            truth = inner + heights[index]
             listed = lists.part(slice(self.rows.start + rows.start, self.rows.start + rows.stop))
             slack = 1e-5 * np.abs(truth)
             missed += int((truth > listed.values(h) + slack).sum())
-            scanned += n
-        return missed / scanned, scanned
+            rises.append(truth.astype(np.float64) - listed.values(before))
+        rise = np.concatenate(rises)
+        n = len(rise)
+        return Audit(missed / n, float(rise.mean()), float(rise.var() / n), n)
 
     def whole(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Rows and samples [n, D], products written out, coordinates as in `targets`."""

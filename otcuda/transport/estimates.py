@@ -17,6 +17,7 @@ _FIXED = 5 << 20  # blocks of samples, and of targets while heights are guessed
 _SCRATCH = 64  # bytes a sample of values, gaps and copies while heights move; measured
 _COPIES = 3  # of the targets: as given, sorted, centred
 _VECTORS = 12  # over the cells while heights are guessed; measured
+_INTEGERS, _LEAST_D = 32, 16  # bytes a target beside its integers; dimensions from which they pay
 _ACTIVE = 5  # weights of the Hessian that a sample keeps; measured 3 to 6
 
 
@@ -92,5 +93,6 @@ def _of_pools(N: int, D: int, named: bool, goal: Goal) -> Estimate:
     # The last pool, half of all, is joined to the others, which are copied for that.
     growing = lists + lists // 2
     targets = 4 * N * D * (4 if product else 3)
-    kept = 0 if named else 4 * M * D
+    integers = N * (D + _INTEGERS) if D >= _LEAST_D and not product else 0  # lists, by the screen
+    kept = integers if named else integers + 4 * M * D
     return Estimate(max(growing, lists + newton) + targets + kept + _FIXED, M, product, "pools")

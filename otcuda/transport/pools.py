@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import otcuda
-from otcuda._lists import AveragedState, Lists
+from otcuda._lists import AveragedState, Lists, TargetIndex
 from otcuda.transport.arrays import to_numpy
 from otcuda.transport.asgd import NUMPY, Descent
 from otcuda.transport.cells import TRAINING, VALIDATION, Cells
@@ -32,12 +32,12 @@ _K = 15  # cells of a list
 _TOLERANCE = 0.05  # chi2 left on the lists, of the least that as many samples can tell
 _LOOSE = 0.3  # the same before the last pool
 _MISSED = 1e-3  # share of winners that lists may lack
-_OVER_REACH = (
-    0.02  # share of samples whose list does not vouch for a move, before an audit is tried
-)
+_SURE = 1.0  # standard errors by which an audit has to see the energy fall
+_MOST_ROOM = 16.0  # of a move, in half reaches of the lists
+_KEPT, _BROKEN = 0.9, 0.5  # shares of the fall of the energy that lists promised
 _EMPTY = 1e-3  # share of cells without a sample from which they are raised
 _RESCANS = 30  # of a fit
-_IDLE, _IDLE_MOVES = 0.9, 2  # moves that bring no more end a fit
+_IDLE, _IDLE_MOVES = 0.9, 4  # moves that bring no more end a fit
 _NEAR = 0.5  # that is so near its goal
 _REVIVALS = 3  # of a fit in more dimensions than _COARSE, where Newton raises cells as well
 _ENOUGH = 3.5  # samples a cell below which an empty cell says nothing, and a fit little
@@ -75,6 +75,7 @@ class Lister(Descent):
     def __init__(self, y: np.ndarray, nu: np.ndarray, source: Source, run: Run):
         super().__init__(y, nu, source, run)
         self.pools: list[Pool] = []
+        self.targets = TargetIndex(self.y)
         self.K = min(_K, self.n)
         self.lists = Lists(
             np.empty((0, self.K), np.int32), np.empty((0, self.K), np.float32), np.empty(0, "f4")
@@ -101,7 +102,7 @@ class Lister(Descent):
     def scan(self, pool: Pool, h: np.ndarray) -> None:
         """Lists of a pool at heights h."""
         self.run.afford(pool.M)
-        pool.scan(self.y, h, self.lists, self.run.tick)
+        pool.scan(self.targets, h, self.lists, self.run.tick)
         self.run.scanned += pool.M
 
     def linear(self, h: np.ndarray) -> float:
@@ -155,41 +156,53 @@ class Lister(Descent):
         while True:
             h = self.h.copy()
             found = self.lists.newton(h, self.nu, gap, tolerance, room)
-            if not found["iterations"]:
+            if not found["iterations"] or np.array_equal(h, self.h):
                 return True, room, found["residual"]
-            doubted = self.doubted(h, found["unlisted"])
-            if found["residual"] > 2 * tolerance:  # stopped for want of room, not at the goal
-                doubted = list(self.pools)
+            doubted, rises = self.audited(h, found["unlisted"])
             if not doubted:
                 self.h = h
-                return True, room, found["residual"]
-            before = [pool.h for pool in doubted]
-            for pool in doubted:
-                self.scan(pool, h)
-            self.rescans += 1
-            if self.energy(h) < energy or not GUARDS.energy:
-                self.h = h
-                return False, min(16.0, 2 * room), found["residual"]
-            for pool, old in zip(doubted, before, strict=True):
-                self.scan(pool, old)
+                done = found["residual"] <= 2 * tolerance  # else it stopped for want of room
+                return done, min(_MOST_ROOM, 2 * room), found["residual"]
+            if not rises and self.rescanned(doubted, h, energy):
+                kept = (energy - self.energy(h)) / (energy - found["energy"])
+                room *= 2 if kept > _KEPT else 0.5 if kept < _BROKEN else 1
+                return False, min(_MOST_ROOM, room), found["residual"]
             room /= 4
             if room < 1e-3 or self.run.late():
                 return True, room, None
 
-    def doubted(self, h: np.ndarray, unlisted: bool) -> list[Pool]:
-        """Pools whose lists do not vouch for heights h: a cheap test first, then the audit."""
-        found = []
+    def rescanned(self, doubted: list[Pool], h: np.ndarray, energy: float) -> bool:
+        """New lists of some pools at heights h, and these heights, if the energy falls by them."""
+        before = [pool.h for pool in doubted]
+        for pool in doubted:
+            self.scan(pool, h)
+        self.rescans += 1
+        if self.energy(h) < energy or not GUARDS.energy:
+            self.h = h
+            return True
+        for pool, old in zip(doubted, before, strict=True):
+            self.scan(pool, old)
+        return False
+
+    def audited(self, h: np.ndarray, unlisted: bool) -> tuple[list[Pool], bool]:
+        """Pools whose lists do not vouch for heights h, by every 16th sample scanned there.
+
+        Returns:
+            the pools, and whether the same samples say that the true energy rises.
+        """
+        if not GUARDS.audit:
+            return list(self.pools) if unlisted else [], False
+        doubted, rise, variance = [], -self.linear(h - self.h), 0.0
         for pool in self.pools:
-            lists = self.lists.part(pool.rows)
-            bad = unlisted or lists.over_reach(h - pool.h) > _OVER_REACH
-            if not bad and GUARDS.audit:
-                self.run.afford(pool.M // 16)
-                missed, scanned = pool.missed(self.y, h, self.lists)
-                self.run.scanned += scanned
-                bad = missed > _MISSED
-            if bad and (GUARDS.audit or unlisted):
-                found.append(pool)
-        return found
+            self.run.afford(pool.M // 16)
+            found = pool.audit(self.targets, h, self.h, self.lists)
+            self.run.scanned += found.samples
+            share = pool.M / self.M
+            rise += share * found.rise
+            variance += share * share * found.variance
+            if unlisted or found.missed > _MISSED:
+                doubted.append(pool)
+        return doubted, GUARDS.energy and rise > -_SURE * math.sqrt(variance)
 
     def unlisted(self) -> bool:
         """Whether some cell is in no list, so that Newton cannot move it."""

@@ -111,7 +111,7 @@ def test_the_gap_of_an_index_is_that_of_lists_of_two():
 @needs_vnni
 def test_an_index_remembers_for_how_long_lists_it_gave_up():
     x, y, h = problem(200, 16_384, 64)
-    y[:, 0] = x[:, 0] = 1000
+    y[:, 0] = x[:, 0] = 4000
     index = otcuda.PowerIndex(y, nearest(y), tree=False)
     otcuda.backend_info(reset=True)
     index.topk(x, 4)

@@ -231,7 +231,7 @@ def cases() -> Iterator[harness.Case]:
         yield case(B, N, D, {"otcuda", "index", "blocked", "avx2"})
     for B in (1, 2, 4, 8, 16, 24, 25, 64, 65, 256):
         yield case(B, 65_536, 64, {"otcuda", "index", "blocked", "avx2", "torch", "numpy"})
-    for B in (1, 4, 8, 512):
+    for B in (1, 4, 8, 16, 512):
         yield case(B, 1_000_000, 64, {"index", "blocked", "torch"})
 
 

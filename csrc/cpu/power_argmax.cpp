@@ -26,7 +26,6 @@ constexpr int64_t kProbePart =
     25'000;  // pairs of a call for a target it is tried on, in high D: 2 %
 constexpr int64_t kLeastProbe = 240, kMostProbe = 2048, kProbeRun = 8;
 constexpr double kNanosecondsPerFma = 0.025;
-constexpr int64_t kMostFew = 24;  // the most that any level's few_most is
 
 ArgmaxKernels kernels(int64_t B) {
   switch (simd_level()) {
@@ -65,16 +64,17 @@ struct Shares {
 template <class T>
 Shares share(const ArgmaxProblem<T>& p, const ArgmaxKernel<T>& kernel, int threads) {
   const int64_t row = std::max<int64_t>(1, p.D) * int64_t(sizeof(T));
-  const int64_t most = std::max<int64_t>(1, kPackedBytes / (row * kernel.samples));
-  const int64_t blocks = round_up(p.B, kernel.samples) / kernel.samples;
+  const int64_t block = kernel.blocks.samples;
+  const int64_t most = std::max<int64_t>(1, kPackedBytes / (row * block));
+  const int64_t blocks = round_up(p.B, block) / block;
   Shares s;
-  s.samples = std::clamp<int64_t>((blocks + threads - 1) / threads, 1, most) * kernel.samples;
-  s.panel = std::clamp<int64_t>(kPanelBytes / row, 96, 4096) / kernel.targets * kernel.targets;
+  s.samples = std::clamp<int64_t>((blocks + threads - 1) / threads, 1, most) * block;
+  s.panel = std::clamp<int64_t>(kPanelBytes / row / kPanelUnit, 1, 42) * kPanelUnit;
   // Few samples: the threads share the targets as well. Merging is exact, so the result is the
   // same.
   s.parts = std::max<int64_t>(std::min(threads / blocks, p.N / s.panel),
                               (p.N + kMostTargets - 1) / kMostTargets);
-  s.targets = round_up((p.N + s.parts - 1) / s.parts, kernel.targets);
+  s.targets = round_up((p.N + s.parts - 1) / s.parts, kPanelUnit);
   return s;
 }
 
@@ -90,112 +90,150 @@ void pack(const T* x, int64_t count, int64_t D, int samples, T* packed) {
   }
 }
 
-// Samples [begin, end) against targets [first, last), into best and index [begin, end).
+// Samples [begin, end) against targets [first, last). Those left over after whole blocks go in
+// narrow ones, and the handful after these in lanes of targets.
 template <class T>
 class Scan {
  public:
-  Scan(const ArgmaxProblem<T>& problem, const ArgmaxKernel<T>& kernel, const Shares& shares)
+  Scan(const ArgmaxProblem<T>& problem, const ArgmaxKernel<T>& kernel, int64_t panel, int64_t begin,
+       int64_t end, int64_t first, int64_t last)
       : p_(problem),
         kernel_(kernel),
-        panel_(shares.panel),
-        packed_(shares.samples * problem.D),
-        best_(shares.samples),
-        place_(shares.samples) {}
+        panel_(panel),
+        begin_(begin),
+        end_(end),
+        first_(first),
+        last_(last),
+        packed_(round_up(end - begin, kernel.blocks.samples) * problem.D),
+        best_(round_up(end - begin, kernel.blocks.samples), -std::numeric_limits<T>::infinity()),
+        place_(best_.size(), -1) {}
 
-  void run(int64_t begin, int64_t end, int64_t first, int64_t last, T* value, int64_t* index) {
-    int64_t whole = end - begin;
-    const int64_t rest = whole % kernel_.samples;
-    if (rest <= kernel_.few_most && p_.D >= kernel_.few_lanes) whole -= rest;
-    if (whole > 0) run_blocks(begin, begin + whole, first, last, value, index);
-    if (begin + whole < end) {
-      run_few(begin + whole, end, first, last, value + whole, index + whole);
+  // To value and index of the first of these samples.
+  void run(T* value, int64_t* index) {
+    const int64_t rest = (end_ - begin_) % kernel_.blocks.samples, narrow = kernel_.narrow.samples;
+    int64_t few = 0, whole = end_;
+    // Quarters of a block that take less than a whole one: in low D tiles of few have too few
+    // terms.
+    const int64_t quarters = std::min<int64_t>(3, 1 + p_.D / 8);
+    if (kernel_.few != nullptr && rest * 4 <= kernel_.blocks.samples * quarters) {
+      few = rest % narrow > narrow / 2 ? 0 : rest % narrow;
+      whole -= rest;
+    }
+    const Part parts[] = {{kernel_.blocks, begin_, whole}, {kernel_.narrow, whole, end_ - few}};
+    Few handful(p_, few, end_);
+    for (const Part& part : parts) pack_part(part);
+    for (int64_t i = first_; i < last_; i += panel_) {
+      const int64_t targets = std::min(panel_, last_ - i);
+      for (const Part& part : parts) pass_panel(part, i, targets);
+      if (few > 0) handful.pass_panel(kernel_, i, targets, first_);
+    }
+    for (const Part& part : parts) settle(part, value, index);
+    for (int64_t k = 0; k < few; ++k) {
+      const int64_t at = end_ - few - begin_ + k;
+      settle_few(handful, k, value + at, index + at);
     }
   }
 
  private:
-  void run_blocks(int64_t begin, int64_t end, int64_t first, int64_t last, T* value,
-                  int64_t* index) {
-    const int64_t block = kernel_.samples, stride = block * p_.D;
-    best_.fill(-std::numeric_limits<T>::infinity());
-    place_.fill(-1);
-    for (int64_t b = begin; b < end; b += block) {
-      pack(p_.x + b * p_.D, std::min(block, end - b), p_.D, kernel_.samples,
-           packed_.data() + (b - begin) * p_.D);
-    }
-    for (int64_t i = first; i < last; i += panel_) {
-      const int64_t targets = std::min(panel_, last - i);
-      for (int64_t k = 0; k * block < end - begin; ++k) {
-        kernel_.panel({packed_.data() + k * stride, p_.y + i * p_.D, p_.h + i, targets, p_.D,
-                       i - first, best_.data() + k * block, place_.data() + k * block});
-        heartbeat();
-      }
-    }
-    settle(begin, end, first, last, value, index);
-  }
+  struct Part {
+    const ArgmaxBlocks<T>& blocks;
+    int64_t begin, end;  // samples
+  };
 
   // A handful of samples in lanes of targets.
-  void run_few(int64_t begin, int64_t end, int64_t first, int64_t last, T* value, int64_t* index) {
-    constexpr int64_t kBests = kMostFew * kFewLanes;
-    Buffer<T> x(kMostFew * p_.D, T(0)), spare(kFewLanes * (p_.D + 1), T(0));
-    Buffer<T> best(kBests, -std::numeric_limits<T>::infinity());
-    Buffer<typename ArgmaxIndex<T>::Type> place(kBests, -1);
-    std::copy(p_.x + begin * p_.D, p_.x + end * p_.D, x.data());
-    for (int64_t i = first; i < last; i += panel_) {
-      for (int64_t b = 0; b < end - begin; b += kFewSamples) {
-        kernel_.few({x.data() + b * p_.D, p_.y + i * p_.D, p_.h + i, end - begin - b,
-                     std::min(panel_, last - i), p_.D, (p_.N - i) * p_.D, i - first, spare.data(),
-                     best.data() + b * kFewLanes, place.data() + b * kFewLanes});
-        heartbeat();
-      }
+  struct Few {
+    Few(const ArgmaxProblem<T>& problem, int64_t samples, int64_t end)
+        : p(problem),
+          count(samples),
+          x(count > 0 ? kFewSamples * p.D : 0, T(0)),
+          spare(count > 0 ? kFewLanes * (p.D + 1) : 0, T(0)),
+          best(count > 0 ? kFewSamples * kFewLanes : 0, -std::numeric_limits<T>::infinity()),
+          place(best.size(), -1) {
+      std::copy(p.x + (end - count) * p.D, p.x + end * p.D, x.data());
     }
-    for (int64_t k = 0; k < end - begin; ++k) {
-      value[k] = -std::numeric_limits<T>::infinity();
-      index[k] = -1;
-      for (int64_t lane = 0; lane < kernel_.few_lanes; ++lane) {
-        const T score = best[k * kFewLanes + lane];
-        const int64_t i = place[k * kFewLanes + lane] + lane;
-        if (score > value[k] || (score == value[k] && index[k] >= 0 && i < index[k])) {
-          value[k] = score;
-          index[k] = i;
-        }
-      }
-      if (index[k] < 0) {
-        index[k] = lowest(begin + k, first, last);
-        if (index[k] < 0) value[k] = std::numeric_limits<T>::quiet_NaN();
-      }
-      if (index[k] >= 0) index[k] += first;
-    }
-  }
 
-  void settle(int64_t begin, int64_t end, int64_t first, int64_t last, T* value, int64_t* index) {
-    const T *const y = p_.y + first * p_.D, *const h = p_.h + first;
-    for (int64_t b = begin; b < end; b += kernel_.samples) {
-      const int64_t k = b - begin, count = std::min<int64_t>(kernel_.samples, end - b);
-      kernel_.settle({p_.x + b * p_.D, y, h, count, last - first, p_.D, best_.data() + k,
-                      place_.data() + k, value + k, index + k});
+    void pass_panel(const ArgmaxKernel<T>& kernel, int64_t i, int64_t targets, int64_t first) {
+      kernel.few({x.data(), p.y + i * p.D, p.h + i, count, targets, p.D, (p.N - i) * p.D, i - first,
+                  spare.data(), best.data(), place.data()});
       heartbeat();
     }
-    for (int64_t k = 0; k < end - begin; ++k) {
-      const int64_t winner = place_[k] < 0 ? lowest(begin + k, first, last) : index[k];
-      if (place_[k] < 0) {
-        value[k] =
-            winner < 0 ? std::numeric_limits<T>::quiet_NaN() : -std::numeric_limits<T>::infinity();
-      }
-      index[k] = winner < 0 ? -1 : first + winner;
+
+    const ArgmaxProblem<T>& p;
+    const int64_t count;
+    Buffer<T> x, spare, best;
+    Buffer<typename ArgmaxIndex<T>::Type> place;
+  };
+
+  void pack_part(const Part& part) {
+    const int64_t block = part.blocks.samples;
+    for (int64_t b = part.begin; b < part.end; b += block) {
+      pack(p_.x + b * p_.D, std::min(block, part.end - b), p_.D, part.blocks.samples,
+           packed_.data() + (b - begin_) * p_.D);
     }
   }
 
-  // Nothing exceeds -inf in this row: the first number of the run, counted from its first, or -1.
-  int64_t lowest(int64_t b, int64_t first, int64_t last) const {
+  void pass_panel(const Part& part, int64_t i, int64_t targets) {
+    for (int64_t b = part.begin; b < part.end; b += part.blocks.samples) {
+      const int64_t k = b - begin_;
+      part.blocks.panel({packed_.data() + k * p_.D, p_.y + i * p_.D, p_.h + i, targets, p_.D,
+                         i - first_, best_.data() + k, place_.data() + k});
+      heartbeat();
+    }
+  }
+
+  void settle(const Part& part, T* value, int64_t* index) {
+    const T *const y = p_.y + first_ * p_.D, *const h = p_.h + first_;
+    for (int64_t b = part.begin; b < part.end; b += part.blocks.samples) {
+      const int64_t k = b - begin_, count = std::min<int64_t>(part.blocks.samples, part.end - b);
+      part.blocks.settle({p_.x + b * p_.D, y, h, count, last_ - first_, p_.D, best_.data() + k,
+                          place_.data() + k, value + k, index + k});
+      heartbeat();
+    }
+    for (int64_t k = part.begin - begin_; k < part.end - begin_; ++k) {
+      if (place_[k] < 0) {
+        settle_lowest(begin_ + k, value + k, index + k);
+      } else {
+        index[k] += first_;
+      }
+    }
+  }
+
+  void settle_few(const Few& handful, int64_t k, T* value, int64_t* index) {
+    *value = -std::numeric_limits<T>::infinity();
+    *index = -1;
+    for (int64_t lane = 0; lane < kernel_.few_lanes; ++lane) {
+      const T score = handful.best[k * kFewLanes + lane];
+      const int64_t i = handful.place[k * kFewLanes + lane] + lane;
+      if (score > *value || (score == *value && *index >= 0 && i < *index)) {
+        *value = score;
+        *index = i;
+      }
+    }
+    if (*index < 0) {
+      settle_lowest(end_ - handful.count + k, value, index);
+    } else {
+      *index += first_;
+    }
+  }
+
+  // Nothing exceeds -inf in this row.
+  void settle_lowest(int64_t b, T* value, int64_t* index) const {
+    const int64_t winner = lowest(b);
+    *value = winner < 0 ? std::numeric_limits<T>::quiet_NaN() : -std::numeric_limits<T>::infinity();
+    *index = winner < 0 ? -1 : first_ + winner;
+  }
+
+  // The first number of the run in such a row, counted from its first, or -1.
+  int64_t lowest(int64_t b) const {
     const T* const x = p_.x + b * p_.D;
     for (int64_t d = 0; d < p_.D; ++d) {
       if (std::isnan(x[d])) return -1;
     }
     const int64_t some = std::max<int64_t>(1, kFmasABeat / p_.D);
-    for (int64_t i = first; i < last; i += some) {
+    for (int64_t i = first_; i < last_; i += some) {
       const int64_t n =
-          kernel_.first_number(x, p_.y + i * p_.D, p_.h + i, std::min(some, last - i), p_.D);
-      if (n >= 0) return i - first + n;
+          kernel_.first_number(x, p_.y + i * p_.D, p_.h + i, std::min(some, last_ - i), p_.D);
+      if (n >= 0) return i - first_ + n;
       heartbeat();
     }
     return -1;
@@ -203,7 +241,7 @@ class Scan {
 
   const ArgmaxProblem<T>& p_;
   const ArgmaxKernel<T>& kernel_;
-  const int64_t panel_;
+  const int64_t panel_, begin_, end_, first_, last_;
   Buffer<T> packed_, best_;
   Buffer<typename ArgmaxIndex<T>::Type> place_;
 };
@@ -260,7 +298,7 @@ void solve_blocked(const ArgmaxProblem<T>& p, Poll* poll) {
     const int64_t last = std::min(p.N, first + s.targets);
     T* const to = s.parts > 1 ? value.data() + part * p.B : p.value;
     int64_t* const index_to = s.parts > 1 ? index.data() + part * p.B : p.index;
-    Scan<T>(p, level, s).run(begin, end, first, last, to + begin, index_to + begin);
+    Scan<T>(p, level, s.panel, begin, end, first, last).run(to + begin, index_to + begin);
   };
   parallel_for(runs * s.parts, 1, one, poll, threads);
   if (s.parts > 1) merge(p, s.parts, value, index);
@@ -268,13 +306,14 @@ void solve_blocked(const ArgmaxProblem<T>& p, Poll* poll) {
 
 // Heights that a screen can take: one is finite, none NaN or +inf.
 bool screen_takes(const float* h, int64_t N) {
-  bool any = false, wild = false;
+  int32_t any = 0, wild = 0;  // no branch, so that the compiler makes vectors of it
   for (int64_t i = 0; i < N; ++i) {
-    wild |= !(h[i] < 1e30f);
-    any |= h[i] > -1e30f;
-    wild |= h[i] <= -1e30f && h[i] > -std::numeric_limits<float>::infinity();
+    const int32_t below = h[i] < 1e30f ? 1 : 0, above = h[i] > -1e30f ? 1 : 0;
+    const int32_t live = h[i] > -std::numeric_limits<float>::infinity() ? 1 : 0;
+    any |= above;
+    wild |= (below ^ 1) | (live & (above ^ 1));
   }
-  return any && !wild;
+  return any != 0 && wild == 0;
 }
 
 }  // namespace

@@ -13,6 +13,7 @@ struct Lanes32 {
   using Places = __m256i;
   static constexpr int kLanes = 8, kVectors = 3, kTargets = 4, kStreamD = 4, kChunk = 128;
   static constexpr int kGroupTiles = 4;
+  static constexpr int kFewTiles = 1;
 
   static Vector fill(float a) { return _mm256_set1_ps(a); }
   static Vector load(const float* from) { return _mm256_load_ps(from); }
@@ -29,29 +30,20 @@ struct Lanes32 {
     const auto stays = _mm256_castps_si256(_mm256_cmp_ps(highest, best, _CMP_NGT_UQ));
     _mm256_store_si256(to, _mm256_blendv_epi8(here, _mm256_load_si256(to), stays));
   }
-  // Neighbouring rows are interleaved, by one number, by two, by four.
-  static OTCUDA_INLINE void transpose(Vector (&r)[kLanes]) {
-    Vector t[kLanes];
-#pragma GCC unroll 8
-    for (int k = 0; k < 8; k += 2) {
-      t[k] = _mm256_unpacklo_ps(r[k], r[k + 1]);
-      t[k + 1] = _mm256_unpackhi_ps(r[k], r[k + 1]);
-    }
-#pragma GCC unroll 8
-    for (int k = 0; k < 8; k += 4) {
-#pragma GCC unroll 2
-      for (int j = 0; j < 2; ++j) {
-        r[k + 2 * j] = _mm256_shuffle_ps(t[k + j], t[k + j + 2], 0x44);
-        r[k + 2 * j + 1] = _mm256_shuffle_ps(t[k + j], t[k + j + 2], 0xee);
-      }
-    }
+  // Each vector is loaded from two rows; then neighbouring rows are interleaved.
+  static OTCUDA_INLINE void columns(const float* y, int64_t D, Vector (&c)[4]) {
+    Vector r[4];
 #pragma GCC unroll 4
     for (int k = 0; k < 4; ++k) {
-      t[k] = _mm256_permute2f128_ps(r[k], r[k + 4], 0x20);
-      t[k + 4] = _mm256_permute2f128_ps(r[k], r[k + 4], 0x31);
+      r[k] = _mm256_castps128_ps256(_mm_loadu_ps(y + k * D));
+      r[k] = _mm256_insertf128_ps(r[k], _mm_loadu_ps(y + (k + 4) * D), 1);
     }
-#pragma GCC unroll 8
-    for (int k = 0; k < 8; ++k) r[k] = t[k];
+    const Vector a = _mm256_unpacklo_ps(r[0], r[1]), b = _mm256_unpackhi_ps(r[0], r[1]);
+    const Vector e = _mm256_unpacklo_ps(r[2], r[3]), f = _mm256_unpackhi_ps(r[2], r[3]);
+    c[0] = _mm256_shuffle_ps(a, e, 0x44);
+    c[1] = _mm256_shuffle_ps(a, e, 0xee);
+    c[2] = _mm256_shuffle_ps(b, f, 0x44);
+    c[3] = _mm256_shuffle_ps(b, f, 0xee);
   }
 };
 
@@ -61,6 +53,7 @@ struct Lanes64 {
   using Places = __m256i;
   static constexpr int kLanes = 4, kVectors = 3, kTargets = 4, kStreamD = 4, kChunk = 128;
   static constexpr int kGroupTiles = 4;
+  static constexpr int kFewTiles = 1;
 
   static Vector fill(double a) { return _mm256_set1_pd(a); }
   static Vector load(const double* from) { return _mm256_load_pd(from); }
@@ -77,25 +70,35 @@ struct Lanes64 {
     const auto stays = _mm256_castpd_si256(_mm256_cmp_pd(highest, best, _CMP_NGT_UQ));
     _mm256_store_si256(to, _mm256_blendv_epi8(here, _mm256_load_si256(to), stays));
   }
-  static OTCUDA_INLINE void transpose(Vector (&r)[kLanes]) {
-    Vector t[kLanes];
+  static OTCUDA_INLINE void columns(const double* y, int64_t D, Vector (&c)[4]) {
+    Vector r[4];  // rows 0 and 2, 1 and 3, two coordinates, then the next two
 #pragma GCC unroll 4
-    for (int k = 0; k < 4; k += 2) {
-      t[k] = _mm256_unpacklo_pd(r[k], r[k + 1]);
-      t[k + 1] = _mm256_unpackhi_pd(r[k], r[k + 1]);
+    for (int k = 0; k < 4; ++k) {
+      const double* const row = y + k % 2 * D + k / 2 * 2;
+      r[k] = _mm256_castpd128_pd256(_mm_loadu_pd(row));
+      r[k] = _mm256_insertf128_pd(r[k], _mm_loadu_pd(row + 2 * D), 1);
     }
-#pragma GCC unroll 2
-    for (int k = 0; k < 2; ++k) {
-      r[k] = _mm256_permute2f128_pd(t[k], t[k + 2], 0x20);
-      r[k + 2] = _mm256_permute2f128_pd(t[k], t[k + 2], 0x31);
-    }
+    c[0] = _mm256_unpacklo_pd(r[0], r[1]);
+    c[1] = _mm256_unpackhi_pd(r[0], r[1]);
+    c[2] = _mm256_unpacklo_pd(r[2], r[3]);
+    c[3] = _mm256_unpackhi_pd(r[2], r[3]);
   }
+};
+
+// 8 and 4 samples: 12 sums.
+struct Narrow32 : Lanes32 {
+  static constexpr int kVectors = 1, kTargets = 12, kStreamD = 0, kGroupTiles = 1, kPairs = 0;
+  static Places next(Places here) { return _mm256_add_epi32(here, _mm256_set1_epi32(kTargets)); }
+};
+struct Narrow64 : Lanes64 {
+  static constexpr int kVectors = 1, kTargets = 12, kStreamD = 0, kGroupTiles = 1, kPairs = 0;
+  static Places next(Places here) { return _mm256_add_epi64(here, _mm256_set1_epi64x(kTargets)); }
 };
 
 }  // namespace
 
 ArgmaxKernels power_argmax_avx2() {
-  return {kernel_with_few<Lanes32>(), kernel_with_few<Lanes64>()};
+  return {kernel_with_few<Lanes32, Narrow32>(), kernel_with_few<Lanes64, Narrow64>()};
 }
 
 }  // namespace otcuda::cpu

@@ -92,10 +92,9 @@ OTCUDA_INLINE void keep_best(const ArgmaxPlace<Lanes>& p,
 
 // The height comes last: see docs/power_argmax.md.
 template <class Lanes, int kTargets>
-OTCUDA_INLINE void finish(const ArgmaxPlace<Lanes>& p, const ArgmaxSums<Lanes, kTargets>& sum) {
-  typename Lanes::Vector highest[Lanes::kVectors];
-  load_best<Lanes>(p, highest);
-#pragma GCC unroll 8
+OTCUDA_INLINE void raise(const ArgmaxPlace<Lanes>& p, const ArgmaxSums<Lanes, kTargets>& sum,
+                         typename Lanes::Vector (&highest)[Lanes::kVectors]) {
+#pragma GCC unroll 16
   for (int t = 0; t < kTargets; ++t) {
     const auto height = Lanes::fill(p.h[t]);
 #pragma GCC unroll 4
@@ -104,6 +103,13 @@ OTCUDA_INLINE void finish(const ArgmaxPlace<Lanes>& p, const ArgmaxSums<Lanes, k
     }
   }
   keep_best<Lanes>(p, highest);
+}
+
+template <class Lanes, int kTargets>
+OTCUDA_INLINE void finish(const ArgmaxPlace<Lanes>& p, const ArgmaxSums<Lanes, kTargets>& sum) {
+  typename Lanes::Vector highest[Lanes::kVectors];
+  load_best<Lanes>(p, highest);
+  raise<Lanes, kTargets>(p, sum, highest);
 }
 
 // kD: the dimension where it is known, else 0.
@@ -330,8 +336,8 @@ int64_t first_number(const typename Lanes::Value* x, const typename Lanes::Value
 
 template <class Lanes>
 constexpr ArgmaxKernel<typename Lanes::Value> kernel_of() {
-  return {samples_of<Lanes>, stream_group<Lanes>, &panel<Lanes>, &settle<Lanes>,
-          &first_number<Lanes>};
+  static_assert(kPanelUnit % stream_group<Lanes> == 0, "panels are whole tiles");
+  return {{samples_of<Lanes>, &panel<Lanes>, &settle<Lanes>}, &first_number<Lanes>};
 }
 
 }  // namespace

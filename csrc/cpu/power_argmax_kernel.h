@@ -18,6 +18,8 @@ struct ArgmaxIndex<double> {
   using Type = int64_t;
 };
 
+constexpr int kPanelUnit = 96;  // targets that panels are multiples of, where they can be
+
 // A block of packed samples against a panel of targets.
 template <class T>
 struct ArgmaxPanel {
@@ -65,17 +67,23 @@ struct ArgmaxFew {
   Index* place;      // alike, aligned; -1 before: the winner of lane k is k places further
 };
 
+// Blocks of samples against panels of targets.
 template <class T>
-struct ArgmaxKernel {
+struct ArgmaxBlocks {
   int samples;  // of a block
-  int targets;  // of a group; panels are multiples of it where they can be
   void (*panel)(const ArgmaxPanel<T>&);
   void (*settle)(const ArgmaxSettle<T>&);
+};
+
+template <class T>
+struct ArgmaxKernel {
+  ArgmaxBlocks<T> blocks;
   // The first of some targets whose score with a sample is a number, or -1.
   int64_t (*first_number)(const T* x, const T* y, const T* h, int64_t targets, int64_t D);
-  void (*few)(const ArgmaxFew<T>&) = nullptr;  // none: by panel
+  // For samples left over after whole blocks.
+  void (*few)(const ArgmaxFew<T>&) = nullptr;  // none: by blocks
   int few_lanes = 0;
-  int few_most = 0;  // samples up to which it beats `panel`, where D >= few_lanes
+  ArgmaxBlocks<T> narrow = {};  // fewer samples
 };
 
 struct ArgmaxKernels {

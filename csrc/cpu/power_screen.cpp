@@ -69,8 +69,10 @@ bool PowerScreen::of_level_in_force() const {
 bool power_screen_pays(int64_t B, int64_t N, int64_t D, bool built) {
   if (D > kMostD || N >= (int64_t(1) << 30)) return false;
   if (power_screen_kernels().wide) {
-    const bool many = D >= 16 ? N * D >= (1 << 15) : D >= 8 && N * D >= (1 << 16);
-    return many && (built ? B >= 1 : B >= 128 && B * N * D >= (1 << 29));
+    const bool many = D >= 8 && N * D >= (D >= 24 ? 1 << 15 : D >= 16 ? 3 << 14 : 3 << 15);
+    if (built) return many && B >= 1;
+    // The trial takes time in proportion to D, whatever B and N are.
+    return many && B >= 128 && B * N >= 4096 * D && B * N * D >= (1 << 29);
   }
   return D >= 16 && N * D >= (1 << 18) && (D >= 32 || N * D >= (1 << 19)) &&
          B >= (built ? 64 : 1024) && (built || B * D >= (1 << 16));

@@ -22,7 +22,11 @@ constexpr int64_t kTrialSamples = 32;     // that tell whether the bound bites
 constexpr double kLeastThreshold = -9e8;  // above the bound of what cannot win
 constexpr int32_t kNoThreshold = std::numeric_limits<int32_t>::max();  // of samples not there
 constexpr double kNothing = -std::numeric_limits<double>::infinity();
-constexpr double kMostWidth = 1e8;  // in units; a bound lies as far above 0 at most
+constexpr double kMostWidth = 1e8;    // in units; a bound lies as far above 0 at most
+constexpr double kChainStart = 1200;  // steps of the blocked loop
+constexpr double kMostEarly = 10;     // in a trial's earlier half, of what the later one may spend
+constexpr double kEarlyPart = 4.5;    // the same where it is taken to bite: most pairs come early
+constexpr double kLaterPart = 0.8;    // of what may be spent, for what 32 samples do not show
 constexpr double kHalvesWin =
     0.38;  // from there on bfloat16 takes less, where there is such a level
 constexpr double kFirstPart = 0.35;  // of what may be spent, before any target is left out
@@ -130,35 +134,47 @@ class ScreenRun {
       if (!(group.top > kNothing)) continue;
       for (int64_t k = 0; k < used_; ++k) {
         if (!blocks_[k].lost) meet(&blocks_[k], group, first);
+        if (blocks_[k].lost && trial_) return;
         heartbeat();
       }
       first = first && group.count < warm_from();
     }
   }
 
-  // Work beyond the integers, as a part of the blocked loop's; that of lost blocks is done again.
-  double spent() const {
+  // Whether other samples would cost as little as it takes: work beyond the integers, as a part of
+  // the blocked loop's; that of lost blocks is done again.
+  bool pays() const {
     double sum = 0, samples = 0;
     for (int64_t k = 0; k < used_; ++k) {
       if (blocks_[k].out_of_range) continue;  // was hardly looked at, and others may do
-      sum += blocks_[k].spent / (double(s_.N_) * double(s_.D_));
+      sum += blocks_[k].spent / all(1);
       if (blocks_[k].lost) sum += double(blocks_[k].count);
       samples += double(blocks_[k].count);
     }
-    return samples > 0 ? sum / samples : 0;
+    return sum <= most_spent() * samples &&
+           sum + start_cost() * double(chains) / all(1) <= (may_spend() - sample_cost()) * samples;
   }
+
+  // One block that is lost decides, and none goes on once it must be.
+  void give_up_early() { trial_ = true; }
 
   // Whether another `N` targets would cost as little as it takes.
   bool bites(int64_t N) const {
-    double all = 0, spent = 0, early = 0;
+    double steps = 0, spent = 0, early = 0;
     for (int64_t k = 0; k < used_; ++k) {
       if (blocks_[k].lost) return false;
-      all += double(blocks_[k].count) * double(s_.D_);
+      steps += double(blocks_[k].count) * double(s_.D_);
       spent += blocks_[k].spent;
       early += blocks_[k].spent_early;
     }
-    return spent - early <= most_spent() * all * double(s_.N_ - s_.N_ / 2) &&
-           2 * spent <= most_spent() * all * double(N);
+    const double half = steps * double(s_.N_ - s_.N_ / 2);
+    const double early_starts = start_cost() * double(early_chains_);
+    const double later = spent - early;
+    const double with_starts = later + start_cost() * double(chains) - early_starts;
+    return later <= most_spent() * half * (simple() ? 1 : kLaterPart) &&
+           2 * spent <= most_spent() * steps * double(N) &&
+           with_starts <= kLaterPart * may_spend() * half &&
+           early + early_starts <= kEarlyPart * may_spend() * half;
   }
 
   // On pairs, as a part of the blocked loop, where the screen still wins.
@@ -177,11 +193,12 @@ class ScreenRun {
       block->lost = true;
       return;
     }
-    const double all = double(block->count) * double(s_.N_) * double(s_.D_);
+    const double whole = all(block->count);
     const double seen = double(group.begin + group.count) / double(s_.N_);
     const double few = block->count <= s_.narrow_.samples ? 2 : 1;  // whose average says less
     const double part = few * (kFirstPart + (1 - kFirstPart) * seen);
-    const double most = forced_ ? most_forced() * all : most_spent() * all * part;
+    double most = forced_ ? most_forced() * whole : most_spent() * whole * part;
+    if (trial_) most = std::min(most, kMostEarly / 2 * most_spent() * whole);
     std::fill_n(threshold_, block->count, static_cast<int32_t>(kLeastThreshold));
     const ScreenKernels& level = level_for(block->count);
     std::fill(threshold_ + block->count, threshold_ + level.samples, kNoThreshold);
@@ -197,22 +214,37 @@ class ScreenRun {
                       proves_ ? static_cast<int32_t>(std::ceil(width)) : kScreenProvesNothing,
                       hits_.data(),
                       0,
-                      kRoom,
+                      trial_ ? int64_t(2 * level.targets * level.samples) : kRoom,
                       highest_};
     if (first) warm(block, group, &panel);
     const int64_t all_targets = panel.targets, early = early_targets(group, all_targets, level);
     for (int64_t i = 0; i < all_targets;) {
       panel.targets = i < early ? early : all_targets;
       i = level.panel(&panel, i);
+      const int64_t before = chains;
       settle(block, group, panel.count);
       panel.count = 0;
-      if (i <= early) block->spent_early = block->spent;
+      if (i <= early) {
+        block->spent_early = block->spent;
+        early_chains_ += chains - before;
+      }
       if (block->spent > most) {
         block->lost = true;
         return;
       }
     }
   }
+
+  // The blocked loop's work for so many samples.
+  double all(int64_t samples) const { return double(samples) * double(s_.N_) * double(s_.D_); }
+  // Levels whose sums cost nearly half of the blocked loop, and lists, are taken to have no others.
+  bool simple() const { return !level_.wide || level_.halves || !proves_; }
+  // What a chain costs beyond its steps, for getting at the rows; what is then left for pairs and
+  // chains where sums and bounds take the rest; and of that what each sample's packing and warm
+  // start take where targets are few. All measured, and all of the calls that make the integers.
+  double start_cost() const { return simple() ? 0 : kChainStart; }
+  double may_spend() const { return simple() ? 1e9 : 0.73 - 1.6 / double(s_.D_); }
+  double sample_cost() const { return simple() ? 0 : std::min(0.29, 19e3 / all(1)); }
 
   // Of a group's targets, those in the earlier half of all; whole tiles.
   int64_t early_targets(const ScreenGroup& group, int64_t targets,
@@ -255,6 +287,8 @@ class ScreenRun {
   const ScreenKernels& level_;
   void (*const chains_)(const ScreenPairs&);
   const bool forced_, proves_;
+  bool trial_ = false;
+  int64_t early_chains_ = 0;  // of the earlier half of the targets
   Buffer<uint8_t> packed_;
   Buffer<int8_t> row_;
   Buffer<ScreenBlock> blocks_;
@@ -294,7 +328,7 @@ bool PowerScreen::share_out(const ScreenCall& call, const Make& make) const {
     auto run = make(forced, blocks_of(end - begin));
     run.run(call.x, begin, end);
     run.write(begin);
-    if (!forced && run.spent() > run.most_spent()) stop = true;
+    if (!forced && !run.pays()) stop = true;
     pairs += run.pairs;
     chains += run.chains;
   };

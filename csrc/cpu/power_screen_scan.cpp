@@ -228,6 +228,7 @@ bool PowerScreen::bites(const float* x, int64_t B, int64_t N, Poll* poll) const 
   const auto block = [&](int64_t, int64_t) {
     const int64_t some = std::min<int64_t>(B, level_.samples);
     BestRun run(*this, true, blocks_of(some), {});
+    run.give_up_early();
     run.run(x, 0, some);
     found = run.bites(N);
   };

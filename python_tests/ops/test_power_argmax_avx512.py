@@ -57,10 +57,10 @@ def pointers(*arrays):
     return [ctypes.c_void_p(a.ctypes.data) for a in arrays]
 
 
-def scan(kernel, x, y, h):
+def scan(kernel, x, y, h, blocks="wide"):
     """One panel over every block of samples: what power_argmax.cpp does with a level."""
     width = "f32" if x.dtype == np.float32 else "f64"
-    block = getattr(kernel, f"samples_{width}")()
+    block = getattr(kernel, f"{blocks}_samples_{width}")()
     first_number = getattr(kernel, f"first_number_{width}")
     first_number.restype = ctypes.c_int64
     x, y, h = map(np.ascontiguousarray, (x, y, h))
@@ -72,9 +72,11 @@ def scan(kernel, x, y, h):
         packed[:, : len(part)] = part.T
         best, place = aligned(block, x.dtype), aligned(block, "i4" if width == "f32" else "i8")
         best[:], place[:] = -np.inf, -1
-        getattr(kernel, f"panel_{width}")(*pointers(packed, y, h), *sizes, *pointers(best, place))
+        getattr(kernel, f"{blocks}_panel_{width}")(
+            *pointers(packed, y, h), *sizes, *pointers(best, place)
+        )
         found = slice(begin, begin + len(part))
-        getattr(kernel, f"settle_{width}")(
+        getattr(kernel, f"{blocks}_settle_{width}")(
             *pointers(part, y, h),
             ctypes.c_int64(len(part)),
             *sizes,
@@ -87,13 +89,14 @@ def scan(kernel, x, y, h):
     return values, indices
 
 
+@pytest.mark.parametrize("blocks", ["wide", "narrow"])
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_golden_cases_have_the_bits_of_the_portable_level(kernel, dtype):
+def test_golden_cases_have_the_bits_of_the_portable_level(kernel, dtype, blocks):
     otcuda.set_simd_level("portable")
     shapes = [shape for shape in argmax_cases.SHAPES if np.prod(shape) < 200_000]
     for name, *arrays in argmax_cases.cases(shapes):
         x, y, h = (a.astype(dtype) for a in arrays)
-        value, index = scan(kernel, x, y, h)
+        value, index = scan(kernel, x, y, h, blocks)
         want_value, want_index = otcuda.power_argmax(x, y, h)
         assert index.tolist() == want_index.tolist(), name
         numbers = ~np.isnan(want_value)
@@ -143,20 +146,49 @@ def inner_loops(path):
                 yield body
 
 
-@pytest.mark.parametrize(("level", "sums"), [("avx2", 12), ("avx512", 24)])
-def test_the_tile_of_power_argmax_stays_in_registers(level, sums, tmp_path):
-    source, target = CSRC / "cpu" / f"power_argmax_{level}.cpp", tmp_path / "kernel.o"
-    flags = [*FLAGS, *LEVEL_FLAGS[level], "-O3", f"-I{CSRC}"]
+@pytest.fixture(scope="module", params=["avx2", "avx512"])
+def loops(request, tmp_path_factory):
+    """The level's innermost loops, as they are built."""
+    source = CSRC / "cpu" / f"power_argmax_{request.param}.cpp"
+    target = tmp_path_factory.mktemp("loops") / "kernel.o"
+    flags = [*FLAGS, *LEVEL_FLAGS[request.param], "-O3", f"-I{CSRC}"]
     subprocess.run(["g++", *flags, "-c", source, "-o", target], check=True)
-    loops = []  # of a whole tile: of the plain loop, and of a chunk of many dimensions
-    for body in inner_loops(target):
+    return request.param, list(inner_loops(target))
+
+
+def spills(body):
+    """Vectors that are stored, and that are read from the stack."""
+    vector = r"v\w+\s.*"
+    store, read = r"vmov\w+\s+%[xyz]mm\d+,.*\(", vector + r"\(%rsp"
+    return [line for line in body if re.match(f"{store}|{read}", line)]
+
+
+def multiply_adds(body):
+    return sum("vfmadd" in instruction for instruction in body)
+
+
+def test_the_tile_of_power_argmax_stays_in_registers(loops):
+    level, loops = loops
+    sums = {"avx2": 12, "avx512": 24}[level]
+    tiles = []  # whole ones: of the plain loop, and of a chunk of many dimensions
+    for body in loops:
         unrolled = any("vmul" in instruction for instruction in body)  # a whole low dimension
-        if sum("vfmadd" in instruction for instruction in body) == sums and not unrolled:
-            loops.append(len(body))
-            assert not any(re.match(r"vmov\w+\s+%[xyz]mm\d+,.*\(", line) for line in body)
+        ahead = any("prefetch" in instruction for instruction in body)  # of few samples
+        if multiply_adds(body) == sums and not unrolled and not ahead:
+            tiles.append(len(body))
+            assert not spills(body)
             assert not any("(%rsp" in line for line in body)
             assert len(body) < 2 * sums
-    assert len(loops) == 4  # float and double
+    assert len(tiles) == 4  # float and double
+
+
+def test_tiles_of_few_samples_stay_in_registers(loops):
+    level, loops = loops
+    ahead = [body for body in loops if any("prefetch" in line for line in body)]
+    assert not any(map(spills, ahead))
+    # Four columns with 1, 2, 4, 8 samples (in AVX-512 two tiles), two dimensions of a narrow tile.
+    narrow = {"avx2": {24}, "avx512": {64, 24, 48}}[level]
+    assert {multiply_adds(body) for body in ahead} == {4, 8, 16, 32} | narrow
 
 
 # --- the screen

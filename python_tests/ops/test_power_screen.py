@@ -157,6 +157,29 @@ def test_it_gives_up_where_the_bound_does_not_bite():
     assert "power_argmax/screen" not in ran  # some of the targets were enough to see it
 
 
+def test_in_low_dimension_it_gives_up_where_chains_would_take_longer():
+    # Some ten to hundreds a sample, of so few terms that getting at the rows is most of each.
+    x, y, _ = problem(2048, 65_536, 8)
+    x[:, :4], y[:, :4] = 30 * x[:, :4], 30 * y[:, :4]
+    otcuda.backend_info(reset=True)
+    otcuda.power_argmax(x, y, nearest(y))
+    assert "power_argmax/screen" not in paths()
+    x, y, _ = problem(8192, 4096, 16)
+    x, y = (a / np.arange(1, 17, dtype="f4") for a in (x, y))
+    x, y = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, y))
+    otcuda.power_argmax(x, y, nearest(y))
+    assert "power_argmax/screen" not in paths()
+
+
+def test_in_high_dimension_a_trial_would_take_too_much_of_a_small_call():
+    x, y, h = problem(256, 2048, 1024)
+    otcuda.backend_info(reset=True)
+    otcuda.power_argmax(x, y, h)
+    assert not any("screen" in path for path in paths())
+    otcuda.PowerIndex(y, h, tree=False).argmax(x)
+    assert paths()["power_argmax/screen"]["items"] == 256
+
+
 def test_it_gives_up_where_no_unit_fits():
     x, y, _ = problem(2100, 4096, 64)
     otcuda.backend_info(reset=True)

@@ -106,6 +106,53 @@ UNPACK(ps, __m512, 4, __mmask16)
 UNPACK(pd, __m512d, 2, __mmask8)
 #undef UNPACK
 
+// Parts of a vector, and such a part in its place.
+struct __m128 {
+  float lane[4];
+};
+struct __m256d {
+  double lane[4];
+};
+inline __m128 _mm_loadu_ps(const float* from) {
+  __m128 r;
+  std::memcpy(&r, from, sizeof(r));
+  return r;
+}
+inline __m256d _mm256_loadu_pd(const double* from) {
+  __m256d r;
+  std::memcpy(&r, from, sizeof(r));
+  return r;
+}
+template <class Vector, class Part>
+Vector with_part(Vector a, Part part, int place) {
+  std::memcpy(reinterpret_cast<char*>(&a) + place * sizeof(part), &part, sizeof(part));
+  return a;
+}
+// What lies beyond the part is undefined: here no number.
+inline __m512 _mm512_castps128_ps512(__m128 a) { return with_part(_mm512_set1_ps(NAN), a, 0); }
+inline __m512d _mm512_castpd256_pd512(__m256d a) { return with_part(_mm512_set1_pd(NAN), a, 0); }
+inline __m512 _mm512_insertf32x4(__m512 a, __m128 part, int place) {
+  return with_part(a, part, place);
+}
+inline __m512d _mm512_maskz_insertf64x4(__mmask8 mask, __m512d a, __m256d part, int place) {
+  if (mask != 0xFF) __builtin_trap();
+  return with_part(a, part, place);
+}
+
+inline __m512 _mm512_castpd_ps(__m512d a) {
+  __m512 r;
+  std::memcpy(&r, &a, sizeof(r));
+  return r;
+}
+// Each even lane twice, and each odd one.
+inline __m512 every_other(__mmask16 mask, __m512 a, int odd) {
+  if (mask != 0xFFFF) __builtin_trap();
+  for (int k = 0; k < 16; k += 2) a.lane[k] = a.lane[k + 1] = a.lane[k + odd];
+  return a;
+}
+inline __m512 _mm512_maskz_moveldup_ps(__mmask16 mask, __m512 a) { return every_other(mask, a, 0); }
+inline __m512 _mm512_maskz_movehdup_ps(__mmask16 mask, __m512 a) { return every_other(mask, a, 1); }
+
 // Within each 128 bits: two lanes of a, then two of b, chosen by two bits each.
 inline __m512 _mm512_maskz_shuffle_ps(__mmask16 mask, __m512 a, __m512 b, int chosen) {
   if (mask != 0xFFFF) __builtin_trap();

@@ -6,29 +6,23 @@ using otcuda::cpu::power_argmax_avx512;
 
 extern "C" {
 
-int samples_f32() { return power_argmax_avx512().f32.samples; }
-int samples_f64() { return power_argmax_avx512().f64.samples; }
-
-void panel_f32(const float* x, const float* y, const float* h, int64_t targets, int64_t D,
-               float* best, int32_t* place) {
-  power_argmax_avx512().f32.panel({x, y, h, targets, D, 0, best, place});
-}
-
-void panel_f64(const double* x, const double* y, const double* h, int64_t targets, int64_t D,
-               double* best, int64_t* place) {
-  power_argmax_avx512().f64.panel({x, y, h, targets, D, 0, best, place});
-}
-
-void settle_f32(const float* x, const float* y, const float* h, int64_t samples, int64_t targets,
-                int64_t D, const float* best, const int32_t* place, float* value, int64_t* index) {
-  power_argmax_avx512().f32.settle({x, y, h, samples, targets, D, best, place, value, index});
-}
-
-void settle_f64(const double* x, const double* y, const double* h, int64_t samples, int64_t targets,
-                int64_t D, const double* best, const int64_t* place, double* value,
-                int64_t* index) {
-  power_argmax_avx512().f64.settle({x, y, h, samples, targets, D, best, place, value, index});
-}
+#define BLOCKS(name, member, width, T, Index)                                                      \
+  int name##_samples_##width() { return power_argmax_avx512().width.member.samples; }              \
+  void name##_panel_##width(const T* x, const T* y, const T* h, int64_t targets, int64_t D,        \
+                            T* best, Index* place) {                                               \
+    power_argmax_avx512().width.member.panel({x, y, h, targets, D, 0, best, place});               \
+  }                                                                                                \
+  void name##_settle_##width(const T* x, const T* y, const T* h, int64_t samples, int64_t targets, \
+                             int64_t D, const T* best, const Index* place, T* value,               \
+                             int64_t* index) {                                                     \
+    power_argmax_avx512().width.member.settle(                                                     \
+        {x, y, h, samples, targets, D, best, place, value, index});                                \
+  }
+BLOCKS(wide, blocks, f32, float, int32_t)
+BLOCKS(wide, blocks, f64, double, int64_t)
+BLOCKS(narrow, narrow, f32, float, int32_t)
+BLOCKS(narrow, narrow, f64, double, int64_t)
+#undef BLOCKS
 
 int64_t first_number_f32(const float* x, const float* y, const float* h, int64_t targets,
                          int64_t D) {

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from otcuda._lists import HALVES
 from otcuda._ops import native
-from otcuda.transport import asgd, planar, pools
+from otcuda.transport import asgd, designs, planar, pools
 from otcuda.transport.fitting import Goal
 
 _LIST_PARTS = 8  # of csrc/common/list_newton.h: each has sums of its own over the cells
-_FIXED = 5 << 20  # blocks of samples, and of targets while heights are guessed
+_SLACK, _BLOCKS = 1.03, 4  # of pools: what is rounded up, blocks of samples; measured
 _SCRATCH = 64  # bytes a sample of values, gaps and copies while heights move; measured
 _COPIES = 3  # of the targets: as given, sorted, centred
 _VECTORS = 12  # over the cells while heights are guessed; measured
@@ -95,4 +95,6 @@ def _of_pools(N: int, D: int, named: bool, goal: Goal) -> Estimate:
     targets = 4 * N * D * (4 if product else 3)
     integers = N * (D + _INTEGERS) if D >= _LEAST_D and not product else 0  # lists, by the screen
     kept = integers if named else integers + 4 * M * D
-    return Estimate(max(growing, lists + newton) + targets + kept + _FIXED, M, product, "pools")
+    blocks = _BLOCKS * designs._BLOCK * 4 * D
+    bytes_ = int(_SLACK * (max(growing, lists + newton) + targets + kept)) + blocks
+    return Estimate(bytes_, M, product, "pools")

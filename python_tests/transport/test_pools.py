@@ -390,6 +390,7 @@ print(peak() - before, ot.estimate(chi2, method=method).bytes)
     "problem",
     [
         ("pools", "20000", "16", "0.1", "0"),
+        ("pools", "4000", "16", "0.05", "0"),
         ("pools", "4000", "64", "0.1", "0"),
         ("auto", "20000", "2", "0.05", "0"),
         ("auto", "2000", "64", "0.5", "0"),
@@ -404,7 +405,7 @@ def test_memory_is_as_estimated(problem):
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     measured, estimated = map(int, done.stdout.split())
     noise = 1 << 20  # of the interpreter's own heap, which is a sixth of the smallest problem
-    assert 0.87 * measured - noise < estimated < 1.15 * measured + noise  # seen: 0.91 to 1.16
+    assert 0.87 * measured - noise < estimated < 1.15 * measured + noise  # seen: 0.91 to 1.14
 
 
 def test_what_does_not_fit_is_said_before_the_start():

@@ -88,6 +88,12 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def resident(name: str) -> int:
+    """VmHWM or VmRSS of this process, bytes: the most that it has held, and what it holds."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
 def environment(packages: Iterable[str]) -> dict[str, Any]:
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False

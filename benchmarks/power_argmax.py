@@ -8,15 +8,23 @@ NumPy and JAX 256 rows a time; torch.compile where asked for; faiss and ScaNN, b
 the augmented vectors (x, 1), (y, h). `same` is the share of rows with our winner: the rivals are
 not exact. The peak is that of multiply-adds on registers, in every round (`avx2_peak`: at that
 level); `dram` the rate, in GB/s, at which NumPy finds a maximum in memory. After N and D, the
-blocked loop in float64 (half the peak: an instruction multiplies half as many), odd sizes, and a
-curve over B.
+blocked loop in float64 (half the peak: an instruction multiplies half as many), odd sizes, and
+curves over B and N; `memory` is what a call takes beyond its arguments, each in a process of its
+own, an index or a graph made in it included. `--plot` draws docs/img/power_argmax.png of the
+stored figures.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import platform
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import harness
@@ -39,6 +47,8 @@ try:
 except ImportError:
     jax = None
 
+PICTURE = Path(__file__).resolve().parent.parent / "docs" / "img" / "power_argmax.png"
+MEMORY = (2048, 65_536, 64)  # B, N, D
 CHUNKS = [(64, 4096), (256, 4096), (1024, 1024), (256, 1 << 30)]
 
 
@@ -231,15 +241,100 @@ def cases() -> Iterator[harness.Case]:
         yield case(B, N, D, {"otcuda", "index", "blocked", "avx2"})
     for B in (1, 2, 4, 8, 16, 24, 25, 64, 65, 256):
         yield case(B, 65_536, 64, {"otcuda", "index", "blocked", "avx2", "torch", "numpy"})
+    for N in (1024, 2048, 8192, 16_384, 262_144):
+        some = {"otcuda", "index", "blocked", "avx2", "torch", "numpy", "faiss"}
+        yield case(2048 if N < 100_000 else 512, N, 64, some)
     for B in (1, 4, 8, 16, 512):
         yield case(B, 1_000_000, 64, {"index", "blocked", "torch"})
 
 
-if __name__ == "__main__":
+def print_memory(name: str) -> None:
+    """Bytes that a rival takes beyond its arguments; a first small call loads what it loads."""
+    B, N, D = MEMORY
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((n, D), np.float32) for n in (B, N))
+    h = -np.square(y).sum(1) / 2
+    makers = {
+        "otcuda": lambda *_: ours,
+        "index": lambda *some: by_index("auto", *some),
+        "torch, all scores": lambda *_: torch_in_chunks(B, N),
+        "torch 256x4096": lambda *_: torch_in_chunks(256, 4096),
+        "numpy": lambda *_: numpy_rows,
+        "jax": lambda *_: jax_rows(),
+        "faiss": faiss_flat,
+        "scann": scann_brute,
+    }
+    makers[name](y[:4096].copy(), h[:4096].copy())(x[:512].copy(), y[:4096].copy(), h[:4096].copy())
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of what came before does not count
+    before = harness.resident("VmRSS")
+    makers[name](y, h)(x, y, h)
+    print(max(0, harness.resident("VmHWM") - before))
+
+
+def memory() -> dict[str, int]:
+    """`print_memory` of every rival that is installed."""
+    found = {"jax": jax, "faiss": faiss, "scann": scann}
+    names = ["otcuda", "index", "torch, all scores", "torch 256x4096", "numpy"]
+    names += [name for name, module in found.items() if module is not None]
+    code = "import sys, power_argmax as p; p.set_one_thread(); p.print_memory(sys.argv[1])"
+    taken = {}
+    for name in names:
+        command = [sys.executable, "-c", code, name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        taken[name] = int(done.stdout.split()[-1])
+        print(f"memory {name:20s} {taken[name] / 1e6:8.1f} MB", flush=True)
+    return taken
+
+
+def set_one_thread() -> None:
+    """Ours and theirs."""
     otcuda.set_num_threads(1)
     torch.set_num_threads(1)
     if faiss is not None:
         faiss.omp_set_num_threads(1)
+
+
+def draw(machine: str) -> None:
+    """Curves over D, B and N of the stored figures, and the memory of a call; needs matplotlib."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    kept = json.loads((harness.RESULTS / f"power_argmax.{machine}.json").read_text())
+    rows = [row for row in kept["rows"] if row["case"].startswith("B=")]
+    places = [tuple(map(int, re.findall(r"=(\d+)", row["case"]))) for row in rows]
+    panels = (
+        ("D, N = 65,536", lambda B, N, D: D if N == 65_536 and B >= 512 else None),
+        ("B, N = 65,536, D = 64", lambda B, N, D: B if (N, D) == (65_536, 64) else None),
+        ("N, D = 64", lambda B, N, D: N if D == 64 and B >= 512 else None),
+    )
+    figure, axes = pyplot.subplots(1, 4, figsize=(16, 4))
+    for panel, (label, where) in zip(axes, panels, strict=False):
+        curves: dict[str, dict[int, float]] = {}
+        for place, row in zip(places, rows, strict=True):
+            at = where(*place)
+            for name, rate in row["rates"].items() if at is not None else ():
+                curves.setdefault(name.split()[0], {})[at] = rate["median"]
+        for name, curve in curves.items():
+            panel.plot(*zip(*sorted(curve.items()), strict=True), "o-", label=name, ms=3)
+        panel.set(xscale="log", yscale="log", xlabel=label, ylabel="GFLOP/s")
+        panel.legend(fontsize=7)
+    names, taken = zip(*kept["memory"].items(), strict=True)
+    axes[-1].barh(names, [max(each, 1) / 1e6 for each in taken])
+    B, N, D = MEMORY
+    axes[-1].set(xscale="log", xlabel=f"MB beyond the arguments, B = {B:,}, N = {N:,}, D = {D}")
+    axes[-1].invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(PICTURE, dpi=80, pil_kwargs={"optimize": True})
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--plot"]:
+        draw(platform.machine())
+        sys.exit()
+    set_one_thread()
     otcuda.backend_info(reset=True)
     harness.main(
         "power_argmax",
@@ -247,5 +342,6 @@ if __name__ == "__main__":
         packages=["otcuda", "torch", "numpy", "jax", "faiss-cpu", "scann"],
         backend=otcuda.backend_info,
         dram=dram_rate,
+        memory=memory,
         date=time.strftime("%Y-%m-%d"),
     )

@@ -321,18 +321,12 @@ def race(options: argparse.Namespace) -> None:
 # --- a million targets ----------------------------------------------------------------------------
 
 
-def memory(name: str) -> int:
-    """VmHWM or VmRSS of this process, bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
 def million_row(N: int, D: int, goal: float) -> dict[str, Any]:
     """One fit with a checkpoint; memory beside the array that the caller holds."""
     SemiDiscreteOT(targets("normal", 300, 3)).fit("asgd", chi2=0.2)
     y = np.random.default_rng(0).standard_normal((N, D), dtype=np.float32)
     Path("/proc/self/clear_refs").write_text("5")  # the peak of what came before does not count
-    before, start = memory("VmHWM"), time.process_time()
+    before, start = harness.resident("VmHWM"), time.process_time()
     ot = SemiDiscreteOT(y)
     with tempfile.TemporaryDirectory() as folder:
         result = ot.fit(chi2=goal, checkpoint=Path(folder, "fit"), callback=print)
@@ -340,7 +334,7 @@ def million_row(N: int, D: int, goal: float) -> dict[str, Any]:
         "case": f"N={N} D={D} normal to normal",
         "goal": goal,
         "cpu_seconds": time.process_time() - start,
-        "peak_bytes": memory("VmHWM") - before,
+        "peak_bytes": harness.resident("VmHWM") - before,
         "estimated_bytes": ot.estimate(goal).bytes,
         **{name: value for name, value in result.as_dict().items() if name != "history"},
     }

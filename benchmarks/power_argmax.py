@@ -310,6 +310,7 @@ def draw(machine: str) -> None:
         ("N, D = 64", lambda B, N, D: N if D == 64 and B >= 512 else None),
     )
     figure, axes = pyplot.subplots(1, 4, figsize=(16, 4))
+    colours: dict[str, str] = {}
     for panel, (label, where) in zip(axes, panels, strict=False):
         curves: dict[str, dict[int, float]] = {}
         for place, row in zip(places, rows, strict=True):
@@ -317,13 +318,16 @@ def draw(machine: str) -> None:
             for name, rate in row["rates"].items() if at is not None else ():
                 curves.setdefault(name.split()[0], {})[at] = rate["median"]
         for name, curve in curves.items():
-            panel.plot(*zip(*sorted(curve.items()), strict=True), "o-", label=name, ms=3)
+            if len(curve) > 2:
+                colour = colours.setdefault(name, f"C{len(colours)}")
+                points = zip(*sorted(curve.items()), strict=True)
+                panel.plot(*points, "o-", color=colour, label=name, ms=3)
         panel.set(xscale="log", yscale="log", xlabel=label, ylabel="GFLOP/s")
-        panel.legend(fontsize=7)
+    axes[0].legend(fontsize=7)
     names, taken = zip(*kept["memory"].items(), strict=True)
     axes[-1].barh(names, [max(each, 1) / 1e6 for each in taken])
     B, N, D = MEMORY
-    axes[-1].set(xscale="log", xlabel=f"MB beyond the arguments, B = {B:,}, N = {N:,}, D = {D}")
+    axes[-1].set(xscale="log", xlabel=f"MB of a call, {B:,} x {D} against {N:,}")
     axes[-1].invert_yaxis()
     figure.tight_layout()
     figure.savefig(PICTURE, dpi=80, pil_kwargs={"optimize": True})

@@ -188,7 +188,8 @@ class Lister(Descent):
         """Pools whose lists do not vouch for heights h, by every 16th sample scanned there.
 
         Returns:
-            the pools, and whether the same samples say that the true energy rises.
+            the pools, and whether these samples fail to see the true energy fall by a standard
+            error.
         """
         if not GUARDS.audit:
             return list(self.pools) if unlisted else [], False

@@ -51,6 +51,8 @@ STEP_LOWEST = 3  # log2 D = STEP_LOWEST + k / STEP_GRID
 STEP_GRID = 32
 WEIGHT_LIMIT = 127
 MOST_SHIFT = 24
+SLACK = 1.01  # what finer activations may cost before training
+BIT_COST = 0.15  # of a bit, in squares of the step: what the auto-encoder is trained for
 
 
 def log2_step(k: int) -> float:
@@ -219,6 +221,12 @@ class Exponents:
     mix: tuple[int, ...]
     means: int = VALUE_BITS
 
+    def finer(self, layer: int) -> Exponents:
+        """With half the unit in one layer: 0 is the first, 1 the deep one, then the mixes."""
+        layers = [self.first, self.deep, *self.mix]
+        layers[layer] += 1
+        return Exponents(layers[0], layers[1], tuple(layers[2:]), self.means)
+
 
 def mean_bits(log2_step: float) -> int:
     """Most bits behind the point, 4 to 6, with which means reach those of blocks nearly white.
@@ -244,10 +252,57 @@ def quantise_network(
 
 
 def calibrate(model: ContextModel, batches: Iterable[tuple[Tensor, Tensor]]) -> Exponents:
-    """Exponents with the least squared error of the activations, clipping included.
+    """Exponents of the activations for the integers.
 
-    The finest step of the batches decides how fine the means are.
+    Those of least squared error, clipping included, are too coarse: large activations are few, and
+    clipped they cost less than their square says. So units are halved, in the order of what the
+    latents then cost in error and bits, while that stays within `SLACK` of the least: training
+    learns not to clip, but not to be finer.
+
+    Args:
+        model: the float model.
+        batches: latents [B, M, h, w] in orthonormal units and log2 of the step [B]; the finest step
+            decides how fine the means are.
     """
+    batches = list(batches)
+    exponents = _of_least_error(model, batches)
+    least = _integer_cost(model, exponents, batches)
+    coarse = set(range(2 + len(exponents.mix)))
+    while coarse:
+        costs = {n: _integer_cost(model, exponents.finer(n), batches) for n in coarse}
+        layer = min(costs, key=costs.__getitem__)
+        if costs[layer] > least * SLACK:
+            break
+        coarse.remove(layer)
+        exponents, least = exponents.finer(layer), min(least, costs[layer])
+    return exponents
+
+
+def _integer_cost(
+    model: ContextModel, exponents: Exponents, batches: list[tuple[Tensor, Tensor]]
+) -> float:
+    """What the auto-encoder was trained for, of the latents alone: see `rate_distortion` there.
+
+    Infinite where the weights do not fit the exponents.
+    """
+    try:
+        integers = IntegerContext(integer_arrays(model, exponents))
+    except ArgumentError:
+        return math.inf
+    cost = 0.0
+    for latents, level in batches:
+        for y, log2 in zip(latents.cpu().numpy(), level.tolist(), strict=True):
+            k = round((log2 - STEP_LOWEST) * STEP_GRID)
+            step = 2.0 ** log2_step(k)
+            u = (y / step).astype(np.float32)
+            choice = integers.quantise(u, k)
+            error = np.square(choice.values * integers.unit - u, dtype=np.float64).sum()
+            cost += step**0.8 * (error + BIT_COST * choice.bits)
+    return cost
+
+
+def _of_least_error(model: ContextModel, batches: list[tuple[Tensor, Tensor]]) -> Exponents:
+    """Exponents with the least squared error of the activations, clipping included."""
     import torch
 
     from otcuda.codec.networks import quantise_hard

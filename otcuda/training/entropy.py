@@ -86,7 +86,7 @@ class EntropyConfig:
     crop: int = 256
     learning_rate: float = 1e-3
     step_range: tuple[int, int] = (128, 214)
-    calibration: int = 32
+    calibration: int = 64
     counted: int = 128
     counted_steps: int = 6
     judged_at: tuple[int, ...] = (166, 192)

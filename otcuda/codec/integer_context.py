@@ -51,7 +51,7 @@ STEP_LOWEST = 3  # log2 D = STEP_LOWEST + k / STEP_GRID
 STEP_GRID = 32
 WEIGHT_LIMIT = 127
 MOST_SHIFT = 24
-SLACK = 1.01  # what finer activations may cost before training
+SLACK = 1.006  # what finer activations may cost before training
 BIT_COST = 0.15  # of a bit, in squares of the step: what the auto-encoder is trained for
 
 

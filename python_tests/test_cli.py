@@ -434,15 +434,17 @@ def test_info(coded, mosaic):
 def test_info_says_which_weights_decode_a_file(tmp_path):
     from otcuda.codec import bitstream, load_models
 
-    ids = {family.name: family.id for family in load_models()}
-    absent = min(set(range(bitstream.CUSTOM_MODEL)) - set(ids.values()))
-    for release, name in ((ids["weights.safetensors"], "weights.safetensors"), (absent, None)):
-        header = bitstream.Header(48, 32, "coded", 9, False, release)
+    families = {family.name: family for family in load_models()}
+    shipped = families["weights.safetensors"]
+    digest = bytes.fromhex(shipped.digest[:8]) if shipped.id == bitstream.CUSTOM_MODEL else b""
+    absent = min(set(range(bitstream.CUSTOM_MODEL)) - {f.id for f in families.values()})
+    for release, of, name in ((shipped.id, digest, shipped.name), (absent, b"", None)):
+        header = bitstream.Header(48, 32, "coded", 9, False, release, of)
         (tmp_path / "a.otc").write_bytes(bitstream.write_file(header, b"abc"))
         (record,) = records(run("info", "--json", tmp_path / "a.otc"))
         assert record["weights"] == name
         assert (
-            f"model {release} ({name or 'not here'})"
+            f"model {of.hex() or release} ({name or 'not here'})"
             in run("info", tmp_path / "a.otc").out.decode()
         )
 

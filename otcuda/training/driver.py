@@ -27,7 +27,7 @@ from torch import Tensor
 from otcuda._io import atomic_write
 from otcuda.codec.head import PerceptualHead
 from otcuda.codec.integer_context import float_parameters, log2_step
-from otcuda.codec.model import TRAINED_STEPS, digest_of
+from otcuda.codec.model import PACKAGED, SUFFIX, TRAINED_STEPS, digest_of
 from otcuda.codec.networks import Codec, CodecConfig, high_config, low_config, middle_config
 from otcuda.errors import ArgumentError
 from otcuda.training import autoencoder, entropy, synthesis
@@ -68,7 +68,8 @@ class Settings:
         held_out: folder of pictures to judge by; None takes some of the training pictures away.
         preset: "low", "middle", "high" (rates) or "paper".
         changes: settings by stage (or "loop"), in place of those of the preset.
-        start: first weights of the auto-encoder: "klt", "shipped" or a weights file.
+        start: first weights of the auto-encoder: "klt", "shipped" (those of the preset's rates) or
+            a weights file.
         stages: to run, in order.
         networks: feature network of stage `gan` (`otcuda.training.texture.FeatureNetwork`).
         threads: of torch; None leaves it alone.
@@ -217,7 +218,7 @@ class Run:
         blocks = training_blocks(self.pictures, 0)
         energy = net.start_from_klt(blocks, (low + high) / 2)
         if start != "klt":
-            model = _model(None if start == "shipped" else start)
+            model = _model(start, self.settings.preset)
             if model is not None:
                 _take_over(net, model, blocks)
                 self._say(f"starting from the weights {model.digest[:8]}")
@@ -493,14 +494,15 @@ def _digest(net: Codec) -> str:
     return digest_of({k: v.detach().numpy() for k, v in net.state_dict().items()})
 
 
-def _model(path: str | None) -> Any:
+def _model(start: str, preset: str) -> Any:
+    """Weights to start from; of those shipped for the preset's rates None where there are none."""
     from otcuda.codec import load_model
 
+    if start != "shipped":
+        return load_model(start)
     try:
-        return load_model(path)
+        return load_model(PACKAGED / f"weights-{preset}{SUFFIX}" if preset in SIZES else None)
     except FileNotFoundError:
-        if path is not None:
-            raise
         return None
 
 

@@ -27,7 +27,7 @@ from otcuda.codec import (
     pictures,
     pictures_torch,
 )
-from otcuda.codec.bitstream import read_header, write_file
+from otcuda.codec.bitstream import CUSTOM_MODEL, read_header, write_file
 from otcuda.codec.model import Model, export_model
 from otcuda.evaluation.metrics import psnr
 
@@ -53,9 +53,9 @@ def blob(photo):
     return compress(photo, bytes=1474)
 
 
-def changed(model, **tensors):
+def changed(model, id=None, **tensors):
     """The model with some tensors replaced."""
-    record = {"id": model.id, "config": model.config}
+    record = {"id": model.id if id is None else id, "config": model.config}
     return Model({**model.tensors, **tensors}, record)
 
 
@@ -150,6 +150,13 @@ def test_without_its_heights_the_fixed_mode_is_worse(photo, model):
     assert psnr(photo, pictures[0]) > psnr(photo, pictures[1]) + 1
 
 
+def named(blob, model):
+    """A file that says it was written with these weights."""
+    header, payload = read_header(blob)
+    digest = bytes.fromhex(model.digest[:8])
+    return write_file(dataclasses.replace(header, model=CUSTOM_MODEL, digest=digest), payload)
+
+
 def test_without_the_context_model_files_grow(photo, model):
     out = {k: np.zeros_like(v) for k, v in model.tensors.items() if k.startswith("context.out.")}
     blind = changed(model, **out)
@@ -161,19 +168,18 @@ def test_without_the_synthesis_network_pictures_are_worse(photo, model, blob):
     name = max(k for k in model.tensors if re.fullmatch(r"synthesis\.fine\..*weight", k))
     last = {name: np.zeros_like(model.tensors[name])}
     bias = name.replace("weight", "bias")
-    linear = changed(model, **last, **{bias: np.zeros_like(model.tensors[bias])})
-    assert psnr(photo, decompress(blob, model=model)) > 0.5 + psnr(
-        photo, decompress(blob, model=linear)
-    )
+    linear = changed(model, **last, **{bias: np.zeros_like(model.tensors[bias])}, id=CUSTOM_MODEL)
+    whole, without = decompress(blob), decompress(named(blob, linear), model=linear)
+    assert psnr(photo, whole) > 0.5 + psnr(photo, without)
 
 
 def test_without_the_head_realism_does_nothing(blob, model):
     plain, real = decompress(blob, realism=0.0), decompress(blob, realism=1.0)
     assert np.abs(real.astype(int) - plain).mean() > 0.5
     headless = {k: v for k, v in model.tensors.items() if not k.startswith("head.")}
-    bare = Model(headless, {"id": model.id, "config": model.config})
+    bare = Model(headless, {"id": CUSTOM_MODEL, "config": model.config})
     with pytest.warns(otcuda.errors.Notice, match="no perceptual head"):
-        assert (decompress(blob, realism=1.0, model=bare) == plain).all()
+        assert (decompress(named(blob, bare), realism=1.0, model=bare) == plain).all()
 
 
 def test_realism_blends(blob):
@@ -258,12 +264,12 @@ def test_other_weights_are_noticed(blob, model):
     header, payload = read_header(blob)
     at_hand = {family.id for family in load_models()}
     absent = next(number for number in range(7) if number not in at_hand)
-    other = dataclasses.replace(header, model=absent)
+    other = dataclasses.replace(header, model=absent, digest=b"")
     with pytest.raises(otcuda.ModelMismatchError, match="pass --model"):
         decompress(write_file(other, payload))
-    weights = copy.copy(model.tensors)
-    custom = Model(weights, {"id": 7, "config": model.config})
-    with pytest.raises(otcuda.ModelMismatchError, match=model.digest[:8]):
+    name = "synthesis.klt.weight"
+    custom = changed(model, id=CUSTOM_MODEL, **{name: 2 * model.tensors[name]})
+    with pytest.raises(otcuda.ModelMismatchError, match=custom.digest[:8]):
         decompress(blob, model=custom)
 
 

@@ -24,6 +24,7 @@ from otcuda.codec.networks import Codec, CodecConfig
 from otcuda.training import driver
 from otcuda.training.autoencoder import AutoencoderConfig, paper_preset, training_blocks
 from otcuda.training.checkpoint import newest_checkpoint, save_checkpoint
+from otcuda.training.growth import check_growth
 
 SMALL = ["autoencoder.batch=1", "autoencoder.crop=64", "loop.save_every=1", "loop.log_every=1"]
 
@@ -146,23 +147,37 @@ def test_a_new_run_may_start_from_weights(folder, tmp_path, monkeypatch):
     context = SimpleNamespace(arrays=arrays)
     trained = SimpleNamespace(net=net, context=context, digest="0123abcd" * 8, training={})
     asked = []
-    monkeypatch.setattr(driver, "_model", lambda path: asked.append(path) or trained)
+    monkeypatch.setattr(driver, "_model", lambda *which: asked.append(which) or trained)
     run = driver.Run(tmp_path / "run", settings(tmp_path / "run", folder, start="shipped"), print)
     net = run.first_net()
-    assert asked == [None]
+    assert asked == [("shipped", "low")]
     for name in ("analysis", "synthesis"):
         theirs = getattr(trained.net, name).state_dict()
         ours = getattr(net, name).state_dict()
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     for name, array in float_parameters(arrays).items():
         assert torch.equal(net.context.state_dict()[name], torch.from_numpy(array))
-    monkeypatch.setattr(driver, "_model", lambda path: None)
+    monkeypatch.setattr(driver, "_model", lambda *which: None)
     said = []
     run = driver.Run(
         tmp_path / "run", settings(tmp_path / "run", folder, start="shipped"), said.append
     )
     run.first_net()
     assert any("no shipped weights" in record["say"] for record in said)
+
+
+@pytest.mark.parametrize("preset", ["low", "middle", "high"])
+def test_shipped_weights_fit_the_networks_of_their_preset(preset):
+    model = driver._model("shipped", preset)
+    assert model.training["preset"] == preset
+    check_growth(model.net.config, driver.SIZES.get(preset, driver.low_config)())
+
+
+def test_shipped_weights_that_are_not_there_are_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "PACKAGED", tmp_path)
+    assert driver._model("shipped", "high") is None
+    with pytest.raises(FileNotFoundError):
+        driver._model(str(tmp_path / "mine.safetensors"), "high")
 
 
 def test_without_pictures_no_run_folder_is_made(tmp_path):

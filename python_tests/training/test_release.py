@@ -8,6 +8,7 @@ import pytest
 from tiny_codec import structured_picture
 
 from otcuda.codec import load_model
+from otcuda.codec.bitstream import CUSTOM_MODEL, Header, write_file
 from otcuda.training import release
 
 
@@ -44,3 +45,11 @@ def test_bits_and_psnr_are_those_of_the_file():
     assert fewer < bits
     assert worse < db
     assert np.isfinite(worse)
+
+
+def test_the_fixed_mode_fits_a_photograph_into_three_hundredths_of_a_bit():
+    """With the longest head a coded picture has, one that names weights by their digest."""
+    header = Header(768, 512, "fixed", 160, False, CUSTOM_MODEL, bytes(4))
+    tiles = (768 // 64) * (512 // 64)
+    payload = bytes(-(-release.FIXED_BITS[0] * tiles // 8))
+    assert len(write_file(header, payload)) <= 1474

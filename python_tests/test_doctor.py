@@ -17,7 +17,7 @@ from json_schema import violations
 import otcuda
 from otcuda import doctor
 from otcuda._ops import native
-from otcuda.codec import load_model
+from otcuda.codec import load_models
 
 SCHEMA = json.loads((Path(doctor.__file__).parent / "data" / "cli.schema.json").read_text())
 
@@ -106,7 +106,7 @@ def test_weights(tmp_path, monkeypatch):
 def test_every_family_of_weights_is_named():
     state = doctor.weights_state()
     assert state["error"] is None
-    release = f"release {load_model().id}"
+    release = load_models()[0].label
     assert {"file": "weights.safetensors", "release": release, "error": None} in state["families"]
 
 

@@ -46,7 +46,7 @@ def test_a_step_that_no_multiplier_makes_fit_is_left_alone():
 
 
 def test_a_family_far_behind_is_not_improved(monkeypatch):
-    """At 0.5 bit a pixel the weights for low rates are a decibel behind those for middle ones."""
+    """At 0.5 bit a pixel the weights for low rates are; whoever is not, is improved."""
     with resources.as_file(resources.files("otcuda") / "data" / "demo.jpg") as path:
         photo = np.asarray(Image.open(path).convert("RGB"))
     improved = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -161,6 +162,35 @@ def test_activations_are_as_fine_as_the_bits_ask():
 
     coarse = integer_context._of_least_error(model, batches)
     assert bits(calibrate(model, batches)) < 0.998 * bits(coarse)
+
+
+@pytest.mark.parametrize(
+    ("prices", "finer"),
+    [
+        ((1.05, 0.98, 0.99, 0.99, 0.97), (0, 1, 1, 1, 1)),  # what costs too much stays coarse
+        (
+            (1.004, 1.001, 1.0045, 0.99, 1.02),
+            (1, 1, 0, 1, 0),
+        ),  # slack is spent once, cheapest first
+        ((math.inf,) * 5, (0, 0, 0, 0, 0)),  # weights that fit no finer unit
+    ],
+)
+def test_units_are_halved_where_that_is_cheap(monkeypatch, prices, finer):
+    start = Exponents(3, 2, (1, 4, 5), means=6)
+
+    def cost(_model, exponents, _batches):
+        pairs = zip(layers(exponents), layers(start), prices, strict=True)
+        return math.prod(price for now, before, price in pairs if now > before)
+
+    monkeypatch.setattr(integer_context, "_of_least_error", lambda *_: start)
+    monkeypatch.setattr(integer_context, "_integer_cost", cost)
+    moved = zip(layers(calibrate(None, [])), layers(start), strict=True)
+    assert tuple(now - before for now, before in moved) == finer
+
+
+def layers(exponents):
+    """The exponents in the order of `Exponents.finer`."""
+    return exponents.first, exponents.deep, *exponents.mix
 
 
 def test_training_saves_bytes_of_the_native_code():

@@ -37,7 +37,11 @@
 //   latents  = 64 (dense(unshuffle16(planes)) + f)
 // Synthesis, with t = 2 (log2 D - 8) for the quantiser step D:
 //   g        = dense(leaky(blocks(conv3([latents / 64, t]))));  features = shuffle2(g)
-//   planes   = shuffle16(dense(latents / 64)) + shuffle8(conv3(leaky(blocks(features))))
+//   known    = leaky(blocks(features))
+//   planes   = shuffle16(dense(latents / 64)) + shuffle8(conv3(known))
+// and, where the weights have a picture filter, at half of the resolution,
+//   seen     = shuffle4(dense(known)) + conv3(unshuffle2(planes))
+//   planes   = planes + shuffle2(conv3(leaky(blocks(seen))))
 //   rgb      = round(C' (64 planes) + 128), ties to even, within 0 .. 255
 // With the perceptual head and realism r in (0, 1], noise n8 at 1/8 of the resolution and n1 at all
 // of it (otcuda/codec/noise.py), planes x0:

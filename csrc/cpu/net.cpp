@@ -77,13 +77,6 @@ void scatter_row(const float* blocks, const NetPlanes& branch, int64_t y, float*
   }
 }
 
-// Rows of the weights of a 1 x 1 layer that a pixel shuffle by 2 moves to place (k / 2, k % 2).
-std::vector<int64_t> shuffled_rows(int64_t width, int64_t k) {
-  std::vector<int64_t> rows;
-  for (int64_t c = 0; c < width; ++c) rows.push_back(4 * c + k);
-  return rows;
-}
-
 void check_width(const std::string& name, int64_t size, int64_t expected) {
   OTCUDA_CHECK(size == expected, name + ".weight has " + std::to_string(size) +
                                      " outputs, expected " + std::to_string(expected));
@@ -182,7 +175,10 @@ NetSynthesis::NetSynthesis(const NetArrays& arrays)
   check_width("klt", net_outputs(arrays, "klt"), 3 * kBlock);
   for (int64_t k = 0; k < 4; ++k) {
     up_.emplace_back(arrays, up, net_outputs(arrays, "coarse.0"), 1, true,
-                     shuffled_rows(width_, k));
+                     net_shuffled_rows(width_, 2, k));
+  }
+  if (arrays.has("filter.see.weight")) {
+    filter_ = std::make_unique<NetFilter>(arrays, "filter", width_);
   }
 }
 
@@ -193,26 +189,28 @@ void NetSynthesis::run(const NetLatents& latents, const NetPerception* perceptio
                           4 * up_[0].products(h * w) + net_products_of(blocks8_, 2 * h, 2 * w) +
                           last_.products(2 * h, 2 * w) + klt_.products(h * w);
   const NetHead* head = perception != nullptr ? perception->head : nullptr;
-  NetProgress progress(poll, products + (head != nullptr ? head->products(2 * h, 2 * w) : 0.0));
+  NetProgress progress(poll, products + (head != nullptr ? head->products(2 * h, 2 * w) : 0.0) +
+                                 (filter_ != nullptr ? filter_->products(2 * h, 2 * w) : 0.0));
   const NetPlanes scaled = input(latents);
-  NetPlanes branch(2 * h, 2 * w, 3 * kHalfBlock);
+  NetPlanes features = features_of(scaled, progress);
   std::unique_ptr<NetHead::Texture> texture;
-  {
-    NetPlanes features = known(scaled, progress);
-    if (head != nullptr) {
-      texture = std::make_unique<NetHead::Texture>(
-          head->texture(features, width_, perception->coarse, progress));
-    }
-    net_run_blocks(blocks8_, &features, progress);
-    net_conv(last_, features, {}, nullptr, &branch, progress);
+  if (head != nullptr) {
+    texture = std::make_unique<NetHead::Texture>(
+        head->texture(features, width_, perception->coarse, progress));
   }
-  if (head == nullptr) {
-    finish(scaled, branch, planes, progress);
-    return;
+  net_run_blocks(blocks8_, &features, progress);
+  Buffer<float> x0(head != nullptr ? 3 * h * w * kBlock : 0);
+  float* base = head != nullptr ? x0.data() : planes;
+  if (filter_ == nullptr) {
+    finish(scaled, features, base, progress);
+  } else {
+    Buffer<float> blocks(3 * h * w * kBlock);
+    finish(scaled, features, blocks.data(), progress);
+    filter_->run(features, blocks.data(), base, progress);
   }
-  Buffer<float> x0(3 * h * w * kBlock);
-  finish(scaled, branch, x0.data(), progress);
-  head->blend(*texture, perception->fine, perception->realism, x0.data(), planes, progress);
+  if (head != nullptr) {
+    head->blend(*texture, perception->fine, perception->realism, x0.data(), planes, progress);
+  }
 }
 
 // Latents in units of 64, and the plane of the step.
@@ -232,8 +230,8 @@ NetPlanes NetSynthesis::input(const NetLatents& latents) const {
   return planes;
 }
 
-// What the network knows at 1/8 of the resolution.
-NetPlanes NetSynthesis::known(const NetPlanes& input, NetProgress& progress) const {
+// What the layers at 1/16 say at 1/8 of the resolution.
+NetPlanes NetSynthesis::features_of(const NetPlanes& input, NetProgress& progress) const {
   NetPlanes wide(input.h, input.w, first_.outputs);
   net_conv(first_, input, {}, nullptr, &wide, progress);
   net_run_blocks(blocks16_, &wide, progress);
@@ -256,8 +254,11 @@ NetPlanes NetSynthesis::known(const NetPlanes& input, NetProgress& progress) con
   return known;
 }
 
-void NetSynthesis::finish(const NetPlanes& input, const NetPlanes& branch, float* planes,
+// Planes of the linear transform and of the last layer at 1/8.
+void NetSynthesis::finish(const NetPlanes& input, const NetPlanes& known, float* planes,
                           NetProgress& progress) const {
+  NetPlanes branch(known.h, known.w, 3 * kHalfBlock);
+  net_conv(last_, known, {}, nullptr, &branch, progress);
   const double products = klt_.products(input.h * input.w);
   progress.step(products, [&](Poll& inner) {
     parallel_for(

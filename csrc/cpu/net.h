@@ -3,8 +3,10 @@
 // those of otcuda/codec/networks.py.
 #pragma once
 
+#include <memory>
 #include <vector>
 
+#include "cpu/net_filter.h"
 #include "cpu/net_head.h"
 #include "cpu/net_layers.h"
 
@@ -48,7 +50,8 @@ struct NetPerception {
   float realism;
 };
 
-// Latents to planes; arrays `klt.weight`, `coarse.0.weight`, ..., `fine.0.first.weight` ...
+// Latents to planes; arrays `klt.weight`, `coarse.0.weight`, ..., `fine.0.first.weight` ..., and
+// those of a picture filter (`filter.see.weight` ...) or none.
 class NetSynthesis {
  public:
   explicit NetSynthesis(const NetArrays& arrays);
@@ -62,8 +65,8 @@ class NetSynthesis {
 
  private:
   NetPlanes input(const NetLatents& latents) const;
-  NetPlanes known(const NetPlanes& input, NetProgress& progress) const;
-  void finish(const NetPlanes& input, const NetPlanes& branch, float* planes,
+  NetPlanes features_of(const NetPlanes& input, NetProgress& progress) const;
+  void finish(const NetPlanes& input, const NetPlanes& known, float* planes,
               NetProgress& progress) const;
 
   int64_t channels_;
@@ -74,6 +77,7 @@ class NetSynthesis {
   std::vector<NetDense> up_;  // one for each of the four places of the shuffle
   std::vector<NetBlock> blocks8_;
   NetConv last_;
+  std::unique_ptr<NetFilter> filter_;  // may be null
 };
 
 // A picture cut out of planes [3, h, w] in units of 64: its top left corner at (top, left), and

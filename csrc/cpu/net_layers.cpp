@@ -195,6 +195,12 @@ std::vector<int64_t> net_straight(int64_t outputs) {
   return order;
 }
 
+std::vector<int64_t> net_shuffled_rows(int64_t width, int64_t n, int64_t k) {
+  std::vector<int64_t> rows;
+  for (int64_t c = 0; c < width; ++c) rows.push_back(n * n * c + k);
+  return rows;
+}
+
 int64_t net_outputs(const NetArrays& arrays, const std::string& name) {
   return size_of(arrays, name, 0);
 }

@@ -82,6 +82,9 @@ double net_products_of(const std::vector<NetBlock>& blocks, int64_t h, int64_t w
 // Rows 0 .. outputs - 1 in their order.
 std::vector<int64_t> net_straight(int64_t outputs);
 
+// Rows of a 1 x 1 layer that a pixel shuffle by n moves to place (k / n, k % n).
+std::vector<int64_t> net_shuffled_rows(int64_t width, int64_t n, int64_t k);
+
 // How many outputs (rows of the weight) and inputs an array has; at most 4096 of each.
 int64_t net_outputs(const NetArrays& arrays, const std::string& name);
 int64_t net_inputs(const NetArrays& arrays, const std::string& name);

@@ -27,7 +27,7 @@ from otcuda.codec.bitstream import CUSTOM_MODEL
 from otcuda.codec.integer_context import IntegerContext
 from otcuda.errors import ArgumentError, ModelMismatchError
 
-FORMATS = (1, 2)  # the second may hold networks in int8
+FORMATS = (1, 2, 3)  # the second may hold networks in int8, the third a picture filter
 SCALE = ".scale"  # name of the scales of a weight in int8, one an output
 ROUNDED_FROM = 1 << 15  # numbers from which on a convolution is stored in int8
 NEEDED = {"id", "config", "digest"}  # of the record in a weights file
@@ -127,10 +127,16 @@ class Model:
         scales = {k.removesuffix(SCALE): part.pop(k) for k in list(part) if k.endswith(SCALE)}
         return part | {k: part[k].astype(np.float32) * scale for k, scale in scales.items()}
 
+    @property
+    def _format(self) -> int:
+        if any(name.startswith("synthesis.filter.") for name in self.tensors):
+            return 3
+        return 2 if any(name.endswith(SCALE) for name in self.tensors) else 1
+
     def save(self, path: str | Path) -> None:
         """Write the weights whole or not at all."""
         record = {
-            "format": 2 if any(name.endswith(SCALE) for name in self.tensors) else 1,
+            "format": self._format,
             "id": self.id,
             "config": self.config,
             "training": self.training,
@@ -201,8 +207,8 @@ def _record_of(file: Any, path: Path) -> dict[str, Any]:
         or record.get("format") not in FORMATS
         or NEEDED - record.keys()
     ):
-        known = " or ".join(map(str, FORMATS))
-        raise ModelMismatchError(f"{path} holds no weights of this codec in format {known}")
+        known = f"{FORMATS[0]} to {FORMATS[-1]}"
+        raise ModelMismatchError(f"{path} holds no weights of this codec in a format of {known}")
     return record
 
 

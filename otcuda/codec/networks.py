@@ -7,9 +7,9 @@ of pixels, and one Lagrange multiplier `lambda = c D^2` serves every quantiser s
 
     y = KLT16(x) + s f(x)          analysis: picture [B, 3, H, W] -> latents [B, M, H/16, W/16]
     symbol = round(y / D - mu)     mu and the scale of each symbol come from the context model
-    x = KLT16'(y) + s g(y, D)      synthesis
+    x = KLT16'(y) + s g(y, D)      synthesis, and s r(x, y, D) on top of it where there is a filter
 
-f and g start at zero: an untrained network *is* the linear transform coder.
+f, g and r start at zero: an untrained network *is* the linear transform coder.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ COLOUR = torch.tensor(
     ]
 )
 STRIDE = 16  # pixels a latent position
+FILTER_STRIDE = 2  # pixels a position of the picture filter
 ALIGN = 64  # pixels to which pictures are padded: one period of the coding phases
 NET_SCALE = 64.0  # unit in which the networks see pixels and latents
 PHASES = 5  # of the positions; see PHASE_GRIDS
@@ -58,6 +59,8 @@ class CodecConfig:
             of the one before: values that a fine step makes large would be clipped otherwise.
         centroids: a symbol stands for the mean of its interval under its Laplace law, not for the
             middle of the interval.
+        filter_width: channels of the picture filter, at half of the resolution; 0 for none.
+        filter_blocks: residual blocks of the picture filter.
     """
 
     latents: int = 64
@@ -69,6 +72,8 @@ class CodecConfig:
     groups: tuple[int, int] = (6, 24)
     coarse_copies: int = 1
     centroids: bool = False
+    filter_width: int = 0
+    filter_blocks: int = 2
 
 
 def to_planes(rgb: Tensor) -> Tensor:
@@ -132,6 +137,43 @@ class Analysis(nn.Module):
         return linear + NET_SCALE * self.net(planes / NET_SCALE).float()
 
 
+class PictureFilter(nn.Module):
+    """Mends the picture at half of the resolution, across the borders of the blocks.
+
+    A position at 1/8 stands for 192 values and has half as many channels: what follows an edge
+    from pixel to pixel cannot all pass through them. Untrained it adds nothing.
+    """
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        width, blocks = config.filter_width, config.filter_blocks
+        self.see = conv(3 * FILTER_STRIDE**2, width)
+        self.know = nn.Conv2d(config.width8, width * (8 // FILTER_STRIDE) ** 2, 1, bias=False)
+        self.body = nn.Sequential(
+            *[ResidualBlock(width) for _ in range(blocks)],
+            nn.LeakyReLU(0.1),
+            zero(conv(width, 3 * FILTER_STRIDE**2)),
+            nn.PixelShuffle(FILTER_STRIDE),
+        )
+        # Features that differ from the start: blocks of nothing take 400 steps to have any.
+        nn.init.kaiming_normal_(self.see.weight)
+        for block in self.body[:blocks]:
+            nn.init.kaiming_normal_(block.first.weight)
+            nn.init.kaiming_normal_(block.second.weight)
+            with torch.no_grad():
+                block.second.weight.mul_(0.5)
+
+    def forward(self, planes: Tensor, known: Tensor) -> Tensor:
+        """What is to be added to planes [B, 3, H, W], in units of `NET_SCALE`.
+
+        Args:
+            planes: of the synthesis so far, in units of `NET_SCALE`.
+            known: what it has made them of at 1/8 of the resolution, [B, width8, H/8, W/8].
+        """
+        known = F.pixel_shuffle(self.know(known), 8 // FILTER_STRIDE)
+        return self.body(self.see(F.pixel_unshuffle(planes, FILTER_STRIDE)) + known).float()
+
+
 class Synthesis(nn.Module):
     """Latents [B, M, H/16, W/16] and log2 of the step [B] to planes [B, 3, H, W]."""
 
@@ -153,6 +195,7 @@ class Synthesis(nn.Module):
             zero(conv(wide8, 192)),
             nn.PixelShuffle(8),
         )
+        self.filter = PictureFilter(config) if config.filter_width else None
 
     def features(self, latents: Tensor, log2_step: Tensor) -> Tensor:
         """What the network knows at 1/8 of the resolution, [B, width8, H/8, W/8]."""
@@ -162,7 +205,12 @@ class Synthesis(nn.Module):
     def forward(self, latents: Tensor, log2_step: Tensor) -> Tensor:
         """Planes in orthonormal units."""
         linear = F.pixel_shuffle(self.klt(latents), STRIDE).float()
-        return linear + NET_SCALE * self.fine(self.features(latents, log2_step)).float()
+        known = self.fine[:-2](self.features(latents, log2_step))
+        planes = linear + NET_SCALE * self.fine[-2:](known).float()
+        if self.filter is None:
+            return planes
+        seen = (planes / NET_SCALE).to(self.klt.weight.dtype)
+        return planes + NET_SCALE * self.filter(seen, known)
 
 
 def step_plane(like: Tensor, log2_step: Tensor) -> Tensor:
@@ -432,6 +480,7 @@ def middle_config() -> CodecConfig:
         groups=(6, 24, 64, 160),
         coarse_copies=3,
         centroids=True,
+        filter_width=48,
     )
 
 
@@ -444,6 +493,7 @@ def high_config() -> CodecConfig:
         groups=(12, 64),
         coarse_copies=3,
         centroids=True,
+        filter_width=48,
     )
 
 

@@ -126,7 +126,8 @@ class Networks:
 
         A tile of conv3 depends on the tiles next to it: 64 pixels a layer at 1/16, 32 at 1/8; each
         block has two layers, and each resolution one more. The strided layer sees 32 pixels, the
-        head has a layer more than the base, and 16 pixels of its own.
+        head has a layer more than the base, and 16 pixels of its own; a layer of the picture
+        filter, at half of the resolution, 8.
 
         Args:
             blocks: name of the numbers of residual blocks in the configuration.
@@ -138,6 +139,8 @@ class Networks:
         if head is not None:
             fine = max(fine, head.layers) + 1
         reach = 64 * (2 * numbers[1 - at8] + 1) + 32 * fine
+        if at8 and self._model.config.get("filter_width"):
+            reach += 8 * (2 * self._model.config["filter_blocks"] + 2)
         return -(-reach // ALIGN) * ALIGN
 
 

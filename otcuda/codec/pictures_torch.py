@@ -18,12 +18,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from otcuda.codec.model import Model
-from otcuda.codec.networks import ALIGN, STRIDE, to_planes, to_rgb
+from otcuda.codec.networks import ALIGN, FILTER_STRIDE, STRIDE, CodecConfig, to_planes, to_rgb
 from otcuda.codec.noise import noise_seed
 from otcuda.errors import BackendError
 
 TILE = 1024  # pixels; pictures over four times its square go tile by tile
-HALO = 256  # pixels around a tile, more than either network sees
 
 Heard = Callable[[float], object]
 
@@ -42,6 +41,7 @@ class TorchNetworks:
     def __init__(self, model: Model, device: str = "cpu") -> None:
         self._device = checked_device(device)
         self._net, self._head = networks_on(model, self._device)
+        self._halo = reach(self._net.config)
 
     @torch.no_grad()
     def analyse(self, image: np.ndarray, callback: Heard | None = None) -> np.ndarray:
@@ -49,7 +49,7 @@ class TorchNetworks:
         _begin(callback)
         planes = padded_planes(image).to(self._device)
         with exact_float32():
-            return tiled(self._net.analysis, planes, 1, STRIDE)[0].cpu().numpy()
+            return tiled(self._net.analysis, planes, 1, STRIDE, self._halo)[0].cpu().numpy()
 
     @torch.no_grad()
     def synthesise(
@@ -83,7 +83,7 @@ class TorchNetworks:
             return net(part.contiguous(memory_format=torch.channels_last), log2_step)
 
         with exact_float32():
-            planes = tiled(decode, whole, STRIDE, 1)
+            planes = tiled(decode, whole, STRIDE, 1, self._halo)
             if head is not None:
                 features = net.features(whole, log2_step)
                 planes = head.blend(features, planes, realism, noise_seed(payload))
@@ -144,8 +144,19 @@ def padded_planes(image: np.ndarray) -> Tensor:
     return planes.contiguous(memory_format=torch.channels_last)
 
 
+def reach(config: CodecConfig) -> int:
+    """Pixels around a place on which either network depends there, a multiple of `ALIGN`."""
+    fine, coarse = config.analysis_blocks
+    analysis = 8 * (2 * fine + 2) + 16 * (2 * coarse + 1)
+    coarse, fine = config.synthesis_blocks
+    synthesis = 16 * (2 * coarse + 1) + 8 * (2 * fine + 1)
+    if config.filter_width:
+        synthesis += FILTER_STRIDE * (2 * config.filter_blocks + 2)
+    return -(-(max(analysis, synthesis) + STRIDE) // ALIGN) * ALIGN
+
+
 def tiled(
-    function: Callable[[Tensor], Tensor], x: Tensor, pixels_in: int, pixels_out: int
+    function: Callable[[Tensor], Tensor], x: Tensor, pixels_in: int, pixels_out: int, halo: int
 ) -> Tensor:
     """Apply a network tile by tile with a halo wide enough that no seam can appear.
 
@@ -154,6 +165,7 @@ def tiled(
         x: its input.
         pixels_in: pixels of the picture a position of the input.
         pixels_out: pixels of the picture a position of the output.
+        halo: pixels around a tile; see `reach`.
     """
     height, width = x.shape[2] * pixels_in, x.shape[3] * pixels_in
     if height * width <= 4 * TILE * TILE:
@@ -162,8 +174,8 @@ def tiled(
     for top in range(0, height, TILE):
         row = []
         for left in range(0, width, TILE):
-            a, b = max(0, top - HALO), min(height, top + TILE + HALO)
-            c, d = max(0, left - HALO), min(width, left + TILE + HALO)
+            a, b = max(0, top - halo), min(height, top + TILE + halo)
+            c, d = max(0, left - halo), min(width, left + TILE + halo)
             p, q = pixels_in, pixels_out
             part = function(x[:, :, a // p : b // p, c // p : d // p]).float()
             high, wide = min(TILE, height - top), min(TILE, width - left)

@@ -50,7 +50,7 @@ from otcuda.training.growth import take_over
 from otcuda.training.loop import Callback, LoopConfig, Stage, run_stage
 from otcuda.training.noise import NoiseConfig, NoiseStage
 from otcuda.training.release import assemble, fixed_tables, quality_multiplier
-from otcuda.training.synthesis import SynthesisConfig, SynthesisStage
+from otcuda.training.synthesis import SynthesisConfig, SynthesisStage, is_of_filter
 from otcuda.training.transport import TransportConfig, TransportStage, parts_of
 
 PRESETS = ("low", "middle", "high", "paper")
@@ -242,7 +242,7 @@ class Run:
             trained = part(self.tensors("synthesis"), "average.")
             with torch.no_grad():
                 for name, value in net.synthesis.named_parameters():
-                    value.lerp_(trained[name], share)
+                    value.lerp_(trained[name], 1.0 if is_of_filter(name) else share)
         return net.eval()
 
     def forget_if_stale(self, stage: str) -> None:

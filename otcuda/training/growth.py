@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights of a smaller codec taken over by a larger one that computes the same, to train it on.
 
-New residual blocks add nothing (their second convolution is zero), no old channel hears a new one
+New residual blocks add nothing (their second convolution is zero) and neither does a new picture
+filter, no old channel hears a new one
 of the context model, and the new ones start as they would in a new network. New latents form groups
 of their own behind the old ones and hold what the old ones leave of a block, by the
 Karhunen-Loeve transform of that rest; only the linear transforms know them at first.
@@ -29,8 +30,8 @@ def check_growth(small: CodecConfig, large: CodecConfig) -> None:
     """Check that `large` can take over the weights of `small`.
 
     Raises:
-        BackendError: a width other than the context model's differs, `large` has fewer blocks, or
-            its groups are not those of `small` and further ones.
+        BackendError: a width other than the context model's differs, `large` has fewer blocks or
+            another picture filter, or its groups are not those of `small` and further ones.
     """
     blocks = zip(
         small.analysis_blocks + small.synthesis_blocks,
@@ -41,6 +42,8 @@ def check_growth(small: CodecConfig, large: CodecConfig) -> None:
     fits = all(getattr(small, name) == getattr(large, name) for name in ("width8", "width16"))
     fits &= before == after[: len(before)] and all(a <= b for a, b in blocks)
     fits &= small.context_width <= large.context_width
+    filters = [(c.filter_width, c.filter_blocks) for c in (small, large)]
+    fits &= small.filter_width == 0 or filters[0] == filters[1]
     if not (fits and small.coarse_copies <= large.coarse_copies):
         raise BackendError(f"weights of {small} do not fit into networks of {large}")
 
@@ -80,6 +83,8 @@ def take_over(
         _copy_sequence(mine, theirs)
     net.analysis.klt.load_state_dict(old.analysis.klt.state_dict())
     net.synthesis.klt.load_state_dict(old.synthesis.klt.state_dict())
+    if old.synthesis.filter is not None:
+        net.synthesis.filter.load_state_dict(old.synthesis.filter.state_dict())
     _copy_context(net.context, old.context)
 
 

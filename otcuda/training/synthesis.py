@@ -43,10 +43,12 @@ class SynthesisConfig:
         kept: hard crops that are remembered.
         crop: edge of a crop in pixels, a multiple of 64.
         learning_rate: of Adam.
+        filter_rate: the same for the picture filter, which begins as nothing.
         step_range: log2 of the smallest and the largest quantiser step.
         noise: on half of the crops, deviation of what is added to the latents, in steps.
         penalty: weight of the places that are worse than the linear part.
-        share: how far the shipped weights go from those before the stage to those after it.
+        share: how far the shipped weights go from those before the stage to those after it; the
+            picture filter goes all the way.
         judged_at: log2 of the quantiser steps at which a model is judged.
         seed: of everything random.
     """
@@ -57,6 +59,7 @@ class SynthesisConfig:
     kept: int = 48
     crop: int = 256
     learning_rate: float = 2e-4
+    filter_rate: float = 2e-3
     step_range: tuple[float, float] = (7.0, 9.7)
     noise: float = 0.06
     penalty: float = 0.3
@@ -126,8 +129,7 @@ class SynthesisStage:
             accelerate(self.net)
         self._pictures, self._held_out = pictures, held_out
         self._means = 2 ** mean_bits(config.step_range[0])
-        parameters = list(self.net.synthesis.parameters())
-        self._optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, betas=(0.9, 0.98))
+        self._optimiser = _optimiser(self.net.synthesis, config)
         none = torch.zeros(0, 3, config.crop, config.crop, dtype=torch.uint8)
         self.hard = HardCrops(none, torch.zeros(0), torch.zeros(0))
 
@@ -188,7 +190,7 @@ class SynthesisStage:
         torch.nn.utils.clip_grad_norm_(synthesis.parameters(), 1.0)
         cosine = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / config.steps))
         for group in self._optimiser.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, (step + 1) / 50) * cosine
+            group["lr"] = group["full"] * min(1.0, (step + 1) / 50) * cosine
         self._optimiser.step()
         keep = min(0.997, (step + 1) / (step + 10))
         with torch.no_grad():
@@ -236,6 +238,22 @@ class SynthesisStage:
                 whole["state"].setdefault(int(number), {})[key] = tensor
         self._optimiser.load_state_dict(whole)
         self.hard = HardCrops(*(tensors[f"hard.{k}"] for k in ("crops", "log2_step", "badness")))
+
+
+def _optimiser(synthesis: nn.Module, config: SynthesisConfig) -> torch.optim.Adam:
+    """Adam; `full` is the rate of a group before the schedule."""
+    parts: dict[bool, list[Tensor]] = {False: [], True: []}
+    for name, parameter in synthesis.named_parameters():
+        parts[is_of_filter(name)].append(parameter)
+    groups = [{"params": parts[False], "full": config.learning_rate}]
+    if parts[True]:
+        groups.append({"params": parts[True], "full": config.filter_rate})
+    return torch.optim.Adam(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+
+
+def is_of_filter(name: str) -> bool:
+    """Whether a parameter of the synthesis belongs to its picture filter."""
+    return name.startswith("filter.")
 
 
 def load_part(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:

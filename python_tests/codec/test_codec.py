@@ -433,6 +433,27 @@ def test_large_pictures_go_tile_by_tile_and_no_bit_shows_it(model, monkeypatch):
     assert not np.array_equal(networks.analyse(image), whole)
 
 
+def test_tiles_of_a_filtered_picture_show_in_no_bit(monkeypatch):
+    """And without a halo one would."""
+    import torch
+
+    from otcuda.codec.networks import Codec, CodecConfig
+
+    torch.manual_seed(5)
+    net = Codec(CodecConfig(8, 8, 8, (0, 0), (0, 0), 8, (2, 4), filter_width=8, filter_blocks=3))
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    networks = pictures.Networks(export_model(net, {}))
+    latents = np.random.default_rng(0).normal(0, 60, (8, 8, 124)).astype(np.float32)
+    decoded = networks.synthesise(latents, 180, (100, 1970))
+    monkeypatch.setattr(pictures, "WHOLE", 1 << 14)
+    monkeypatch.setattr(pictures, "TILE", 320)
+    assert np.array_equal(networks.synthesise(latents, 180, (100, 1970)), decoded)
+    assert networks._halo("synthesis_blocks", 1) >= 64 + 2 * 32 + 8 * 8  # one at 1/16, two, eight
+    monkeypatch.setattr(networks, "_halo", lambda *_: 0)
+    assert not np.array_equal(networks.synthesise(latents, 180, (100, 1970)), decoded)
+
+
 def test_torch_goes_tile_by_tile_without_seams(model, monkeypatch):
     image = noise_picture(320, 1024)
     networks = pictures_torch.TorchNetworks(model)

@@ -78,7 +78,7 @@ def test_shipped_weights_take_at_most_ten_megabytes():
 
 def test_another_format_is_refused(tmp_path):
     path = tmp_path / "w.safetensors"
-    record = {"format": 3, "id": 7, "config": {}, "digest": ""}
+    record = {"format": 4, "id": 7, "config": {}, "digest": ""}
     save_file({"a": np.zeros(1)}, path, metadata={"otcuda": json.dumps(record)})
-    with pytest.raises(otcuda.ModelMismatchError, match="in format 1 or 2"):
+    with pytest.raises(otcuda.ModelMismatchError, match="in a format of 1 to 3"):
         load_model(path)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 import time
@@ -28,6 +29,8 @@ ODD = CodecConfig(
 MORE = CodecConfig(
     latents=8, width8=8, width16=18, analysis_blocks=(0, 2), synthesis_blocks=(2, 0), groups=(2, 3)
 )
+FILTERED = dataclasses.replace(ODD, filter_width=18, filter_blocks=1)
+UNMIXED = dataclasses.replace(MORE, filter_width=7, filter_blocks=0)
 
 
 def awake(config):
@@ -106,14 +109,16 @@ def test_analysis_is_the_contract_bit_for_bit(config, simd_level, threads):
     np.testing.assert_array_equal(_nets.net_analysis(net, PICTURE), by_the_contract(config)[0])
 
 
-@pytest.mark.parametrize("config", [ODD, MORE], ids=["odd", "more"])
+@pytest.mark.parametrize(
+    "config", [ODD, MORE, FILTERED, UNMIXED], ids=["odd", "more", "filtered", "unmixed"]
+)
 def test_synthesis_is_the_contract_bit_for_bit(config, simd_level, threads):
     net = _nets.load_net_synthesis(arrays_of(awake(config).synthesis))
     got = _nets.net_synthesis(net, latents_of(config.latents, *GRID), 8.25)
     np.testing.assert_array_equal(got, by_the_contract(config)[2])
 
 
-@pytest.mark.parametrize("config", [ODD, MORE], ids=["odd", "more"])
+@pytest.mark.parametrize("config", [ODD, MORE, FILTERED], ids=["odd", "more", "filtered"])
 @pytest.mark.parametrize("realism", [0.0, 0.3, 1.0])
 def test_perception_is_the_contract_bit_for_bit(config, realism, simd_level):
     net = _nets.load_net_synthesis(arrays_of(awake(config).synthesis))
@@ -123,6 +128,18 @@ def test_perception_is_the_contract_bit_for_bit(config, realism, simd_level):
     np.testing.assert_array_equal(got, perceived_by_the_contract(config, realism))
     x0 = by_the_contract(config)[2]
     assert np.array_equal(got, x0) if realism == 0 else np.abs(got - x0).mean() > 1e-3
+
+
+@pytest.mark.parametrize("shape", [(36, 520), (1040, 12)], ids=["wide", "tall"])
+def test_stripes_of_the_filter_leave_no_trace(shape, threads):
+    """A picture of several stripes has the bits of a part of it, whose stripes end elsewhere."""
+    net = _nets.load_net_synthesis(arrays_of(awake(FILTERED).synthesis))
+    latents = latents_of(FILTERED.latents, *shape)
+    whole = _nets.net_synthesis(net, latents, 8.25)
+    cut = 12  # positions, and of them 8 that see the new edge
+    part = _nets.net_synthesis(net, latents[:, cut:], 8.25)
+    np.testing.assert_array_equal(whole[:, 16 * (cut + 8) :], part[:, 16 * 8 :])
+    assert not np.array_equal(whole[:, 16 * cut :], part)
 
 
 def test_pictures_are_the_contract_bit_for_bit(simd_level):
@@ -178,7 +195,7 @@ def errors(native_values, net, call):
     return rms
 
 
-@pytest.mark.parametrize("config", [ODD, MORE], ids=["odd", "more"])
+@pytest.mark.parametrize("config", [ODD, MORE, FILTERED], ids=["odd", "more", "filtered"])
 def test_errors_are_those_of_float32(config):
     """Winograd's tiles cost up to 6 times torch's error on random weights, none on ours."""
     codec, rgb = awake(config), picture_of(128, 192)
@@ -199,6 +216,24 @@ def test_errors_are_those_of_float32(config):
         lambda net: net(torch.from_numpy(latents)[None].to(net.klt.weight), level),
     )
     assert ours < min(8 * torchs, 5e-6 * size)
+
+
+@pytest.mark.parametrize("config", [ODD, MORE, FILTERED], ids=["odd", "more", "filtered"])
+def test_the_halo_of_torch_is_as_wide_as_the_networks_see(config):
+    codec, far = awake(config), pictures_torch.reach(config)
+    size, middle = 4 * far, 2 * far
+    latents = torch.zeros(1, config.latents, size // 16, size // 16, dtype=torch.double)
+    planes = torch.zeros(1, 3, size, size, dtype=torch.double)
+    level = torch.full((1,), 8.25, dtype=torch.double)
+    for net, x, at in (
+        (lambda v: codec.synthesis(v, level)[0, :, middle, middle], latents, 16),
+        (lambda v: codec.analysis(v)[0, :, middle // 16, middle // 16], planes, 1),
+    ):
+        (gradient,) = torch.autograd.grad(net(x.requires_grad_()).sum(), x)
+        seen = gradient[0].abs().sum(0).nonzero() * at
+        assert middle - far < seen.min() + at - 1
+        assert seen.max() < middle + far
+        assert seen.max() - seen.min() > 32  # more than the place itself
 
 
 def test_the_head_is_that_of_torch():
@@ -239,8 +274,9 @@ def test_files_are_those_of_torch_and_pixels_within_one():
 # --- errors, interrupts ---------------------------------------------------------------------------
 
 
-def test_wrong_weights_are_named():
-    arrays = arrays_of(awake(ODD).synthesis)
+@pytest.mark.parametrize("config", [ODD, FILTERED], ids=["odd", "filtered"])
+def test_wrong_weights_are_named(config):
+    arrays = arrays_of(awake(config).synthesis)
     load = _nets.load_net_synthesis
     with pytest.raises(otcuda.ArgumentError, match="no array klt"):
         load({})

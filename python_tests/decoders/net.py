@@ -160,7 +160,13 @@ def synthesis(arrays, latents, log2_step):
     y, layer = weights.blocks(features, "fine", 0)
     branch = shuffle(conv3(y, *weights(f"fine.{layer}")), 8)
     linear = shuffle(dense(x, weights.arrays["klt.weight"], None), 16)
-    return features, (linear + branch).transpose(2, 0, 1)
+    planes = (linear + branch).transpose(2, 0, 1)
+    if "filter.see.weight" in weights.arrays:
+        known = shuffle(dense(y, weights.arrays["filter.know.weight"], None), 4)
+        seen = known + conv3(unshuffle(planes, 2), *weights("filter.see"))
+        z, layer = weights.blocks(seen, "filter.body", 0)
+        planes = planes + shuffle(conv3(z, *weights(f"filter.body.{layer}")), 2).transpose(2, 0, 1)
+    return features, planes
 
 
 def between(values, axis):

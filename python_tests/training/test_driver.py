@@ -273,7 +273,9 @@ def test_a_killed_process_is_gone_on_with(folder, tmp_path):
     assert weights(run)[0] == step + 1
 
 
-def test_the_synthesis_goes_half_the_way_to_what_its_stage_left(folder, tmp_path):
+def test_the_synthesis_goes_half_the_way_to_what_its_stage_left(folder, tmp_path, monkeypatch):
+    config = CodecConfig(32, width8=16, width16=16, context_width=16, filter_width=8)
+    monkeypatch.setattr(driver, "Codec", lambda _=None: Codec(config))
     run = driver.Run(tmp_path / "run", settings(tmp_path / "run", folder), print)
     net = driver.Codec(run._sizes)
     before = {f"average.{name}": value for name, value in net.state_dict().items()}
@@ -283,6 +285,8 @@ def test_the_synthesis_goes_half_the_way_to_what_its_stage_left(folder, tmp_path
     save_checkpoint(run.folder / "synthesis", 1, after, {})
     moved = run.trained_net()
     torch.testing.assert_close(moved.synthesis.klt.weight, net.synthesis.klt.weight + 0.5)
+    filters = (moved.synthesis.filter.see.weight, net.synthesis.filter.see.weight + 1)
+    torch.testing.assert_close(*filters)  # before the stage it was nothing
     assert torch.equal(moved.analysis.klt.weight, net.analysis.klt.weight)
     untouched = run.trained_net(finished=False)
     assert torch.equal(untouched.synthesis.klt.weight, net.synthesis.klt.weight)

@@ -53,6 +53,29 @@ def test_a_grown_codec_computes_the_same_and_its_new_weights_learn(small, rng):
     assert large.context.mix[1].weight.grad[:32, 32:48].any()
 
 
+def test_a_new_filter_adds_nothing_and_an_old_one_is_taken_over(small, rng):
+    filtered = dataclasses.replace(SMALL, filter_width=16, filter_blocks=1)
+    latents = 200 * torch.randn(1, SMALL.latents, 4, 4, generator=rng)
+    log2_step = torch.tensor([7.5])
+    net = Codec(filtered)
+    take_over(net, SMALL, small.state_dict())
+    before = small.synthesis(latents, log2_step)
+    shown = net.synthesis(latents, log2_step)
+    torch.testing.assert_close(shown, before)
+    shown.square().sum().backward()
+    last = net.synthesis.filter.body[-2].weight
+    assert last.grad.any()
+    last.data.add_(0.1 * torch.randn(last.shape, generator=rng))
+    again = Codec(filtered)
+    take_over(again, filtered, net.state_dict())
+    mended = again.synthesis(latents, log2_step)
+    torch.testing.assert_close(mended, net.synthesis(latents, log2_step))
+    assert not torch.allclose(mended, before)
+    for other in (SMALL, dataclasses.replace(filtered, filter_blocks=2)):
+        with pytest.raises(otcuda.BackendError, match="do not fit"):
+            take_over(Codec(other), filtered, net.state_dict())
+
+
 def test_new_latents_hold_what_the_old_ones_leave(small, rng):
     """In a linear codec of fine steps the error falls to what no latent holds."""
     for net in (small.analysis.net, small.synthesis.fine):

@@ -5,8 +5,9 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_codec import packed, structured_picture, tiny_net
+from tiny_codec import TINY, packed, structured_picture, tiny_net
 
+from otcuda.codec.networks import Codec
 from otcuda.training.loop import LoopConfig, run_stage
 from otcuda.training.synthesis import HardCrops, SynthesisConfig, SynthesisStage
 
@@ -44,6 +45,22 @@ def test_places_worse_than_the_linear_part_are_mended(pictures, tmp_path):
         theirs = getattr(fixed, name).state_dict()
         ours = getattr(trained.net, name).state_dict()
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_the_filter_learns_at_its_own_rate(pictures, tmp_path):
+    """With the rest at a standstill it alone makes the pictures better."""
+    torch.manual_seed(2)
+    net = Codec(dataclasses.replace(TINY, filter_width=16, filter_blocks=1))
+    net.load_state_dict(tiny_net(pictures).state_dict(), strict=False)
+    net.synthesis.fine[-2].bias.data += 0.2  # what it finds to mend
+    config = dataclasses.replace(CONFIG, learning_rate=0.0, filter_rate=1e-2)
+    trained = SynthesisStage(net, pictures, [structured_picture(9)[:96, :80]], config)
+    before = {name: value.clone() for name, value in net.synthesis.state_dict().items()}
+    score = trained.validate()["score"]
+    run_stage(trained, tmp_path, LoopConfig())
+    moved = {k for k, v in net.synthesis.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved == {name for name in before if name.startswith("filter.")}
+    assert trained.validate()["score"] > score + 0.5
 
 
 def test_a_broken_run_goes_on_to_the_same_bits(pictures, tmp_path):

@@ -29,7 +29,7 @@ from otcuda.errors import ArgumentError, ModelMismatchError
 
 FORMATS = (1, 2, 3)  # the second may hold networks in int8, the third a picture filter
 SCALE = ".scale"  # name of the scales of a weight in int8, one an output
-ROUNDED_FROM = 1 << 15  # numbers from which on a convolution is stored in int8
+ROUNDED_FROM = 1 << 14  # numbers from which on a convolution is stored in int8
 NEEDED = {"id", "config", "digest"}  # of the record in a weights file
 SUFFIX = ".safetensors"
 PACKAGED = Path(__file__).parent.parent / "data"  # where the weights of the package lie

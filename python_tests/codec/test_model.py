@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a weights file holds networks: large convolutions in int8, the rest in fp16."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,7 +12,18 @@ from safetensors.numpy import save_file
 
 import otcuda
 from otcuda import codec
-from otcuda.codec.model import PACKAGED, SCALE, Model, load_model, rounded_weight, stored_weight
+from otcuda._nets import net_synthesis
+from otcuda.codec.model import (
+    PACKAGED,
+    ROUNDED_FROM,
+    SCALE,
+    Model,
+    export_model,
+    load_model,
+    read_record,
+    rounded_weight,
+    stored_weight,
+)
 
 NETWORKS = ("analysis", "synthesis", "head")
 
@@ -53,9 +65,9 @@ def test_large_convolutions_are_stored_in_int8(tmp_path):
     path = tmp_path / "w.safetensors"
     stored.save(path)
     with safe_open(path, framework="np") as file:
-        assert json.loads(file.metadata()["otcuda"])["format"] == 2
+        assert json.loads(file.metadata()["otcuda"])["format"] >= 2
     back = load_model(path)
-    large = [k for k, v in back.tensors.items() if v.ndim == 4 and v.size >= 1 << 15]
+    large = [k for k, v in back.tensors.items() if v.ndim == 4 and v.size >= ROUNDED_FROM]
     networks = [k for k in large if k.split(".")[0] in NETWORKS and ".klt." not in k]
     assert len(networks) > 10
     assert all(back.tensors[k].dtype == np.int8 for k in networks)
@@ -82,3 +94,28 @@ def test_another_format_is_refused(tmp_path):
     save_file({"a": np.zeros(1)}, path, metadata={"otcuda": json.dumps(record)})
     with pytest.raises(otcuda.ModelMismatchError, match="in a format of 1 to 3"):
         load_model(path)
+
+
+def test_a_filter_is_stored_and_a_file_with_one_says_so(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    from otcuda.codec.networks import Codec, CodecConfig
+
+    sizes = CodecConfig(8, 8, 8, (0, 0), (0, 0), 8, (2, 4), filter_width=8, filter_blocks=1)
+    torch.manual_seed(0)
+    net = Codec(sizes)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    for config, version in ((sizes, 3), (dataclasses.replace(sizes, filter_width=0), 1)):
+        path = tmp_path / f"{version}.safetensors"
+        codec = net if config is sizes else Codec(config)
+        export_model(codec, {}).save(path)
+        assert read_record(path)["format"] == version
+        back = load_model(path)
+        latents = torch.randn(1, 8, 4, 4)
+        level = torch.full((1,), 8.0)
+        with torch.no_grad():
+            shown, expected = (n.synthesis(latents, level) for n in (back.net, codec))
+        torch.testing.assert_close(shown, expected, rtol=1e-2, atol=0.1)  # fp16
+        planes = net_synthesis(back.synthesis, latents[0].numpy(), 8.0)
+        torch.testing.assert_close(torch.from_numpy(64 * planes), shown[0], rtol=1e-3, atol=1e-2)

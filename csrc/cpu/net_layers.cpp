@@ -12,8 +12,7 @@ namespace otcuda::cpu {
 namespace {
 
 constexpr int64_t kMostChannels = 4096;
-constexpr int64_t kTiles =
-    48;  // transformed at a time: a point of them stays in the L1 or L2 cache
+constexpr int64_t kTiles = 12;  // transformed at a time: with all weights they stay in the L2 cache
 constexpr int64_t kPixels = 96;  // rows of a dense layer between two polls
 constexpr double kNanosecondsPerProduct = 0.02;
 

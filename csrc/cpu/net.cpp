@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "common/check.h"
 #include "common/threads.h"
@@ -192,21 +194,25 @@ void NetSynthesis::run(const NetLatents& latents, const NetPerception* perceptio
   NetProgress progress(poll, products + (head != nullptr ? head->products(2 * h, 2 * w) : 0.0) +
                                  (filter_ != nullptr ? filter_->products(2 * h, 2 * w) : 0.0));
   const NetPlanes scaled = input(latents);
-  NetPlanes features = features_of(scaled, progress);
+  std::optional<NetPlanes> known(features_of(scaled, progress));
   std::unique_ptr<NetHead::Texture> texture;
   if (head != nullptr) {
     texture = std::make_unique<NetHead::Texture>(
-        head->texture(features, width_, perception->coarse, progress));
+        head->texture(*known, width_, perception->coarse, progress));
   }
-  net_run_blocks(blocks8_, &features, progress);
+  net_run_blocks(blocks8_, &*known, progress);
+  std::optional<NetPlanes> branch(std::in_place, 2 * h, 2 * w, 3 * kHalfBlock);
+  net_conv(last_, *known, {}, nullptr, &*branch, progress);
+  if (filter_ == nullptr) known.reset();
   Buffer<float> x0(head != nullptr ? 3 * h * w * kBlock : 0);
   float* base = head != nullptr ? x0.data() : planes;
   if (filter_ == nullptr) {
-    finish(scaled, features, base, progress);
+    finish(scaled, *branch, base, progress);
   } else {
     Buffer<float> blocks(3 * h * w * kBlock);
-    finish(scaled, features, blocks.data(), progress);
-    filter_->run(features, blocks.data(), base, progress);
+    finish(scaled, *branch, blocks.data(), progress);
+    branch.reset();
+    filter_->run(*known, blocks.data(), base, progress);
   }
   if (head != nullptr) {
     head->blend(*texture, perception->fine, perception->realism, x0.data(), planes, progress);
@@ -254,11 +260,8 @@ NetPlanes NetSynthesis::features_of(const NetPlanes& input, NetProgress& progres
   return known;
 }
 
-// Planes of the linear transform and of the last layer at 1/8.
-void NetSynthesis::finish(const NetPlanes& input, const NetPlanes& known, float* planes,
+void NetSynthesis::finish(const NetPlanes& input, const NetPlanes& branch, float* planes,
                           NetProgress& progress) const {
-  NetPlanes branch(known.h, known.w, 3 * kHalfBlock);
-  net_conv(last_, known, {}, nullptr, &branch, progress);
   const double products = klt_.products(input.h * input.w);
   progress.step(products, [&](Poll& inner) {
     parallel_for(

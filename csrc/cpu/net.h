@@ -66,7 +66,7 @@ class NetSynthesis {
  private:
   NetPlanes input(const NetLatents& latents) const;
   NetPlanes features_of(const NetPlanes& input, NetProgress& progress) const;
-  void finish(const NetPlanes& input, const NetPlanes& known, float* planes,
+  void finish(const NetPlanes& input, const NetPlanes& branch, float* planes,
               NetProgress& progress) const;
 
   int64_t channels_;

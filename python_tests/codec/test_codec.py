@@ -496,13 +496,14 @@ TWELVE_MEGAPIXELS = """
 import resource
 import numpy as np
 from PIL import Image
-from otcuda.codec import compress, decompress
+from otcuda.codec import compress, decompress, load_model
 rng = np.random.default_rng(0)
 coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3)).astype(np.uint8))
 image = np.asarray(coarse.resize((4000, 3000), Image.Resampling.BICUBIC))
 data = compress(image, bytes=45_000, effort=0)
 assert decompress(data).shape == image.shape
 plain = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+data = compress(image, bytes=45_000, effort=0, model=load_model())  # of the family with a head
 assert decompress(data, realism=1.0).shape == image.shape
 print(plain, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -513,7 +514,8 @@ def test_twelve_megapixels_take_less_than_two_gigabytes():
     command = [sys.executable, "-c", TWELVE_MEGAPIXELS]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     plain, real = (int(kilobytes) * 1024 for kilobytes in done.stdout.split())
-    assert plain < 1.2e9
+    assert "Notice" not in done.stderr
+    assert plain < 1.4e9
     assert real < 2e9
 
 

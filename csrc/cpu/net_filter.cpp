@@ -64,7 +64,7 @@ NetFilter::NetFilter(const NetArrays& arrays, const std::string& name, int64_t k
 }
 
 double NetFilter::products_at(int64_t h, int64_t w) const {
-  return see_.products(h, w) + double(know_[0].products(h * w)) + net_products_of(blocks_, h, w) +
+  return see_.products(h, w) + know_[0].products(h * w) + net_products_of(blocks_, h, w) +
          last_.products(h, w);
 }
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights of a smaller codec taken over by a larger one that computes the same, to train it on.
 
-New residual blocks add nothing (their second convolution is zero), a new picture filter adds nothing
-(its last layer is zero), no old channel hears a new one of the context model, and the new ones start
-as they would in a new network. New latents form groups of their own behind the old ones and hold what
-the old ones leave of a block, by the Karhunen-Loeve transform of that rest; only the linear transforms
-know them at first.
+New residual blocks add nothing (their second convolution is zero), a new picture filter adds
+nothing (its last layer is zero), no old channel hears a new one of the context model, and the new
+ones start as they would in a new network. New latents form groups of their own behind the old ones
+and hold what the old ones leave of a block, by the Karhunen-Loeve transform of that rest; only the
+linear transforms know them at first.
 """
 
 from __future__ import annotations

@@ -79,11 +79,6 @@ void scatter_row(const float* blocks, const NetPlanes& branch, int64_t y, float*
   }
 }
 
-void check_width(const std::string& name, int64_t size, int64_t expected) {
-  OTCUDA_CHECK(size == expected, name + ".weight has " + std::to_string(size) +
-                                     " outputs, expected " + std::to_string(expected));
-}
-
 }  // namespace
 
 // --- analysis
@@ -173,8 +168,8 @@ NetSynthesis::NetSynthesis(const NetArrays& arrays)
       blocks8_(net_blocks(arrays, "fine", 0, width_)),
       last_(arrays, numbered("fine", blocks8_.size() + 1), width_, 3 * kHalfBlock) {
   const std::string up = numbered("coarse", blocks16_.size() + 2);
-  check_width(up, net_outputs(arrays, up), 4 * width_);
-  check_width("klt", net_outputs(arrays, "klt"), 3 * kBlock);
+  net_check_outputs(up, net_outputs(arrays, up), 4 * width_);
+  net_check_outputs("klt", net_outputs(arrays, "klt"), 3 * kBlock);
   for (int64_t k = 0; k < 4; ++k) {
     up_.emplace_back(arrays, up, net_outputs(arrays, "coarse.0"), 1, true,
                      net_shuffled_rows(width_, 2, k));

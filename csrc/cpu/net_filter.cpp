@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "common/check.h"
 #include "common/threads.h"
 
 namespace otcuda::cpu {
@@ -53,25 +52,19 @@ NetFilter::NetFilter(const NetArrays& arrays, const std::string& name, int64_t k
       last_(arrays, name + ".body." + std::to_string(blocks_.size() + 1),
             net_outputs(arrays, name + ".see"), kChannels) {
   const int64_t width = net_outputs(arrays, name + ".see"), places = kShuffle * kShuffle;
-  const int64_t outputs = net_outputs(arrays, name + ".know");
-  OTCUDA_CHECK(outputs == places * width, name + ".know.weight has " + std::to_string(outputs) +
-                                              " outputs, expected " +
-                                              std::to_string(places * width));
+  net_check_outputs(name + ".know", net_outputs(arrays, name + ".know"), places * width);
   for (int64_t k = 0; k < places; ++k) {
     know_.emplace_back(arrays, name + ".know", known, 1, false,
                        net_shuffled_rows(width, kShuffle, k));
   }
 }
 
-double NetFilter::products_at(int64_t h, int64_t w) const {
-  return see_.products(h, w) + know_[0].products(h * w) + net_products_of(blocks_, h, w) +
-         last_.products(h, w);
-}
-
 double NetFilter::products(int64_t h8, int64_t w8) const {
   double sum = 0.0;
   for (const Stripe& at : Stripe::all(h8 * kShuffle, w8 * kShuffle, layers())) {
-    sum += products_at(at.rows(), at.width);
+    const int64_t h = at.rows(), w = at.width;
+    sum += see_.products(h, w) + know_[0].products(h * w) + net_products_of(blocks_, h, w) +
+           last_.products(h, w);
   }
   return sum;
 }

@@ -27,7 +27,6 @@ class NetFilter {
                  NetProgress& progress) const;
   static void read(const Stripe& at, const float* x0, int64_t y, NetPlanes* pixels);
   int64_t layers() const { return 2 * int64_t(blocks_.size()) + 2; }
-  double products_at(int64_t h, int64_t w) const;
 
   NetConv see_;
   std::vector<NetDense> know_;  // one for each of the 16 places of the shuffle

@@ -204,6 +204,11 @@ int64_t net_outputs(const NetArrays& arrays, const std::string& name) {
   return size_of(arrays, name, 0);
 }
 
+void net_check_outputs(const std::string& name, int64_t size, int64_t expected) {
+  OTCUDA_CHECK(size == expected, name + ".weight has " + std::to_string(size) +
+                                     " outputs, expected " + std::to_string(expected));
+}
+
 int64_t net_inputs(const NetArrays& arrays, const std::string& name) {
   return size_of(arrays, name, 1);
 }

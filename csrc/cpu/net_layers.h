@@ -87,6 +87,7 @@ std::vector<int64_t> net_shuffled_rows(int64_t width, int64_t n, int64_t k);
 
 // How many outputs (rows of the weight) and inputs an array has; at most 4096 of each.
 int64_t net_outputs(const NetArrays& arrays, const std::string& name);
+void net_check_outputs(const std::string& name, int64_t size, int64_t expected);
 int64_t net_inputs(const NetArrays& arrays, const std::string& name);
 
 // A poll for one layer after the other: progress in [0, 1] over all of them.
